@@ -1,0 +1,1 @@
+"""Training, decoding and judging small transformers on iGSM, sharded over a JAX mesh."""
