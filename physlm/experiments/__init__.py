@@ -1,0 +1,1 @@
+"""Studies: finding them, running their sweeps, and reporting what came out."""
