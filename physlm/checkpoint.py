@@ -1,0 +1,93 @@
+"""Checkpoints of a training state: written beside the training, whole or not at all."""
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+# What reading a torn file raises: of the file system, of JSON, and of array metadata.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError)
+
+
+@jax.jit
+def _fingerprint(state: Any) -> jax.Array:
+    # A sum of bits does not depend on how the leaves are divided over devices.
+    leaves = [
+        jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32)
+        for leaf in jax.tree.leaves(state)
+    ]
+    return jnp.stack(leaves)
+
+
+class Checkpoints:
+    """The last few states of one run, in a directory of their own."""
+
+    def __init__(self, directory: pathlib.Path, keep: int):
+        """Opens, or makes, a directory that holds the newest `keep` states."""
+        self._directory = directory.absolute()
+        self._options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint, if there is one."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Copies a state of 32-bit leaves and goes on writing it in the background."""
+        tree = {"state": state, "fingerprint": _fingerprint(state)}
+        self._manager.save(step, args=ocp.args.StandardSave(tree))
+
+    def restore_latest(self, abstract_state: Any) -> Any | None:
+        """The newest readable state, or None without one.
+
+        A damaged checkpoint is moved aside with a warning and the one before is read.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings of the state to return.
+        """
+        shape = (len(jax.tree.leaves(abstract_state)),)
+        target = {
+            "state": abstract_state,
+            "fingerprint": jax.ShapeDtypeStruct(shape, jnp.uint32),
+        }
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+                if not jnp.array_equal(_fingerprint(tree["state"]), tree["fingerprint"]):
+                    raise ValueError("its arrays are not those that were saved")
+            except Exception as error:
+                # Orbax reports missing and torn array files as a bare Exception.
+                if type(error) is not Exception and not isinstance(error, _DAMAGE):
+                    raise
+                self._set_aside(step, error)
+            else:
+                return tree["state"]
+        return None
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        cause = str(error).strip().splitlines() or [type(error).__name__]
+        logging.warning(
+            "Checkpoint %d in %s is damaged (%s), so the one before is used.",
+            step,
+            self._directory,
+            cause[0][:200],
+        )
+        self._manager.close()
+        (self._directory / str(step)).rename(self._directory / f"damaged_{step}")
+        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()

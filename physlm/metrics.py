@@ -1,0 +1,71 @@
+"""Numbers about runs: intervals of proportions, and metrics as lines of JSON."""
+
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, both ends in 0..1; 95% by default.
+
+    Raises:
+      ValueError: the counts are impossible; without trials there is no interval.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is no proportion; it takes 0 <= successes <= n.")
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At the ends the exact value is 0 or 1, which rounding may miss by an ulp.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high
+
+
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; a last line that a killed process left half is dropped.
+
+    Raises:
+      ValueError: a line before the last is not JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"Line {number} of {path} is not JSON: {error}.") from error
+    return records
+
+
+class JsonLines:
+    """A file of one JSON object a line, each on disk as soon as it is written."""
+
+    def __init__(self, path: pathlib.Path, *, upto_step: int):
+        """Opens a run's metrics for appending, keeping what was written up to a step."""
+        kept = [record for record in read_lines(path) if record["step"] <= upto_step]
+        # Replaced whole, so that a kill at this moment loses nothing.
+        draft = path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(draft, path)
+        self._file = path.open("a")
+
+    def write(self, **fields: float) -> None:
+        """Appends one record."""
+        self._file.write(json.dumps(fields) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

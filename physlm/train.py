@@ -1,0 +1,247 @@
+"""The training loop."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import pathlib
+import time
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from physlm import model as model_lib
+from physlm import optimizer as optimizer_lib
+from physlm.checkpoint import Checkpoints
+from physlm.metrics import JsonLines
+from physlm.model import ModelConfig
+from physlm.optimizer import OptimizerConfig
+from physlm.sharding import batch_sharding, check_batch, shardings
+
+_LOSSES = ("all", "solution")
+# Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
+# a CPU shown as several devices get stuck behind thousands of waiting steps.
+_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what to train.
+
+    Attributes:
+      steps: optimizer steps.
+      batch: sequences a step.
+      window: tokens a sequence feeds to the model.
+      loss_on: which tokens bear loss, `all` or those of the `solution`; read by the stream.
+      log_every: steps between lines of metrics.
+      save_every: steps between checkpoints.
+      keep: checkpoints kept; two, so that a damaged one leaves another.
+
+    Raises:
+      ValueError: a field is out of its range.
+    """
+
+    steps: int
+    batch: int
+    window: int
+    loss_on: str = "all"
+    log_every: int = 50
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "window", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.loss_on not in _LOSSES:
+            raise ValueError(f"train.loss_on is {self.loss_on!r}; it must be one of {_LOSSES}.")
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on: steps done, parameters, and the optimizer's memory."""
+
+    step: jax.Array
+    params: model_lib.Params
+    opt_state: optax.OptState
+
+
+class Stream(Protocol):
+    """Batches by number."""
+
+    def batch(self, step: int) -> dict[str, jax.Array]:
+        """`tokens` int32 [batch, window + 1] and `weights` float32 [batch, window]."""
+        ...
+
+
+class Progress(Protocol):
+    """Who is told how far a run is."""
+
+    def update(self, done: int, **fields: float) -> None:
+        """Takes the number of steps done and figures to show."""
+        ...
+
+
+def loss_fn(
+    config: ModelConfig, params: model_lib.Params, batch: dict[str, jax.Array]
+) -> jax.Array:
+    """Weighted mean, over the whole batch, of the nats spent on each next token."""
+    tokens_BxT, targets_BxT = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+    logits_BxTxV = model_lib.apply(config, params, tokens_BxT)
+    nll_BxT = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets_BxT)
+    weights_BxT = batch["weights"]
+    # A batch without any weight has loss 0, not 0 / 0.
+    return jnp.sum(nll_BxT * weights_BxT) / jnp.maximum(jnp.sum(weights_BxT), 1e-6)
+
+
+def init_state(
+    config: ModelConfig, transform: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    """The state before the first step."""
+    params = model_lib.init(config, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, transform.init(params))
+
+
+def train_step(
+    config: ModelConfig,
+    transform: optax.GradientTransformation,
+    state: TrainState,
+    batch: dict[str, jax.Array],
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step, and the loss and gradient norm before it."""
+    loss, grads = jax.value_and_grad(functools.partial(loss_fn, config))(state.params, batch)
+    updates, opt_state = transform.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def train(
+    *,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    mesh: Mesh,
+    seed: int,
+    stream: Stream,
+    run_dir: pathlib.Path,
+    progress: Progress,
+) -> TrainState:
+    """Trains to the last step, from the newest checkpoint in the run's directory if there is one.
+
+    Writes `run_dir/checkpoints` and `run_dir/metrics.jsonl`. A run that was killed ends, when
+    called again, where it would have ended: every step depends on the state and its number only.
+
+    Args:
+      model: the decoder.
+      optimizer: the update rule.
+      train: length and batch.
+      mesh: devices to train on; the batch is divided over its axis `data`.
+      seed: of the initial parameters.
+      stream: the data.
+      run_dir: directory of this run; made if it is missing.
+      progress: told of every finished step.
+
+    Raises:
+      ValueError: configurations do not fit together, before anything is written.
+      FloatingPointError: the loss or the gradient is not finite.
+    """
+    check_batch(train.batch, mesh, "train.batch")
+    if model.window != train.window:
+        raise ValueError(
+            f"model.window is {model.window}; it must be train.window, {train.window}."
+        )
+    rate = optimizer_lib.schedule(optimizer, train.steps)
+    transform = optimizer_lib.make(optimizer, train.steps)
+    init = functools.partial(init_state, model, transform)
+    abstract = jax.eval_shape(init, jax.random.key(seed))
+    layout = shardings(abstract, mesh)
+    step_fn = jax.jit(
+        functools.partial(train_step, model, transform),
+        donate_argnums=0,
+        out_shardings=(layout, None),
+    )
+
+    def fetch(step: int) -> dict[str, jax.Array]:
+        return jax.block_until_ready(jax.device_put(stream.batch(step), batch_sharding(mesh)))
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (
+        Checkpoints(run_dir / "checkpoints", train.keep) as checkpoints,
+        jax.set_mesh(mesh),
+        concurrent.futures.ThreadPoolExecutor(1) as worker,
+    ):
+        target = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            abstract,
+            layout,
+        )
+        state = checkpoints.restore_latest(target)
+        if state is None:
+            state = jax.jit(init, out_shardings=layout)(jax.random.key(seed))
+        first = int(state.step)
+        with JsonLines(run_dir / "metrics.jsonl", upto_step=first) as lines:
+            report = _Reporter(train, rate, lines, checkpoints, progress, first)
+            in_flight: collections.deque[tuple[int, Any]] = collections.deque()
+            upcoming = [worker.submit(fetch, first)] if first < train.steps else []
+            for step in range(first + 1, train.steps + 1):
+                batch = upcoming.pop().result()
+                if step < train.steps:
+                    # The next batch is made while this step runs.
+                    upcoming.append(worker.submit(fetch, step))
+                state, metrics = step_fn(state, batch)
+                in_flight.append((step, metrics))
+                saving = step % train.save_every == 0 or step == train.steps
+                while len(in_flight) > (0 if saving else _IN_FLIGHT):
+                    report(*in_flight.popleft())
+                if saving:
+                    checkpoints.save(step, state)
+    return state
+
+
+class _Reporter:
+    """Takes the metrics of finished steps: refuses bad numbers, shows and writes the others."""
+
+    def __init__(
+        self,
+        train: TrainConfig,
+        rate: optax.Schedule,
+        lines: JsonLines,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        first: int,
+    ):
+        self._train = train
+        self._rate = rate
+        self._lines = lines
+        self._checkpoints = checkpoints
+        self._progress = progress
+        self._start = time.perf_counter()
+        self._mark = (first, self._start)
+
+    def __call__(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        loss, norm = (float(metrics[name]) for name in ("loss", "grad_norm"))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"At step {step} the loss is {loss} and the gradient norm {norm}; "
+                f"the last good checkpoint is that of step {self._checkpoints.latest or 0}."
+            )
+        self._progress.update(step, loss=loss)
+        now = time.perf_counter()
+        if step % self._train.log_every == 0 or step == self._train.steps:
+            marked_step, marked_time = self._mark
+            tokens_per_step = self._train.batch * self._train.window
+            self._lines.write(
+                step=step,
+                loss=loss,
+                grad_norm=norm,
+                # The schedule counts from 0: this is the rate that made this step.
+                learning_rate=float(self._rate(step - 1)),
+                tokens=step * tokens_per_step,
+                tokens_per_s=round((step - marked_step) * tokens_per_step / (now - marked_time), 1),
+                seconds=round(now - self._start, 3),
+            )
+            self._mark = (step, now)

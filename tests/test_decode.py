@@ -1,0 +1,108 @@
+"""Decoding with a cache against the model without one."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from physlm import decode, model
+from physlm.model import ModelConfig
+
+CONFIG = ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8)
+NEW = 14
+
+
+def _params(seed: int, config: ModelConfig = CONFIG) -> model.Params:
+    return model.init(dataclasses.replace(config, init_std=0.6), jax.random.key(seed))
+
+
+def _reference(params: model.Params, prompt: list[int], new: int, stop: int) -> list[int]:
+    # The whole text is read again for each token; right padding keeps one shape.
+    apply = jax.jit(model.apply, static_argnums=0)
+    text = list(prompt)
+    while len(text) < len(prompt) + new:
+        padded = np.zeros((1, 40), np.int32)
+        padded[0, : len(text)] = text
+        text.append(int(jnp.argmax(apply(CONFIG, params, padded)[0, len(text) - 1])))
+        if text[-1] == stop:
+            break
+    answer = text[len(prompt) :]
+    return answer + [stop] * (new - len(answer))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_row_equals_decoding_without_a_cache(seed: int) -> None:
+    params = _params(seed)
+    generator = np.random.default_rng(seed)
+    lengths = np.array([9, 1, 4, 9, 6, 2, 8, 5, 3, 7])
+    # Padding is garbage on purpose.
+    prompts = generator.integers(0, CONFIG.vocab, (10, 9), dtype=np.int32)
+    # The stop token is one that some row really says.
+    stop = _reference(params, prompts[0, :9].tolist(), NEW, -1)[5]
+    got = decode.greedy(CONFIG, params, prompts, lengths, max_new_tokens=NEW, stop=stop)
+    want = [
+        _reference(params, row[:length].tolist(), NEW, stop)
+        for row, length in zip(prompts, lengths, strict=True)
+    ]
+    np.testing.assert_array_equal(got, want)
+    ends = [stop in row for row in want]
+    assert any(ends)
+    assert len({tuple(row) for row in want}) > 3
+
+
+def test_padding_and_neighbours_change_nothing() -> None:
+    params = _params(3)
+    prompt = np.array([[3, 1, 4, 1, 5]], np.int32)
+    alone = decode.greedy(CONFIG, params, prompt, np.array([5]), max_new_tokens=NEW, stop=10)
+    wide = np.concatenate([np.pad(prompt, ((0, 0), (0, 4)), constant_values=7)] * 2)
+    wide[1] = 2
+    among = decode.greedy(CONFIG, params, wide, np.array([5, 9]), max_new_tokens=NEW, stop=10)
+    np.testing.assert_array_equal(alone[0], among[0])
+
+
+def test_decoding_beyond_the_window() -> None:
+    params = _params(4)
+    prompt = np.arange(10, dtype=np.int32)[None]
+    got = decode.greedy(CONFIG, params, prompt, np.array([10]), max_new_tokens=28, stop=10)
+    assert got.shape == (1, 28)
+    assert got[0].tolist() == _reference(params, list(range(10)), 28, 10)
+
+
+def test_impossible_prompts_are_refused() -> None:
+    params = _params(0)
+    prompts = np.zeros((2, 4), np.int32)
+    for lengths, new, message in [
+        ([4, 5], 3, "lengths range from 4 to 5; they must be in 1..4."),
+        ([0, 4], 3, "lengths range from 0 to 4; they must be in 1..4."),
+        ([4, 4], 0, "max_new_tokens is 0; it must be at least 1."),
+        ([4], 3, "they must be"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            decode.greedy(CONFIG, params, prompts, np.array(lengths), max_new_tokens=new, stop=1)
+
+
+_ON_A_MESH = """
+import jax, numpy as np
+jax.config.update('jax_num_cpu_devices', 3)
+from physlm import decode, model, sharding
+config = model.ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8, init_std=0.6)
+params = model.init(config, jax.random.key(0))
+prompts = np.random.default_rng(0).integers(0, 11, (7, 5), dtype=np.int32)
+lengths = np.array([5, 1, 2, 3, 4, 5, 5])
+def answers(params):
+    return decode.greedy(config, params, prompts, lengths, max_new_tokens=12, stop=3)
+mesh = sharding.make_mesh(sharding.MeshConfig())
+assert mesh.shape['data'] == 3
+spread = jax.device_put(params, sharding.shardings(params, mesh))
+got = answers(spread)
+assert got.shape == (7, 12), got.shape
+np.testing.assert_array_equal(got, answers(params))
+"""
+
+
+def test_a_mesh_decodes_the_same() -> None:
+    subprocess.run([sys.executable, "-c", _ON_A_MESH], check=True, timeout=60)

@@ -1,0 +1,373 @@
+"""The loop: what it learns from, and that nothing is lost when it is killed."""
+
+import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from physlm import metrics, model, optimizer, sharding, train
+from physlm.checkpoint import Checkpoints
+from physlm.model import ModelConfig
+from physlm.optimizer import OptimizerConfig
+from physlm.train import TrainConfig, TrainState
+
+CONFIG = ModelConfig(vocab=16, window=8, layers=1, heads=2, head_dim=8)
+
+
+class Stream:
+    """Counting by a step that the first token tells."""
+
+    def batch(self, step: int) -> dict[str, jax.Array]:
+        start = jax.random.randint(jax.random.fold_in(jax.random.key(5), step), (4, 1), 0, 16)
+        tokens = (start + jnp.arange(9) * 3) % 16
+        return {"tokens": tokens, "weights": jnp.ones((4, 8))}
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def update(self, done: int, **fields: float) -> None:
+        self.seen.append(done)
+
+
+def run(directory: pathlib.Path, stream: object = None, **changes: int) -> TrainState:
+    settings = {"steps": 40, "batch": 4, "window": 8, "log_every": 4, "save_every": 10}
+    return train.train(
+        model=CONFIG,
+        optimizer=OptimizerConfig(name="muon", warmup_steps=2, learning_rate=1e-2),
+        train=TrainConfig(**{**settings, **changes}),
+        mesh=sharding.make_mesh(sharding.MeshConfig(data=1)),
+        seed=0,
+        stream=stream or Stream(),
+        run_dir=directory,
+        progress=Silent(),
+    )
+
+
+def same(a: TrainState, b: TrainState) -> bool:
+    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+
+
+def lines(directory: pathlib.Path) -> list[dict]:
+    records = metrics.read_lines(directory / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in ("seconds", "tokens_per_s")} for r in records]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, TrainState]:
+    directory = tmp_path_factory.mktemp("straight")
+    return directory, run(directory)
+
+
+def test_it_learns_and_writes_what_it_promises(
+    straight: tuple[pathlib.Path, TrainState],
+) -> None:
+    directory, state = straight
+    written = metrics.read_lines(directory / "metrics.jsonl")
+    assert int(state.step) == 40
+    assert [r["step"] for r in written] == list(range(4, 41, 4))
+    assert set(written[0]) == {
+        'step', 'loss', 'grad_norm', 'learning_rate', 'tokens', 'tokens_per_s', 'seconds',
+    }  # fmt: skip
+    assert written[-1]["tokens"] == 40 * 4 * 8
+    assert written[0]["loss"] > 2.3
+    assert written[-1]["loss"] < 1.2
+
+
+def test_a_tiny_batch_is_learnt_by_heart() -> None:
+    key = jax.random.key(3)
+    batch = {"tokens": jax.random.randint(key, (2, 9), 0, 16), "weights": jnp.ones((2, 8))}
+    config = OptimizerConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.0)
+    transform = optimizer.make(config, 150)
+    state = train.init_state(CONFIG, transform, key)
+    step = jax.jit(train.train_step, static_argnums=(0, 1))
+    for _ in range(150):
+        state, out = step(CONFIG, transform, state, batch)
+    assert float(out["loss"]) < 0.02
+
+
+def test_the_loss_is_the_weighted_mean_over_the_batch() -> None:
+    params = model.init(CONFIG, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (3, 9), 0, 16)
+    weights = jnp.zeros((3, 8)).at[0, 2].set(1.0).at[2, 5].set(3.0)
+    logp = jax.nn.log_softmax(model.apply(CONFIG, params, tokens[:, :-1]))
+    want = -(logp[0, 2, tokens[0, 3]] + 3 * logp[2, 5, tokens[2, 6]]) / 4
+    got = train.loss_fn(CONFIG, params, {"tokens": tokens, "weights": weights})
+    assert float(got) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_targets_of_weight_zero_have_no_influence() -> None:
+    params = model.init(CONFIG, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
+    # The last target is nobody's input, and so appears through its loss only.
+    weights = jnp.ones((2, 8)).at[:, -1].set(0.0)
+    changed = tokens.at[:, -1].set((tokens[:, -1] + 5) % 16)
+
+    def grad(tokens: jax.Array, weights: jax.Array) -> model.Params:
+        batch = {"tokens": tokens, "weights": weights}
+        return jax.grad(lambda p: train.loss_fn(CONFIG, p, batch))(params)
+
+    def distance(a: model.Params, b: model.Params) -> float:
+        return max(
+            float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+        )
+
+    assert distance(grad(tokens, weights), grad(changed, weights)) == 0
+    assert distance(grad(tokens, jnp.ones((2, 8))), grad(changed, jnp.ones((2, 8)))) > 1e-3
+    # Without any weight there is neither loss nor gradient, and no division by zero.
+    zero = grad(tokens, jnp.zeros((2, 8)))
+    assert distance(zero, jax.tree.map(jnp.zeros_like, zero)) == 0
+
+
+def test_the_learning_rate_warms_up_and_ends_at_its_fraction() -> None:
+    rate = optimizer.schedule(
+        OptimizerConfig(learning_rate=1.0, warmup_steps=10, final_fraction=0.1), 110
+    )
+    assert [float(rate(s)) for s in (5, 10, 60, 110)] == pytest.approx([0.5, 1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_decay_spares_biases_and_norms(name: str) -> None:
+    params = jax.tree.map(jnp.ones_like, model.init(CONFIG, jax.random.key(0)))
+    config = OptimizerConfig(name=name, learning_rate=0.1, warmup_steps=0, weight_decay=0.5)
+    transform = optimizer.make(config, 10)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = transform.update(zeros, transform.init(params), params)
+    moved = {
+        sharding.path_of(path): float(jnp.abs(leaf).max())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    for path, size in moved.items():
+        hidden = path.startswith("blocks") and path.endswith("kernel")
+        other = path in ("embed/embedding", "head/kernel") and name == "adamw"
+        assert size == pytest.approx(0.05 if hidden or other else 0.0), path
+
+
+def test_muon_makes_each_hidden_matrix_orthogonal() -> None:
+    params = model.init(CONFIG, jax.random.key(0))
+    config = OptimizerConfig(
+        name="muon", learning_rate=1.0, warmup_steps=0, weight_decay=0.0, clip_norm=0.0
+    )
+    transform = optimizer.make(config, 10)
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    updates, _ = transform.update(grads, transform.init(params), params)
+    block = updates["blocks"][0]
+    qkv, out = block["attention"]["qkv"]["kernel"], block["attention"]["out"]["kernel"]
+    matrices = [qkv[:, i].reshape(16, 16) for i in range(3)]
+    matrices += [out.reshape(16, 16), block["up"]["kernel"], block["down"]["kernel"]]
+    for matrix in matrices:
+        # 0.2 times the root of the longer side, by a polynomial that maps about 1 to 0.7..1.3.
+        values = np.linalg.svd(matrix / (0.2 * max(matrix.shape) ** 0.5), compute_uv=False)
+        assert 0.3 < values.min() <= values.max() < 1.4
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    params = {"head": {"kernel": jnp.zeros(4)}}
+    config = OptimizerConfig(
+        learning_rate=1.0, warmup_steps=0, clip_norm=1.0, beta1=0.0, beta2=0.0, epsilon=1.0
+    )
+    transform = optimizer.make(config, 10)
+    grads = {"head": {"kernel": jnp.array([30.0, 0.0, 40.0, 0.0])}}
+    updates, _ = transform.update(grads, transform.init(params), params)
+    # With these settings the update is g / (|g| + 1) of the clipped gradient.
+    np.testing.assert_allclose(updates["head"]["kernel"], [-0.6 / 1.6, 0, -0.8 / 1.8, 0], rtol=1e-5)
+
+
+def test_a_finished_run_is_left_alone(straight: tuple[pathlib.Path, TrainState]) -> None:
+    directory, state = straight
+    before = (directory / "metrics.jsonl").read_text()
+
+    class Broken:
+        def batch(self, step: int) -> dict[str, jax.Array]:
+            raise AssertionError("a finished run needs no data")
+
+    assert same(run(directory, Broken()), state)
+    assert (directory / "metrics.jsonl").read_text() == before
+
+
+_KILLED = """
+import pathlib, sys, time
+sys.path.insert(0, sys.argv[2])
+import test_train
+class Slow(test_train.Stream):
+    def batch(self, step):
+        time.sleep(0.02)
+        return super().batch(step)
+test_train.run(pathlib.Path(sys.argv[1]), Slow())
+"""
+
+
+def test_a_killed_run_ends_where_the_undisturbed_one_does(
+    straight: tuple[pathlib.Path, TrainState], tmp_path: pathlib.Path
+) -> None:
+    directory, state = straight
+    here = str(pathlib.Path(__file__).parent)
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path), here])
+    deadline = time.monotonic() + 60
+    # Some way past the first checkpoint, in the middle of things.
+    while not any(r["step"] >= 16 for r in metrics.read_lines(tmp_path / "metrics.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 17, "los')
+    stopped_at = max(r["step"] for r in metrics.read_lines(tmp_path / "metrics.jsonl"))
+    assert stopped_at < 40
+
+    class Counting(Stream):
+        asked: list[int] = []  # noqa: RUF012
+
+        def batch(self, step: int) -> dict[str, jax.Array]:
+            self.asked.append(step)
+            return super().batch(step)
+
+    assert same(run(tmp_path, Counting()), state)
+    assert lines(tmp_path) == lines(directory)
+    # It went on from a checkpoint, and did not begin anew.
+    assert Counting.asked[0] in (10, 20, 30)
+    assert Counting.asked == list(range(Counting.asked[0], 40))
+
+
+def _truncate(checkpoint: pathlib.Path) -> None:
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _truncate_data(checkpoint: pathlib.Path) -> None:
+    largest = max((f for f in checkpoint.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def _flip_a_bit(checkpoint: pathlib.Path) -> None:
+    largest = max((f for f in checkpoint.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 4
+    largest.write_bytes(data)
+
+
+def _delete_data(checkpoint: pathlib.Path) -> None:
+    for file in list(checkpoint.rglob("*")):
+        if file.is_file() and file.stat().st_size > 2000:
+            file.unlink()
+
+
+def _delete_metadata(checkpoint: pathlib.Path) -> None:
+    for file in list(checkpoint.rglob("*")):
+        if file.is_file() and ("METADATA" in file.name or "manifest" in file.name):
+            file.unlink()
+
+
+def _empty(checkpoint: pathlib.Path) -> None:
+    for file in list(checkpoint.rglob("*")):
+        if file.is_file():
+            file.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_truncate, _truncate_data, _flip_a_bit, _delete_data, _delete_metadata, _empty],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: object, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "n": jnp.int32(3)}
+    later = jax.tree.map(lambda x: x + 1, state)
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(10, state)
+        checkpoints.save(20, later)
+    damage(tmp_path / "20")
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+    with caplog.at_level(logging.WARNING, "root"), Checkpoints(tmp_path, 2) as checkpoints:
+        restored = checkpoints.restore_latest(target)
+        assert same(restored, state)
+        # The step can be saved again.
+        checkpoints.save(20, later)
+        checkpoints.wait()
+        assert same(checkpoints.restore_latest(target), later)
+    warnings = [r.getMessage() for r in caplog.records if r.name == "root"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("Checkpoint 20 in ")
+    assert "\n" not in warnings[0]
+
+
+def test_a_run_with_a_damaged_checkpoint_ends_the_same(
+    straight: tuple[pathlib.Path, TrainState], tmp_path: pathlib.Path
+) -> None:
+    directory, state = straight
+    run(tmp_path)
+    _truncate_data(tmp_path / "checkpoints" / "40")
+    assert same(run(tmp_path), state)
+    assert lines(tmp_path) == lines(directory)
+
+
+def test_only_the_newest_checkpoints_are_kept(
+    straight: tuple[pathlib.Path, TrainState],
+) -> None:
+    kept = {p.name for p in (straight[0] / "checkpoints").iterdir() if p.is_dir()}
+    assert kept == {"30", "40"}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: pathlib.Path) -> None:
+    class Poisoned(Stream):
+        def batch(self, step: int) -> dict[str, jax.Array]:
+            batch = super().batch(step)
+            return batch if step != 14 else {**batch, "weights": batch["weights"] * jnp.nan}
+
+    with pytest.raises(FloatingPointError, match=r"^At step 15 .*checkpoint is that of step 10\.$"):
+        run(tmp_path, Poisoned())
+    assert all(np.isfinite(r["loss"]) for r in lines(tmp_path))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 12
+
+
+def test_impossible_settings_are_refused_before_anything_is_written(
+    tmp_path: pathlib.Path,
+) -> None:
+    with pytest.raises(ValueError, match=r"^model.window is 8; it must be train.window, 9\.$"):
+        run(tmp_path / "a", window=9)
+    with pytest.raises(ValueError, match=r"^optimizer.warmup_steps is 2; it must be less than"):
+        run(tmp_path / "b", steps=2)
+    assert not list(tmp_path.iterdir())
+    for field in ("steps", "batch", "window", "log_every", "save_every", "keep"):
+        values = {"steps": 1, "batch": 1, "window": 1, field: 0}
+        with pytest.raises(ValueError, match=rf"^train\.{field} is 0; it must be at least 1\.$"):
+            TrainConfig(**values)
+    with pytest.raises(ValueError, match=r"^train\.loss_on is 'some'; it must be one of"):
+        TrainConfig(steps=1, batch=1, window=1, loss_on="some")
+    for field, value in [("name", "sgd"), ("learning_rate", 0), ("beta2", 1), ("clip_norm", -1)]:
+        with pytest.raises(ValueError, match=rf"^optimizer\.{field} is .*{value}.*; it must"):
+            OptimizerConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Published values of Wilson's interval (Newcombe 1998, Brown et al. 2001).
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_intervals(successes: int, n: int, low: float, high: float) -> None:
+    assert metrics.wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-4)
+    mirrored = metrics.wilson_interval(n - successes, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-4)
+
+
+def test_no_interval_without_trials() -> None:
+    with pytest.raises(ValueError, match="0 of 0 is no proportion"):
+        metrics.wilson_interval(0, 0)
