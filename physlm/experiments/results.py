@@ -139,7 +139,10 @@ def refuse_other_study(workdir: pathlib.Path, study: str) -> None:
         ValueError: it holds results of another study, or a results file that is not one.
     """
     path = workdir / FILE
-    rows = read(path) if path.exists() else []
+    try:
+        rows = read(path) if path.exists() else []
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     for row in [*rows, *collect(workdir)]:
         if row["study"] != study:
             raise ValueError(

@@ -1,0 +1,104 @@
+"""Results by condition: the runs of several seeds merged into one line of points each."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physlm import metrics
+from physlm.experiments.results import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One condition on one cell, over all its seeds; accuracies in 0..1.
+
+    Attributes:
+        cell: the cell's name, e.g. `<=4` or `5`.
+        op: number of operations; the cap for a cell of all up to it.
+        accuracy: strict accuracy, the mean over seeds.
+        low, high: 95% Wilson interval of the problems of all seeds together.
+        by_seed: strict accuracy of each seed.
+        answer_accuracy, retries, unnecessary: means over seeds.
+        n: number of problems, all seeds together.
+    """
+
+    cell: str
+    op: int
+    accuracy: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+    answer_accuracy: float
+    retries: float
+    unnecessary: float
+    n: int
+
+    @property
+    def inside(self) -> bool:
+        """Whether the cell collects all problems up to its op."""
+        return self.cell.startswith("<=")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One condition: its label, what it is, and its points in the order of the cells."""
+
+    label: str
+    condition: Mapping[str, Any]
+    points: tuple[Point, ...]
+
+
+def summarise(rows: Sequence[Row]) -> list[Line]:
+    """One line a condition, in the order of the rows."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(row["condition"], sort_keys=True), []).append(row)
+    conditions = [group[0]["condition"] for group in groups.values()]
+    return [
+        Line(_label(condition, conditions), condition, _points(group))
+        for condition, group in zip(conditions, groups.values(), strict=True)
+    ]
+
+
+def _points(rows: Sequence[Row]) -> tuple[Point, ...]:
+    cells: dict[str, list[Row]] = {}
+    for row in rows:
+        cells.setdefault(row["cell"], []).append(row)
+    return tuple(_point(group) for group in cells.values())
+
+
+def _point(rows: Sequence[Row]) -> Point:
+    """Merges the seeds of one condition and cell."""
+
+    def mean(field: str) -> float:
+        return statistics.fmean(row[field] for row in rows)
+
+    low, high = rows[0]["ci_low"], rows[0]["ci_high"]
+    n = sum(row["n"] for row in rows)
+    if len(rows) > 1:
+        low, high = metrics.wilson_interval(round(sum(r["accuracy"] * r["n"] for r in rows)), n)
+    return Point(
+        cell=rows[0]["cell"],
+        op=rows[0]["op"],
+        accuracy=mean("accuracy"),
+        low=low,
+        high=high,
+        by_seed=tuple(row["accuracy"] for row in rows),
+        answer_accuracy=mean("answer_accuracy"),
+        retries=mean("retries"),
+        unnecessary=mean("unnecessary"),
+        n=n,
+    )
+
+
+def _label(condition: Mapping[str, Any], conditions: Sequence[Mapping[str, Any]]) -> str:
+    """The condition in words, without what all conditions share."""
+    parts = []
+    for name, value in condition.items():
+        if len(conditions) > 1 and all(other.get(name) == value for other in conditions):
+            continue
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name.replace('_', ' ')} {text}")
+    return ", ".join(parts) or "all"

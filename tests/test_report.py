@@ -1,0 +1,179 @@
+import base64
+import json
+import re
+import struct
+
+import pytest
+
+from physlm import metrics
+from physlm.experiments import plot, report, results
+from physlm.experiments.summary import summarise
+
+CELLS = {"<=4": 4, "4": 4, "5": 5, "6": 6}
+
+
+def solved(rate, seed, op):
+    """Number of problems of 200 that the fake run solves: any function that tells cells apart."""
+    return round(200 - 23 * (op - 4) * (1.3 - rate) - 7 * seed - 5)
+
+
+def fake_rows(rates=(0.0, 0.5), seeds=1, condition=lambda rate: {"retry_rate": rate}):
+    rows = []
+    for rate in rates:
+        for seed in range(seeds):
+            for cell, op in CELLS.items():
+                right = solved(rate, seed, op)
+                low, high = metrics.wilson_interval(right, 200)
+                rows.append(
+                    {
+                        "study": "quickstart",
+                        "run": f"retry_rate={rate},seed={seed}-0123abcd",
+                        "condition": condition(rate),
+                        "seed": seed,
+                        "step": 100,
+                        "tokens": 1_000_000,
+                        "cell": cell,
+                        "op": op,
+                        "n": 200,
+                        "accuracy": right / 200,
+                        "answer_accuracy": (right + 2) / 200,
+                        "ci_low": low,
+                        "ci_high": high,
+                        "retries": rate,
+                        "unnecessary": 0.015,
+                    }
+                )
+    return rows
+
+
+def fake_sweep(workdir, rows, kind="retry"):
+    results.write(workdir / results.FILE, rows)
+    for row in rows:
+        directory = workdir / row["run"]
+        directory.mkdir(exist_ok=True)
+        mistakes = {"kind": kind, "rate": row["condition"].get("retry_rate", 0), "mask": "none"}
+        config = {"seed": row["seed"], "mistakes": mistakes, "train": {"steps": 100}}
+        (directory / results.CONFIG_FILE).write_text(json.dumps(config))
+
+
+def png_size(data):
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", data[16:24])
+
+
+def test_table_has_the_numbers_of_the_rows():
+    rows = fake_rows()
+    table = report.accuracy_table(summarise(rows))
+    assert table[0] == ["condition", "op <=4", "op 4", "op 5", "op 6"]
+    assert [line[0] for line in table[1:]] == ["retry rate 0", "retry rate 0.5"]
+    shown = [[float(n) for n in re.findall(r"[\d.]+", t)] for line in table[1:] for t in line[1:]]
+    for numbers, row in zip(shown, rows, strict=True):
+        wanted = [100 * row[name] for name in ("accuracy", "ci_low", "ci_high")]
+        assert numbers == pytest.approx(wanted, abs=0.0501)
+
+
+def test_interval_text():
+    # Wilson's interval of 195 of 200, by hand: 0.975 -> [0.9428, 0.9893].
+    table = report.accuracy_table(summarise(fake_rows()))
+    assert table[1][1] == "97.5 [94.3, 98.9]"
+
+
+def test_seeds_are_merged_into_mean_pooled_interval_and_spread():
+    (line,) = summarise(fake_rows(rates=(0.0,), seeds=3))
+    point = line.points[0]
+    # 195, 188 and 181 of 200.
+    assert point.by_seed == (0.975, 0.94, 0.905)
+    assert point.accuracy == pytest.approx(0.94)
+    assert (point.low, point.high) == metrics.wilson_interval(564, 600)
+    assert point.n == 600
+    assert report.accuracy_table([line])[1][1].endswith("±3.5")
+
+
+def test_details_have_both_accuracies_retries_and_unnecessary_steps():
+    head, first, *_ = report.detail_table(summarise(fake_rows(rates=(0.5,))))
+    assert dict(zip(head, first, strict=True)) == {
+        "condition": "retry rate 0.5",
+        "op": "<=4",
+        "strict %": "97.5",
+        "answer %": "98.5",
+        "retries": "0.50",
+        "unnecessary": "0.01",
+        "n": "200",
+        "seeds": "1",
+    }
+
+
+def test_labels_leave_out_what_all_conditions_share():
+    rows = fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "names", "layers": 4})
+    assert [line.label for line in summarise(rows)] == ["retry rate 0", "retry rate 0.5"]
+
+
+def test_report_writes_plot_page_and_markdown(tmp_path, capsys):
+    fake_sweep(tmp_path, fake_rows())
+    assert report.main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    markdown = (tmp_path / report.MARKDOWN_FILE).read_text()
+    page = (tmp_path / report.PAGE_FILE).read_text()
+    for output in (text, markdown, page):
+        assert "97.5 [94.3, 98.9]" in output
+        assert "93.6" in output  # The paper's figure at rate 0.5.
+    png = (tmp_path / report.PLOT_FILE).read_bytes()
+    width, height = (round(inches * plot.DOTS_PER_INCH) for inches in plot.SIZE_INCHES)
+    assert png_size(png) == (width, height)
+    embedded = re.search(r"data:image/png;base64,([^\"]+)", page)
+    assert embedded is not None
+    assert base64.b64decode(embedded[1]) == png
+    assert "<td>mistakes.rate</td><td>0.0, 0.5</td>" in page
+
+
+def test_many_conditions_and_seeds_can_be_drawn():
+    lines = summarise(fake_rows(rates=[n / 10 for n in range(9)], seeds=2))
+    assert png_size(plot.accuracy_against_op(lines, "title"))[0] > 0
+
+
+@pytest.mark.parametrize("cells", [["<=4"], ["5"], ["4", "5"]])
+def test_some_cells_alone_can_be_drawn(cells):
+    lines = summarise([row for row in fake_rows() if row["cell"] in cells])
+    assert png_size(plot.accuracy_against_op(lines, "title"))[0] > 0
+
+
+def test_paper_stands_beside_its_own_conditions_only():
+    published = [{"mistakes": {"kind": "retry", "rate": 0, "mask": "none"}}]
+    lines = summarise(fake_rows())
+    table = report.paper_table(lines, published)
+    assert table is not None
+    assert [row[-2:] for row in table[1:]] == [["91.8", "77.7"], ["97.5", "93.6"]]
+    weak = [{"mistakes": {"kind": "retry_weak", "rate": 0, "mask": "none"}}]
+    assert report.paper_table(lines, weak) is None
+    assert report.paper_table(summarise(fake_rows(rates=(0.33, 0.66))), published) is None
+    other = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "layers": 4}))
+    assert report.paper_table(other, published) is None
+
+
+def test_runs_that_only_look_alike_are_pointed_out(tmp_path):
+    rows = fake_rows()
+    fake_sweep(tmp_path, rows + [row | {"run": row["run"] + "x"} for row in rows])
+    assert "Warning: runs of one condition and seed" in report.make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "has no results.jsonl: run the sweep first"),
+        ("", "is empty: no run has finished yet"),
+        ("{}\n", "line 1 of .* lacks the field 'study'"),
+        ("oops\n", "line 1 of .* is not valid JSON"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, capsys, content, complaint):
+    if content is not None:
+        (tmp_path / results.FILE).write_text(content)
+    assert report.main([str(tmp_path)]) == 2
+    sentence = capsys.readouterr().err
+    assert re.search(complaint, sentence)
+    assert sentence.count("\n") == 1
+
+
+def test_missing_directory_is_one_sentence(tmp_path, capsys):
+    assert report.main([str(tmp_path / "none")]) == 2
+    assert "is not the directory of a sweep" in capsys.readouterr().err
