@@ -1,0 +1,16 @@
+"""iGSM problems as pure functions of a JAX key.
+
+The class of grade-school problems of "Physics of Language Models" Parts 2.1 and 2.2
+(arXiv 2407.20311, 2408.16293): a structure graph of items, parameters that depend on
+each other, arithmetic modulo a small number, and a solution that is right step by step.
+Everything is made of arrays of fixed shapes, so that `jit`, `vmap` and sharding apply,
+and problem `i` is a function of `(seed, i)` and its `Spec` alone.
+
+    from data_gen import problem, spec
+    p = problem.sample(jax.random.key(0), spec.Spec())
+
+Rooms, in the order in which a problem is made: `spec`, `structure`, `dependency`,
+`distractors`, `arithmetic`, `problem`; then `language` and `render` write it as tokens,
+`mistakes` puts wrong steps in, `packing` and `stream` make training windows, and
+`facts`, `reader` and `judge` say whether a solution is right.
+"""
