@@ -1,0 +1,216 @@
+"""Endless training windows: window n is a function of (seed, n) and the settings alone."""
+
+import functools
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_gen import labels, packing, render
+from data_gen.language import vocabulary
+from data_gen.mistakes import Mistakes, script
+from data_gen.problem import Problem, sample_many
+from data_gen.spec import Spec
+
+LOSS_ON = ("all", "solution")
+
+# Windows that are packed from one run of documents. More of them waste fewer documents at
+# the run's end; fewer let a host make its rows without making its neighbours'.
+SEGMENT = 16
+# Documents made at once for each segment, and windows made at once for the whole batch.
+CHUNK = 16
+BLOCK_WINDOWS = 512
+# Chunks after which a segment that is still not full is given up.
+CHUNK_LIMIT = 1000
+
+# Problems for training and for testing come from different halves of the seed's keys.
+TRAINING, TESTING = 0, 1
+
+
+def root_key(seed: int, purpose: int) -> jax.Array:
+    """The key that all data of a seed and purpose comes from."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+def documents(
+    keys_N: jax.Array, size: int, spec: Spec, mistakes: Mistakes
+) -> tuple[Problem, render.Document]:
+    """N problems with their documents (leading axis N), `size` tokens of room each.
+
+    The length of a document whose mistakes found no room is reported as size + 1.
+    """
+    # The mistakes have a key of their own: the problem is the same at every rate.
+    problems = sample_many(keys_N, spec)
+
+    def write(key: jax.Array, problem: Problem) -> render.Document:
+        when = labels.schedule(problem, spec)
+        plan = script(jax.random.fold_in(key, 1), problem, when, mistakes, spec)
+        document = render.document(problem, plan, size, spec)
+        fits = plan.complete & problem.ok
+        return document._replace(length=jnp.where(fits, document.length, size + 1))
+
+    return problems, jax.vmap(write)(keys_N, problems)
+
+
+def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Array:
+    """float32: 1 for each token that bears loss, 0 for the others."""
+    masked = {
+        "none": (),
+        "name": (render.WRONG_NAME,),
+        "sentence": (render.WRONG_NAME, render.WRONG_WORDS),
+        "all": (render.WRONG_NAME, render.WRONG_WORDS, render.WRONG_MARKER),
+    }[mistakes.mask]
+    unused = (render.OUTSIDE, *masked, *((render.PROBLEM,) if loss_on == "solution" else ()))
+    return 1.0 - (role_N[..., None] == np.array(unused)).any(-1).astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "spec", "mistakes", "loss_on"))
+def segments(
+    root: jax.Array,
+    numbers_Q: jax.Array,
+    *,
+    window: int,
+    spec: Spec,
+    mistakes: Mistakes,
+    loss_on: str,
+) -> tuple[packing.Packed, jax.Array]:
+    """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
+
+    Returns:
+      the windows, and the share of documents that were longer than a window.
+    """
+    size = window + 1
+    count = numbers_Q.shape[0]
+    keys_Q = jax.vmap(functools.partial(jax.random.fold_in, root))(numbers_Q)
+
+    def more(carry):
+        packed, turn, _ = carry
+        return (packed.window < SEGMENT).any() & (turn < CHUNK_LIMIT)
+
+    def step(carry):
+        packed, turn, dropped = carry
+        place_D = turn * CHUNK + jnp.arange(CHUNK)
+        keys_QxD = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(place_D))(
+            keys_Q
+        )
+        _, written = documents(keys_QxD.reshape(-1), size, spec, mistakes)
+        weights = token_weights(written.role_N, mistakes, loss_on)
+
+        def shaped(x: jax.Array) -> jax.Array:
+            return x.reshape(count, CHUNK, *x.shape[1:])
+
+        packed = jax.vmap(packing.extend)(
+            packed, shaped(written.tokens_N), shaped(weights), shaped(written.length)
+        )
+        return packed, turn + 1, dropped + (written.length > size).mean()
+
+    start = jax.vmap(lambda _: packing.empty(SEGMENT, size, vocabulary(spec).end))(numbers_Q)
+    packed, turns, dropped = jax.lax.while_loop(more, step, (start, jnp.int32(0), jnp.float32(0)))
+    return packed, dropped / turns
+
+
+def shortest_document(spec: Spec) -> int:
+    """Tokens that every document of the class has at least."""
+    edges = (spec.min_depth - 1) * spec.min_width
+    least_op = 1 if spec.op is None else spec.op
+    sentence, question, markers, answer = 7, 5, 2, 3
+    # An operation beyond a sentence's first takes eleven tokens or more of its own.
+    return markers + edges * (sentence - 1) + question + render.HEADER + 5 * least_op + answer
+
+
+class Stream:
+    """Batches of packed windows; batch `step` holds windows step * batch, … of the stream.
+
+    Batches are made in blocks on a thread of the stream's own, one block ahead of what is
+    asked for. Any order of steps may be asked for; going forward is what is fast.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        mistakes: Mistakes,
+        *,
+        seed: int,
+        batch: int,
+        window: int,
+        loss_on: str = "all",
+    ) -> None:
+        """Prepares a stream; nothing is compiled before the first batch.
+
+        Args:
+          seed: of the data.
+          batch: windows per batch.
+          window: tokens that the model sees; windows hold one more, to be predicted.
+          loss_on: "all" tokens, or those of the "solution" and the answer.
+
+        Raises:
+          ValueError: where a setting is out of range or no document fits a window.
+        """
+        if loss_on not in LOSS_ON:
+            raise ValueError(f"loss_on={loss_on!r} is unknown; choose one of {', '.join(LOSS_ON)}.")
+        if batch < 1:
+            raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
+        check_window(spec, window)
+        self._make = functools.partial(
+            segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on
+        )
+        self._root_of = functools.partial(root_key, seed, TRAINING)
+        self._batch, self._window = batch, window
+        # A block is a whole number of batches and of segments.
+        unit = math.lcm(batch, SEGMENT)
+        self._block = unit * max(1, BLOCK_WINDOWS // unit)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._blocks: dict[int, Future] = {}
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step: tokens int32[B, W + 1] and weights float32[B, W].
+
+        `weights[b, t]` weighs the loss of predicting `tokens[b, t + 1]`.
+
+        Raises:
+          ValueError: where documents hardly ever fit a window.
+        """
+        first = step * self._batch
+        number, at = divmod(first, self._block)
+        for block in (number, number + 1):
+            if block not in self._blocks:
+                self._blocks[block] = self._thread.submit(self._load, block)
+        for old in [block for block in self._blocks if block not in (number, number + 1)]:
+            self._blocks.pop(old).cancel()
+        tokens, weights = self._blocks[number].result()
+        rows = slice(at, at + self._batch)
+        return {"tokens": tokens[rows], "weights": weights[rows]}
+
+    def _load(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        per_block = self._block // SEGMENT
+        numbers_Q = block * per_block + np.arange(per_block, dtype=np.int32)
+        packed, dropped = self._make(self._root_of(), numbers_Q)
+        if not (np.asarray(packed.window) == SEGMENT).all():
+            raise ValueError(
+                f"window={self._window} is too short for this class: {float(dropped):.0%} of its "
+                "documents are longer."
+            )
+        size = self._window + 1
+        tokens = np.asarray(packed.tokens_KxS).reshape(-1, size)
+        weights = np.asarray(packed.weights_KxS).reshape(-1, size)[:, 1:]
+        return tokens, weights
+
+    def close(self) -> None:
+        """Stops the stream's thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def check_window(spec: Spec, window: int) -> None:
+    """Refuses a window that no document fits.
+
+    Raises:
+      ValueError: names the window and the shortest document.
+    """
+    shortest = shortest_document(spec)
+    if window + 1 < shortest:
+        raise ValueError(
+            f"window={window} is too short: the shortest document of this class has {shortest} "
+            f"tokens, so at least {shortest - 1} is needed."
+        )
