@@ -1,0 +1,186 @@
+"""Reads a problem's text: what each parameter needs, and what it is worth."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+# [[category, [item, …]], …], top layer first.
+Layers = Sequence[tuple[str, Sequence[str]]]
+
+_MORE, _TIMES = " more than ", " times as much as "
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is true of a problem, whatever its solution says.
+
+    A parameter is named by its text, "{owner}'s {thing or category}".
+
+    Attributes:
+      modulus: of all arithmetic.
+      query: the parameter asked for.
+      needs: every parameter's direct predecessors; an instance parameter that the problem
+        does not state has none.
+      value: every parameter's value; 0 where the problem does not state it.
+      necessary: what the query needs, itself included.
+    """
+
+    modulus: int
+    query: str
+    needs: dict[str, frozenset[str]]
+    value: dict[str, int]
+    necessary: frozenset[str]
+
+    @property
+    def answer(self) -> int:
+        """The value asked for."""
+        return self.value[self.query]
+
+
+def name(owner: str, thing: str) -> str:
+    """The text of a parameter."""
+    return f"{owner}'s {thing}"
+
+
+def read(layers: Layers, problem: str, question: str, modulus: int = 23) -> Facts:
+    """Reads a problem (Part 2.1, Section 2.1) from its sentences and its layers.
+
+    Raises:
+      ValueError: one sentence that says what cannot be read.
+    """
+    if len(layers) < 2 or any(len(layer) != 2 or not layer[1] for layer in layers):
+        raise ValueError("layers must be two or more pairs [category, [item, …]].")
+    items = [list(map(str, layer[1])) for layer in layers]
+    categories = [str(layer[0]) for layer in layers]
+    reader = _Reader(categories, items, modulus)
+    for sentence in _sentences(problem):
+        reader.state(sentence)
+    return reader.facts(question.strip())
+
+
+def _sentences(problem: str) -> list[str]:
+    text = problem.strip()
+    return [part.strip() for part in re.split(r"\.(?:\s+|$)", text) if part.strip()]
+
+
+@dataclasses.dataclass
+class _Side:
+    """The right side of a sentence."""
+
+    number: int | None
+    times: bool
+    difference: bool
+    refs: list[str]
+
+
+class _Reader:
+    def __init__(self, categories: list[str], items: list[list[str]], modulus: int) -> None:
+        self.modulus = modulus
+        self.sides: dict[str, _Side] = {}
+        self.abstract: dict[str, list[tuple[str, str | None]]] = {}
+        self.instances: list[str] = []
+        self.questions: dict[str, str] = {}
+        self.children: dict[str, tuple[str, ...]] = {}
+        depth = len(items)
+        for layer in range(depth - 1):
+            for owner in items[layer]:
+                for thing in items[layer + 1]:
+                    self.instances.append(name(owner, thing))
+                    self.questions[f"How many {thing} does {owner} have?"] = name(owner, thing)
+        self.layout = [
+            (owner, items[layer + 1], categories[category], category - layer)
+            for layer in range(depth - 1)
+            for owner in items[layer]
+            for category in range(layer + 1, depth)
+        ]
+        for owner, _, category, _ in self.layout:
+            self.questions[f"How many {category} does {owner} have?"] = name(owner, category)
+        names = self.instances + [name(owner, category) for owner, _, category, _ in self.layout]
+        self.pattern = _pattern(tuple(sorted(set(names), key=len, reverse=True)))
+
+    def state(self, sentence: str) -> None:
+        found = self.pattern.match(sentence, len("The number of "))
+        if not sentence.startswith("The number of each ") or not found:
+            raise ValueError(f"the problem's sentence {sentence[:80]!r} names no known parameter.")
+        rest = sentence[found.end() :]
+        if not rest.startswith(" equals "):
+            raise ValueError(f"the problem's sentence {sentence[:80]!r} has no ' equals '.")
+        self.sides[found[1]] = self.side(rest[len(" equals ") :])
+
+    def side(self, text: str) -> _Side:
+        number, times = None, False
+        if found := re.match(r"\d+", text):
+            number, text = int(found[0]) % self.modulus, text[found.end() :]
+            if not text:
+                return _Side(number, False, False, [])
+            times = text.startswith(_TIMES)
+            if not times and not text.startswith(_MORE):
+                raise ValueError(f"the right side {text[:80]!r} does not go on after its number.")
+            text = text.removeprefix(_TIMES).removeprefix(_MORE)
+        difference = text.startswith("the difference of ")
+        refs = [found[1] for found in self.pattern.finditer(text)]
+        if not refs:
+            raise ValueError(f"the right side {text[:80]!r} names no known parameter.")
+        return _Side(number, times, difference, refs)
+
+    def facts(self, question: str) -> Facts:
+        if question not in self.questions:
+            raise ValueError(f"the question {question[:80]!r} asks for no known parameter.")
+        for owner, things, category, reach in self.layout:
+            there = [thing for thing in things if name(owner, thing) in self.sides]
+            self.abstract[name(owner, category)] = [
+                (name(owner, thing), name(thing, category) if reach > 1 else None)
+                for thing in there
+            ]
+        needs = dict.fromkeys(self.instances, frozenset[str]())
+        needs |= {key: frozenset(side.refs) for key, side in self.sides.items()}
+        for key, terms in self.abstract.items():
+            needs[key] = frozenset(x for pair in terms for x in pair if x is not None)
+        value: dict[str, int] = {}
+        query = self.questions[question]
+        for key in needs:
+            self.evaluate(key, needs, value)
+        return Facts(self.modulus, query, needs, value, _closure(query, needs))
+
+    def evaluate(self, start: str, needs: dict[str, frozenset[str]], value: dict[str, int]) -> None:
+        """Computes a parameter and what it needs, without recursion: chains can be long."""
+        stack, open_ = [start], set[str]()
+        while stack:
+            key = stack[-1]
+            missing = [other for other in needs[key] if other not in value]
+            if key in value or not missing:
+                stack.pop()
+                value.setdefault(key, self.compute(key, value))
+                continue
+            if key in open_:
+                raise ValueError(f"the parameter {key!r} needs itself.")
+            open_.add(key)
+            stack += missing
+
+    def compute(self, key: str, value: dict[str, int]) -> int:
+        if key in self.abstract:
+            terms = self.abstract[key]
+            return sum(value[a] * (1 if b is None else value[b]) for a, b in terms) % self.modulus
+        side = self.sides.get(key)
+        if side is None:
+            return 0
+        values = [value[ref] for ref in side.refs]
+        total = values[0] - sum(values[1:]) if side.difference else sum(values)
+        if side.number is not None:
+            total = total * side.number if side.times else total + side.number
+        return total % self.modulus
+
+
+@functools.lru_cache(maxsize=1024)
+def _pattern(names: tuple[str, ...]) -> re.Pattern:
+    return re.compile(r"\beach (" + "|".join(map(re.escape, names)) + r")(?=$|,| and | equals )")
+
+
+def _closure(start: str, needs: dict[str, frozenset[str]]) -> frozenset[str]:
+    found, stack = {start}, [start]
+    while stack:
+        for other in needs[stack.pop()] - found:
+            found.add(other)
+            stack.append(other)
+    return frozenset(found)
