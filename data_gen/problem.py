@@ -120,9 +120,11 @@ def _widen(x_TxK: jax.Array, width: int) -> jax.Array:
     return jnp.pad(x_TxK, ((0, 0), (0, width - x_TxK.shape[-1])), constant_values=-1)
 
 
-def _core(key: jax.Array, target: jax.Array, outer: jax.Array, inner: jax.Array, spec: Spec):
+def _core(
+    key: jax.Array, goal: structure.Goal, outer: jax.Array, inner: jax.Array, spec: Spec
+) -> _Core:
     aim_key, draw_key = jax.random.split(jax.random.fold_in(key, outer))
-    aim = structure.plan(aim_key, target, spec)
+    aim = structure.plan(aim_key, goal, spec)
     keys = jax.random.split(jax.random.fold_in(draw_key, inner), 5)
     graph = structure.build(keys[0], aim, spec)
     params = slots.parameters(graph, spec)
@@ -131,11 +133,11 @@ def _core(key: jax.Array, target: jax.Array, outer: jax.Array, inner: jax.Array,
     op = dependency.total_op(choice, ordered, aim, spec)
     terms = dependency.terms(keys[3], ordered, op - choice.op, spec)
     ops = arithmetic.operators(keys[4], spec)
-    accepted = ordered.solved & (op == target)
+    accepted = ordered.solved & (op == goal.target)
     if spec.split != "all":
         bin_ = template_hash(ordered, terms, ops, params, spec)
         mine = (bin_ < TRAIN_BINS) == (spec.split == "train")
-        accepted &= mine | (target <= UNSPLIT_OP)
+        accepted &= mine | (goal.target <= UNSPLIT_OP)
     return _Core(ordered.solved, accepted, op, graph, params, ordered, terms, ops)
 
 
@@ -144,7 +146,9 @@ def _keys(key: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jax.random.split(key, 6))
 
 
-def search(key: jax.Array, spec: Spec) -> tuple[jax.Array, jax.Array, jax.Array]:
+def search(
+    key: jax.Array, goal: structure.Goal, spec: Spec
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Finds the first accepted draw of one problem.
 
     A draw whose order cannot be completed is repeated with the same plan (`inner` + 1); one
@@ -154,12 +158,11 @@ def search(key: jax.Array, spec: Spec) -> tuple[jax.Array, jax.Array, jax.Array]
     Returns:
       (ok, outer, inner): scalars that `finish` makes the problem from.
     """
-    target_key, draw_key, *_ = _keys(key)
-    target = structure.target_op(target_key, spec)
+    _, draw_key, *_ = _keys(key)
 
     def step(carry):
         _, outer, inner, tries = carry
-        core = _core(draw_key, target, outer, inner, spec)
+        core = _core(draw_key, goal, outer, inner, spec)
         outer_next = jnp.where(core.accepted | ~core.solved, outer, outer + 1)
         inner_next = jnp.where(core.accepted, inner, jnp.where(core.solved, 0, inner + 1))
         return core.accepted, outer_next, inner_next, tries + 1
@@ -169,7 +172,9 @@ def search(key: jax.Array, spec: Spec) -> tuple[jax.Array, jax.Array, jax.Array]
     return ok, outer, inner
 
 
-def search_many(keys_N: jax.Array, spec: Spec, lanes: int = 256) -> tuple[jax.Array, ...]:
+def search_many(
+    keys_N: jax.Array, goals_N: structure.Goal, spec: Spec, lanes: int = 256
+) -> tuple[jax.Array, ...]:
     """`search` for many problems at once, without waiting for the slowest of each batch.
 
     A vmapped `search` runs until its unluckiest lane is done. Here a lane that is done takes
@@ -177,19 +182,21 @@ def search_many(keys_N: jax.Array, spec: Spec, lanes: int = 256) -> tuple[jax.Ar
 
     Args:
       keys_N: keys of N problems.
+      goals_N: their numbers of operations.
       lanes: draws per round.
     """
     count = keys_N.shape[0]
     lanes = min(lanes, count)
-    stage_keys_Nx6 = jax.vmap(_keys)(keys_N)
-    draw_keys_N = stage_keys_Nx6[1]
-    targets_N = jax.vmap(partial(structure.target_op, spec=spec))(stage_keys_Nx6[0])
+    draw_keys_N = jax.vmap(_keys)(keys_N)[1]
 
     def body(carry):
         which_L, outer_L, inner_L, tries_L, taken, result_N = carry
         safe_L = jnp.minimum(which_L, count - 1)
         core = jax.vmap(partial(_core, spec=spec))(
-            draw_keys_N[safe_L], targets_N[safe_L], outer_L, inner_L
+            draw_keys_N[safe_L],
+            jax.tree.map(lambda x: x[safe_L], goals_N),
+            outer_L,
+            inner_L,
         )
         done_L = (core.accepted | (tries_L + 1 >= TRIES)) & (which_L < count)
         at_L = jnp.where(done_L, which_L, count)
@@ -219,11 +226,17 @@ def search_many(keys_N: jax.Array, spec: Spec, lanes: int = 256) -> tuple[jax.Ar
     return jax.lax.while_loop(lambda c: (c[0] < count).any(), body, start)[-1]
 
 
-def finish(key: jax.Array, ok: jax.Array, outer: jax.Array, inner: jax.Array, spec: Spec) -> Problem:
+def finish(
+    key: jax.Array,
+    goal: structure.Goal,
+    ok: jax.Array,
+    outer: jax.Array,
+    inner: jax.Array,
+    spec: Spec,
+) -> Problem:
     """Makes the problem of an accepted draw: distractors, constants, values, names."""
-    target_key, draw_key, rest_key, number_key, name_key, text_key = _keys(key)
-    target = structure.target_op(target_key, spec)
-    core = _core(draw_key, target, outer, inner, spec)
+    _, draw_key, rest_key, number_key, name_key, text_key = _keys(key)
+    core = _core(draw_key, goal, outer, inner, spec)
     instances = spec.instance_slots
     constant_I, refs_IxR = distractors.fill(rest_key, core.ordered, core.terms, core.params, spec)
     number_I = arithmetic.constants(number_key, core.ops.times_I, refs_IxR, spec)
@@ -263,10 +276,20 @@ def sample(key: jax.Array, spec: Spec) -> Problem:
 
     `vmap` over it works; `sample_many` does the same faster.
     """
-    return finish(key, *search(key, spec), spec)
+    goal = structure.goal(_keys(key)[0], spec)
+    return finish(key, goal, *search(key, goal, spec), spec)
 
 
-def sample_many(keys_N: jax.Array, spec: Spec) -> Problem:
-    """N problems (leading axis N), each equal to `sample` of its key."""
-    found = search_many(keys_N, spec)
-    return jax.vmap(partial(finish, spec=spec))(keys_N, *found)
+def sample_many(keys_N: jax.Array, spec: Spec, goals_N: structure.Goal | None = None) -> Problem:
+    """N problems (leading axis N), each equal to `sample` of its key.
+
+    Args:
+      keys_N: their keys.
+      spec: the class.
+      goals_N: numbers of operations to have, none above the spec's cap; drawn, if None.
+    """
+    if goals_N is None:
+        first_keys_N = jax.vmap(_keys)(keys_N)[0]
+        goals_N = jax.vmap(partial(structure.goal, spec=spec))(first_keys_N)
+    found = search_many(keys_N, goals_N, spec)
+    return jax.vmap(partial(finish, spec=spec))(keys_N, goals_N, *found)

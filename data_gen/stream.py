@@ -13,6 +13,7 @@ from data_gen.language import vocabulary
 from data_gen.mistakes import Mistakes, script
 from data_gen.problem import Problem, sample_many
 from data_gen.spec import Spec
+from data_gen.structure import Goal
 
 LOSS_ON = ("all", "solution")
 
@@ -34,24 +35,29 @@ def root_key(seed: int, purpose: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
+@functools.partial(jax.jit, static_argnames="spec")
+def problems(keys_N: jax.Array, goals_N: Goal | None = None, *, spec: Spec) -> Problem:
+    """`sample_many`, compiled once for all that is written from the same class."""
+    return sample_many(keys_N, spec, goals_N)
+
+
 def documents(
-    keys_N: jax.Array, size: int, spec: Spec, mistakes: Mistakes
-) -> tuple[Problem, render.Document]:
-    """N problems with their documents (leading axis N), `size` tokens of room each.
+    keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec, mistakes: Mistakes
+) -> render.Document:
+    """Writes N problems (leading axis N), `size` tokens of room each.
 
     The length of a document whose mistakes found no room is reported as size + 1.
     """
-    # The mistakes have a key of their own: the problem is the same at every rate.
-    problems = sample_many(keys_N, spec)
 
     def write(key: jax.Array, problem: Problem) -> render.Document:
+        # Mistakes have a key of their own, so that a problem is the same at every rate.
         when = labels.schedule(problem, spec)
         plan = script(jax.random.fold_in(key, 1), problem, when, mistakes, spec)
         document = render.document(problem, plan, size, spec)
         fits = plan.complete & problem.ok
         return document._replace(length=jnp.where(fits, document.length, size + 1))
 
-    return problems, jax.vmap(write)(keys_N, problems)
+    return jax.vmap(write)(keys_N, problems_N)
 
 
 def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Array:
@@ -66,49 +72,63 @@ def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Ar
     return 1.0 - (role_N[..., None] == np.array(unused)).any(-1).astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("window", "spec", "mistakes", "loss_on"))
+@functools.partial(jax.jit, static_argnames=("spec", "mistakes", "loss_on"), donate_argnums=0)
+def _lay(
+    packed_Q: packing.Packed,
+    keys_QxD: jax.Array,
+    problems_N: Problem,
+    *,
+    spec: Spec,
+    mistakes: Mistakes,
+    loss_on: str,
+) -> tuple[packing.Packed, jax.Array]:
+    """Writes D problems for each of Q segments and packs them; also the share that is too long."""
+    size = packed_Q.tokens_KxS.shape[-1]
+    keys_N = keys_QxD.reshape(-1)
+    written = documents(keys_N, problems_N, size=size, spec=spec, mistakes=mistakes)
+    weights = token_weights(written.role_N, mistakes, loss_on)
+    parts = (written.tokens_N, weights, written.length)
+    parts = (x.reshape(*keys_QxD.shape, *x.shape[1:]) for x in parts)
+    return jax.vmap(packing.extend)(packed_Q, *parts), (written.length > size).mean()
+
+
+@jax.jit
+def _chunk_keys(root: jax.Array, numbers_Q: jax.Array, turn: jax.Array) -> jax.Array:
+    place_D = turn * CHUNK + jnp.arange(CHUNK)
+    keys_Q = jax.vmap(functools.partial(jax.random.fold_in, root))(numbers_Q)
+    return jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(place_D))(
+        keys_Q
+    )
+
+
 def segments(
     root: jax.Array,
-    numbers_Q: jax.Array,
+    numbers_Q: np.ndarray,
     *,
     window: int,
     spec: Spec,
     mistakes: Mistakes,
     loss_on: str,
-) -> tuple[packing.Packed, jax.Array]:
+) -> packing.Packed:
     """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
 
-    Returns:
-      the windows, and the share of documents that were longer than a window.
+    Raises:
+      ValueError: documents hardly ever fit a window.
     """
-    size = window + 1
-    count = numbers_Q.shape[0]
-    keys_Q = jax.vmap(functools.partial(jax.random.fold_in, root))(numbers_Q)
-
-    def more(carry):
-        packed, turn, _ = carry
-        return (packed.window < SEGMENT).any() & (turn < CHUNK_LIMIT)
-
-    def step(carry):
-        packed, turn, dropped = carry
-        place_D = turn * CHUNK + jnp.arange(CHUNK)
-        keys_QxD = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(place_D))(
-            keys_Q
+    blank = packing.empty(SEGMENT, window + 1, vocabulary(spec).end)
+    packed = jax.tree.map(lambda x: jnp.repeat(x[None], len(numbers_Q), 0), blank)
+    for turn in range(CHUNK_LIMIT):
+        keys_QxD = _chunk_keys(root, numbers_Q, turn)
+        made = problems(keys_QxD.reshape(-1), spec=spec)
+        packed, dropped = _lay(
+            packed, keys_QxD, made, spec=spec, mistakes=mistakes, loss_on=loss_on
         )
-        _, written = documents(keys_QxD.reshape(-1), size, spec, mistakes)
-        weights = token_weights(written.role_N, mistakes, loss_on)
-
-        def shaped(x: jax.Array) -> jax.Array:
-            return x.reshape(count, CHUNK, *x.shape[1:])
-
-        packed = jax.vmap(packing.extend)(
-            packed, shaped(written.tokens_N), shaped(weights), shaped(written.length)
-        )
-        return packed, turn + 1, dropped + (written.length > size).mean()
-
-    start = jax.vmap(lambda _: packing.empty(SEGMENT, size, vocabulary(spec).end))(numbers_Q)
-    packed, turns, dropped = jax.lax.while_loop(more, step, (start, jnp.int32(0), jnp.float32(0)))
-    return packed, dropped / turns
+        if (np.asarray(packed.window) == SEGMENT).all():
+            return packed
+    raise ValueError(
+        f"window={window} is too short for this class: {float(dropped):.0%} of its documents "
+        "are longer."
+    )
 
 
 def shortest_document(spec: Spec) -> int:
@@ -186,12 +206,7 @@ class Stream:
     def _load(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         per_block = self._block // SEGMENT
         numbers_Q = block * per_block + np.arange(per_block, dtype=np.int32)
-        packed, dropped = self._make(self._root_of(), numbers_Q)
-        if not (np.asarray(packed.window) == SEGMENT).all():
-            raise ValueError(
-                f"window={self._window} is too short for this class: {float(dropped):.0%} of its "
-                "documents are longer."
-            )
+        packed = self._make(self._root_of(), numbers_Q)
         size = self._window + 1
         tokens = np.asarray(packed.tokens_KxS).reshape(-1, size)
         weights = np.asarray(packed.weights_KxS).reshape(-1, size)[:, 1:]

@@ -69,26 +69,36 @@ def _shapes(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
     return np.array(list(rows), np.int32), thresholds
 
 
-def target_op(key: jax.Array, spec: Spec) -> jax.Array:
-    """The number of operations asked of a problem: the fixed one or the lesser of two draws."""
+class Goal(NamedTuple):
+    """How many operations a problem is to have; both are int32."""
+
+    target: jax.Array
+    cap: jax.Array  # the most that an attempt may aim at: the target, where op is fixed
+
+
+def goal(key: jax.Array, spec: Spec) -> Goal:
+    """The spec's fixed number of operations, or one drawn up to its cap."""
     if spec.op is not None:
-        return jnp.int32(spec.op)
+        return Goal(jnp.int32(spec.op), jnp.int32(spec.op))
+    return goal_up_to(key, spec.max_op)
+
+
+def goal_up_to(key: jax.Array, cap: int) -> Goal:
+    """The lesser of two draws of 1..cap (step 1 of the class)."""
     word = draws.words(key, 2)
-    return 1 + jnp.minimum(draws.below(word[0], spec.max_op), draws.below(word[1], spec.max_op))
+    target = 1 + jnp.minimum(draws.below(word[0], cap), draws.below(word[1], cap))
+    return Goal(target, jnp.int32(cap))
 
 
-def plan(key: jax.Array, target: jax.Array, spec: Spec) -> Plan:
-    """Draws what an attempt aims at, given the target op (steps 2 and 3 of the class).
+def plan(key: jax.Array, aim: Goal, spec: Spec) -> Plan:
+    """Draws what an attempt aims at (steps 2 and 3 of the class).
 
     The total is drawn given that it is not below the target, since an attempt never has more
     operations than its total: the rejections that this saves leave the law unchanged.
     """
     word = draws.words(key, 9)
-    if spec.op is None:
-        span = spec.max_op - target + 1
-        total = target + jnp.minimum(draws.below(word[0], span), draws.below(word[1], span))
-    else:
-        total = target
+    span = aim.cap - aim.target + 1
+    total = aim.target + jnp.minimum(draws.below(word[0], span), draws.below(word[1], span))
     first, second = draws.below(word[2], total), draws.below(word[3], total)
     abstract = 1 + jnp.maximum(first, second)
     least = abstract + draws.below(word[4], total - abstract + 1)

@@ -1,0 +1,238 @@
+"""Accuracy by cell: fresh problems are decoded greedily and every solution is judged whole."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_gen import language, reader, records, stream, structure
+from data_gen.judge import Verdict, judge
+from data_gen.mistakes import Mistakes
+from data_gen.spec import Spec
+from physlm import decode
+from physlm.metrics import wilson_interval
+from physlm.model import ModelConfig, Params
+from physlm.train import Progress
+
+# Rounds of drawing after which a cell makes do with the problems that fit the window.
+_ROUNDS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What a model is tested on.
+
+    Attributes:
+      problems: per cell. Problems whose error-free document exceeds the training window are
+        left out (Part 2.2, Appendix) and others drawn in their place.
+      batch: prompts decoded at once.
+      beyond: numbers of operations past the training cap, a cell each.
+      max_new_tokens: at which decoding stops; a solution that has not ended by then is wrong.
+      seed: of the problems. One for all runs, so that these are compared on the same ones.
+
+    Raises:
+      ValueError: a field is out of its range.
+    """
+
+    problems: int
+    batch: int
+    beyond: tuple[int, ...]
+    max_new_tokens: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "batch", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"evaluate.{name} is {getattr(self, name)}; it must be at least 1."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A set of test problems."""
+
+    name: str
+    op: int  # the cap, or the one number of operations
+    fixed: bool
+
+
+def cells(spec: Spec, config: EvalConfig) -> list[Cell]:
+    """The paper's cells: op up to the cap, at the cap, and at each number beyond it."""
+    fixed = [Cell(str(op), op, True) for op in (spec.max_op, *config.beyond)]
+    return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed]
+
+
+def test_spec(spec: Spec, config: EvalConfig) -> Spec:
+    """The class that all cells are drawn from: the other split, with room for every op.
+
+    Raises:
+      ValueError: an op beyond the cap is out of the class's reach, or its letters too few.
+    """
+    return dataclasses.replace(
+        spec, split="test", op=None, max_op=max(spec.max_op, *config.beyond, 1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """Problems of a cell, ready to be decoded and judged."""
+
+    prompts_NxP: np.ndarray  # int32, padded on the right
+    lengths_N: np.ndarray  # int32
+    records: list[dict[str, Any]]
+
+
+@functools.partial(jax.jit, static_argnames=("cap", "fixed"))
+def _goals(keys_N: jax.Array, *, cap: int, fixed: bool) -> structure.Goal:
+    if fixed:
+        op_N = jnp.full(keys_N.shape, cap, jnp.int32)
+        return structure.Goal(op_N, op_N)
+    draw = functools.partial(structure.goal_up_to, cap=cap)
+    return jax.vmap(lambda key: draw(jax.random.fold_in(key, 1)))(keys_N)
+
+
+def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet:
+    """Draws a cell's problems; problem i is a function of (seed, cell, i) and the spec.
+
+    Args:
+      cell: which problems.
+      spec: `test_spec` of the class trained on.
+      config: how many, and the seed.
+      window: in tokens; problems with longer documents are left out.
+
+    Raises:
+      ValueError: no problem of the cell fits the window.
+    """
+    root = stream.root_key(config.seed, stream.TESTING)
+    root = jax.random.fold_in(root, cell.op if cell.fixed else 0)
+    vocab = language.vocabulary(spec)
+    prompts: list[np.ndarray] = []
+    kept: list[dict[str, Any]] = []
+    for turn in range(_ROUNDS):
+        indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
+        keys_N = jax.vmap(functools.partial(jax.random.fold_in, root))(indices_N)
+        goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed)
+        problems = stream.problems(keys_N, goals_N, spec=spec)
+        documents = _write(keys_N, problems, size=window, spec=spec, mistakes=Mistakes())
+        problems, documents = jax.tree.map(np.asarray, (problems, documents))
+        fits = np.flatnonzero(documents.length <= window)[: config.problems - len(prompts)]
+        problems, documents = jax.tree.map(lambda x, fits=fits: x[fits], (problems, documents))
+        lengths = documents.prompt.tolist()
+        prompts += [ids[:n] for ids, n in zip(documents.tokens_N, lengths, strict=True)]
+        kept += records.records(problems, documents, spec)
+        if len(prompts) == config.problems:
+            break
+    if not prompts:
+        raise ValueError(f"No problem of the cell {cell.name} fits a window of {window} tokens.")
+    lengths_N = np.array([len(ids) for ids in prompts], np.int32)
+    prompts_NxP = np.full((len(prompts), lengths_N.max()), vocab.end, np.int32)
+    for row, ids in zip(prompts_NxP, prompts, strict=True):
+        row[: len(ids)] = ids
+    return TestSet(prompts_NxP, lengths_N, kept)
+
+
+_write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
+
+
+def verdicts(tests: TestSet, written_NxM: np.ndarray, spec: Spec) -> list[Verdict]:
+    """Judges what a model wrote after each prompt."""
+    vocab = language.vocabulary(spec)
+    found = []
+    for record, ids in zip(tests.records, written_NxM, strict=True):
+        facts = reader.read(
+            record["layers"], record["problem"], record["question"], spec.modulus
+        )
+        solution, answer = records.split(ids, vocab)
+        found.append(judge(facts, solution, answer or ""))
+    return found
+
+
+def _batches(tests: TestSet, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows, prompts and lengths of equal shapes; the last batch repeats its last row."""
+    count = len(tests.lengths_N)
+    # One width for all batches of a cell: one compilation.
+    for start in range(0, count, batch):
+        rows = np.minimum(np.arange(start, start + batch), count - 1)
+        yield rows, tests.prompts_NxP[rows], tests.lengths_N[rows]
+
+
+def evaluate(
+    params: Params,
+    *,
+    model: ModelConfig,
+    spec: Spec,
+    config: EvalConfig,
+    progress: Callable[[str, int, str], AbstractContextManager[Progress]],
+) -> list[dict[str, Any]]:
+    """Decodes and judges every cell.
+
+    Args:
+      params: of the model.
+      model: its configuration.
+      spec: the class that it was trained on; tests are of the other templates.
+      config: what to test on.
+      progress: makes a progress display of (title, total, unit).
+
+    Returns:
+      a dictionary per cell: cell, op, n, accuracy (whole solutions, in 0..1), answer_accuracy,
+      ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary (steps, a
+      problem).
+    """
+    width = 0
+    sets = []
+    todo = cells(spec, config)
+    spec = test_spec(spec, config)
+    with progress("problems", len(todo), "cell") as shown:
+        for number, cell in enumerate(todo):
+            sets.append(test_set(cell, spec, config, model.window))
+            width = max(width, sets[-1].prompts_NxP.shape[1])
+            shown.update(number + 1)
+    # Prompts of all cells are padded alike, to a multiple that changes little between seeds.
+    width = -(-width // 32) * 32
+    total = sum(len(tests.lengths_N) for tests in sets)
+    end = language.vocabulary(spec).end
+    rows_done, found = 0, []
+    with progress("evaluate", total, "problem") as shown:
+        for cell, tests in zip(todo, sets, strict=True):
+            written_NxM = np.zeros((len(tests.lengths_N), config.max_new_tokens), np.int32)
+            for rows, prompts, lengths in _batches(tests, config.batch):
+                prompts = np.pad(
+                    prompts, ((0, 0), (0, width - prompts.shape[1])), constant_values=end
+                )
+                written_NxM[rows] = np.asarray(
+                    decode.greedy(
+                        model,
+                        params,
+                        jnp.asarray(prompts),
+                        jnp.asarray(lengths),
+                        max_new_tokens=config.max_new_tokens,
+                        stop=end,
+                    )
+                )
+                rows_done = min(rows_done + len(set(rows.tolist())), total)
+                shown.update(rows_done)
+            found.append(_summary(cell, verdicts(tests, written_NxM, spec)))
+    return found
+
+
+def _summary(cell: Cell, judged: list[Verdict]) -> dict[str, Any]:
+    count = len(judged)
+    right = sum(verdict.correct for verdict in judged)
+    low, high = wilson_interval(right, count)
+    return {
+        "cell": cell.name,
+        "op": cell.op,
+        "n": count,
+        "accuracy": right / count,
+        "answer_accuracy": sum(verdict.answer_correct for verdict in judged) / count,
+        "ci_low": low,
+        "ci_high": high,
+        "retries": sum(verdict.retries for verdict in judged) / count,
+        "unnecessary": sum(verdict.unnecessary for verdict in judged) / count,
+    }
