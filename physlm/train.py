@@ -7,6 +7,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -119,6 +120,28 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
+def abstract_state(
+    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of a state."""
+    init = functools.partial(init_state, config, transform)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        abstract,
+        shardings(abstract, mesh),
+    )
+
+
+def make_step(
+    config: ModelConfig, transform: optax.GradientTransformation, abstract: TrainState
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The compiled step, which consumes its state and leaves the next where that lay."""
+    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    step = functools.partial(train_step, config, transform)
+    return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+
+
 def train(
     *,
     model: ModelConfig,
@@ -156,14 +179,8 @@ def train(
         )
     rate = optimizer_lib.schedule(optimizer, train.steps)
     transform = optimizer_lib.make(optimizer, train.steps)
-    init = functools.partial(init_state, model, transform)
-    abstract = jax.eval_shape(init, jax.random.key(seed))
-    layout = shardings(abstract, mesh)
-    step_fn = jax.jit(
-        functools.partial(train_step, model, transform),
-        donate_argnums=0,
-        out_shardings=(layout, None),
-    )
+    abstract = abstract_state(model, transform, mesh)
+    step_fn = make_step(model, transform, abstract)
 
     def fetch(step: int) -> dict[str, jax.Array]:
         return jax.block_until_ready(jax.device_put(stream.batch(step), batch_sharding(mesh)))
@@ -174,13 +191,10 @@ def train(
         jax.set_mesh(mesh),
         concurrent.futures.ThreadPoolExecutor(1) as worker,
     ):
-        target = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            abstract,
-            layout,
-        )
-        state = checkpoints.restore_latest(target)
+        state = checkpoints.restore_latest(abstract)
         if state is None:
+            layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+            init = functools.partial(init_state, model, transform)
             state = jax.jit(init, out_shardings=layout)(jax.random.key(seed))
         first = int(state.step)
         with JsonLines(run_dir / "metrics.jsonl", upto_step=first) as lines:
