@@ -175,7 +175,7 @@ def _count(number: int) -> str:
 def _notes(lines: Sequence[Line], rows: Sequence[results.Row]) -> list[str]:
     notes = ["Intervals are 95% Wilson intervals of the share of problems solved."]
     if any(len(point.by_seed) > 1 for line in lines for point in line.points):
-        notes.append("± is the standard deviation over seeds; the intervals pool all seeds.")
+        notes.append("± is the standard deviation over seeds, all tested on the same problems.")
     runs: dict[str, set[str]] = {}
     for row in rows:
         key = json.dumps([row["condition"], row["seed"]], sort_keys=True)

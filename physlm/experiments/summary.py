@@ -18,10 +18,11 @@ class Point:
         cell: the cell's name, e.g. `<=4` or `5`.
         op: number of operations; the cap for a cell of all up to it.
         accuracy: strict accuracy, the mean over seeds.
-        low, high: 95% Wilson interval of the problems of all seeds together.
+        low, high: its 95% Wilson interval. All seeds are tested on the same problems, so that more
+            seeds make it no narrower.
         by_seed: strict accuracy of each seed.
         answer_accuracy, retries, unnecessary: means over seeds.
-        n: number of problems, all seeds together.
+        n: number of problems.
     """
 
     cell: str
@@ -75,10 +76,10 @@ def _point(rows: Sequence[Row]) -> Point:
     def mean(field: str) -> float:
         return statistics.fmean(row[field] for row in rows)
 
+    n = min(row["n"] for row in rows)
     low, high = rows[0]["ci_low"], rows[0]["ci_high"]
-    n = sum(row["n"] for row in rows)
     if len(rows) > 1:
-        low, high = metrics.wilson_interval(round(sum(r["accuracy"] * r["n"] for r in rows)), n)
+        low, high = metrics.wilson_interval(round(mean("accuracy") * n), n)
     return Point(
         cell=rows[0]["cell"],
         op=rows[0]["op"],

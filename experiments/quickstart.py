@@ -1,0 +1,32 @@
+"""Does a model that has read mistakes and their corrections reason better? The smallest answer.
+
+Question: two models of one size see equally many tokens, one of error-free solutions, the other of
+solutions in which a wrong step, taken back at once, stands before a step with probability 0.5. How
+many problems does each solve, up to the number of operations seen in training and beyond it?
+
+Command: `python -m physlm.experiments.sweep` (the same as `… sweep quickstart --scale quick`).
+
+Expected: at scale `quick` both solve most problems of training length, and fewer and fewer beyond
+it; the paper (arXiv 2408.16293, Figure 4) has retry data ahead at every length.
+
+Cost: `smoke` under a minute, `quick` at most a quarter of an hour on two CPU cores, `mini` under
+half an hour on one GPU or TPU chip, `paper` two runs of 39 billion tokens on a TPU slice.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from physlm.experiments import config
+
+
+def get_config(scale: str) -> ConfigDict:
+    """What both runs share: the defaults of the scale."""
+    return config.base(scale)
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Error-free data, and data with a mistake before half of the steps."""
+    for rate in (0.0, 0.5):
+        yield {"mistakes.rate": rate}

@@ -1,0 +1,251 @@
+"""Runs a study: `python -m physlm.experiments.sweep [STUDY] [--scale quick] …`.
+
+Every run of the study is checked before the first one starts. Finished runs are skipped and
+unfinished ones go on from their last checkpoint, so that the same command, given again after a
+crash or a kill, completes the study.
+"""
+
+import argparse
+import collections
+import fcntl
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import jax
+
+from physlm import devices, model, sharding
+from physlm.experiments import config as config_lib
+from physlm.experiments import registry, report, results
+from physlm.experiments import run as run_lib
+from physlm.experiments.run import Run
+from physlm.progress import format_seconds
+
+LOCK_FILE = ".lock"
+CACHE_DIR = ".compiled"
+
+Execute = Callable[[Run, pathlib.Path], None]
+
+
+def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> list[Run]:
+    """All runs of a study, every one checked; equal ones are merged.
+
+    Args:
+        study: which study.
+        scale: which of `config.SCALES`.
+        assignments: `key=value` texts that hold for every run, over what the study itself varies.
+
+    Raises:
+        ValueError: an unknown scale or key, a value of the wrong type, or one that a room refuses.
+    """
+    shared = registry.configure(study, scale)
+    chosen = dict(config_lib.parse_assignment(shared, text) for text in assignments)
+    defaults = config_lib.flatten(shared)
+    set_apart = {key for key, value in chosen.items() if value != defaults[key]}
+    runs: dict[str, Run] = {}
+    for overrides in study.sweep():
+        config = config_lib.override(shared, {**overrides, **chosen})
+        run = run_lib.make_run(config, varied={*overrides, *set_apart})
+        runs.setdefault(run.name, run)
+    if not runs:
+        raise ValueError(f"the study {study.name!r} has no runs: its sweep() yields nothing.")
+    return list(runs.values())
+
+
+def check_mesh(runs: Sequence[Run]) -> None:
+    """Sees to it that the devices here can serve every run.
+
+    Raises:
+        ValueError: there are too few devices, or a batch cannot be divided over them.
+    """
+    for run in runs:
+        mesh = sharding.make_mesh(run.settings.mesh)
+        sharding.check_batch(run.settings.train.batch, mesh, "train.batch")
+
+
+def check_workdir(workdir: pathlib.Path, study: str) -> None:
+    """Sees to it that `workdir` can hold the study, without touching it.
+
+    Raises:
+        ValueError: it is a file, cannot be written, or holds results of another study.
+    """
+    nearest = workdir
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ValueError(f"--workdir {workdir} cannot be a directory: {nearest} is a file.")
+    if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        raise ValueError(f"--workdir {workdir} is not writable: no permission in {nearest}.")
+    if workdir.exists():
+        results.refuse_other_study(workdir, study)
+
+
+def run_all(runs: Sequence[Run], workdir: pathlib.Path, execute: Execute) -> dict[str, str]:
+    """Executes what is not finished, and refreshes `results.jsonl` after each run.
+
+    A run that fails leaves its error in its directory, and the next one starts.
+
+    Returns:
+        the name of each failed run, with its error in one line.
+    """
+    failed: dict[str, str] = {}
+    _refresh(workdir)
+    for number, run in enumerate(runs, start=1):
+        before = run_lib.status(run, workdir)
+        head = f"run {number}/{len(runs)} {run.name}"
+        if before == "finished":
+            _say(f"{head}: finished before, skipped")
+            continue
+        _say(f"{head}: {'starts' if before == 'to do' else 'goes on'}")
+        started = time.monotonic()
+        try:
+            execute(run, workdir)
+        # One run must not take the others with it, whatever went wrong in it.
+        except Exception as error:
+            run_lib.record_failure(run, workdir, error)
+            failed[run.name] = _in_one_line(error)
+            _say(f"{head}: failed: {failed[run.name]}")
+        else:
+            _refresh(workdir)
+            _say(f"{head}: finished in {format_seconds(time.monotonic() - started)}")
+    return failed
+
+
+def describe(runs: Sequence[Run], workdir: pathlib.Path) -> str:
+    """What a sweep would do, as text: each run with its size and how far it has come."""
+    statuses = [run_lib.status(run, workdir) for run in runs]
+    width = max(len(run.name) for run in runs)
+    lines = [f"{'run':<{width}}  {'parameters':>12}  {'tokens':>15}  status"]
+    for run, status in zip(runs, statuses, strict=True):
+        parameters = _count_parameters(run.settings.model)
+        lines.append(f"{run.name:<{width}}  {parameters:>12,}  {run.tokens:>15,}  {status}")
+    counts = collections.Counter(statuses)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return "\n".join([*lines, f"{len(runs)} runs in {workdir}: {summary}."])
+
+
+def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.execute) -> int:
+    """The command line.
+
+    Returns:
+        0: all runs are finished; 1: a run failed; 2: bad input, and nothing was done;
+        130: interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    workdir = options.workdir or pathlib.Path("runs") / f"{options.study}-{options.scale}"
+    try:
+        runs = plan(registry.load(options.study), options.scale, options.set)
+        check_workdir(workdir, options.study)
+        devices.prepare(runs[0].settings.mesh, None if options.dry_run else _cache(workdir))
+        check_mesh(runs)
+        if options.dry_run:
+            print(describe(runs, workdir))
+            return 0
+        _make_directory(workdir)
+        with _locked(workdir):
+            failed = run_all(runs, workdir, execute)
+            _report(workdir)
+    except ValueError as error:
+        print(_in_one_line(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        _say(
+            "\ninterrupted: nothing finished is lost, and the same command "
+            "goes on from the last checkpoint."
+        )
+        return 130
+    if failed:
+        names = ", ".join(failed)
+        print(
+            f"{len(failed)} of {len(runs)} runs failed ({names}): their {run_lib.ERROR_FILE} "
+            f"in {workdir} says why, and the same command tries them again.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message} (--help lists what there is).\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m physlm.experiments.sweep",
+        description="Runs a study, or what is left of it, and reports the results.",
+    )
+    parser.add_argument("study", nargs="?", default="quickstart", help=", ".join(registry.names()))
+    parser.add_argument("--scale", default="quick", help=", ".join(config_lib.SCALES))
+    parser.add_argument("--workdir", type=pathlib.Path, help="default: runs/STUDY-SCALE")
+    parser.add_argument("--dry-run", action="store_true", help="only print what there is to do")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change settings of all runs, e.g. train.steps=500 seed=1",
+    )
+    return parser
+
+
+def _report(workdir: pathlib.Path) -> None:
+    if not results.read(workdir / results.FILE):
+        return
+    print(report.make(workdir))
+
+
+def _refresh(workdir: pathlib.Path) -> None:
+    results.write(workdir / results.FILE, results.collect(workdir))
+
+
+def _cache(workdir: pathlib.Path) -> pathlib.Path | None:
+    """Where compiled programs go, unless JAX has been told already by its own variable."""
+    return None if "JAX_COMPILATION_CACHE_DIR" in os.environ else workdir / CACHE_DIR
+
+
+def _make_directory(workdir: pathlib.Path) -> None:
+    """Creates `workdir` and tries it: permission bits do not tell everything (quotas, mounts)."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise ValueError(f"--workdir {workdir} is not writable: {error.strerror}.") from error
+
+
+@contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps a second sweep out of `workdir`; the system lifts the lock when a process dies."""
+    with (workdir / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another sweep is at work in {workdir}: wait for it.") from error
+        yield
+
+
+def _count_parameters(config: model.ModelConfig) -> int:
+    params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,430 @@
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from physlm.experiments import config, registry, results, run, sweep
+
+QUICKSTART = registry.load("quickstart")
+SMOKE = config.base("smoke")
+SETTINGS = [key for key in config.flatten(SMOKE) if key not in ("study", "scale")]
+
+
+@pytest.fixture(autouse=True)
+def leave_jax_alone(monkeypatch):
+    # The devices of this process were chosen when the first test touched JAX.
+    monkeypatch.setattr(sweep.devices, "prepare", lambda mesh, cache_dir: None)
+
+
+class FakeRuns:
+    """Stands in for training: counts its calls, and fails where it is told to."""
+
+    def __init__(self, failing=(), error=None):
+        self.done, self.failing = [], failing
+        self.error = error or RuntimeError("out of memory\nin the fourth layer")
+
+    def __call__(self, planned, workdir):
+        directory = workdir / planned.name
+        directory.mkdir(exist_ok=True)
+        rate = planned.condition["retry_rate"]
+        if rate in self.failing:
+            raise self.error
+        self.done.append(rate)
+        shares = {"accuracy": rate, "answer_accuracy": rate, "ci_low": 0.0, "ci_high": 1.0}
+        result = {
+            "study": planned.config["study"],
+            "run": planned.name,
+            "condition": planned.condition,
+            "seed": planned.settings.seed,
+            "step": 20,
+            "tokens": planned.tokens,
+            "cells": [{"cell": "4", "op": 4, "n": 9, **shares, "retries": 0, "unnecessary": 0}],
+        }
+        (directory / results.RUN_FILE).write_text(json.dumps(result))
+
+
+def main(workdir, *arguments, execute=None):
+    command = ["--scale", "smoke", "--workdir", str(workdir), *arguments]
+    return sweep.main(command, execute or FakeRuns())
+
+
+def smoke_plan(*assignments):
+    return sweep.plan(QUICKSTART, "smoke", assignments)
+
+
+# Studies and scales.
+
+
+@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("name", registry.names())
+def test_every_study_is_planned_at_every_scale(name, scale):
+    runs = sweep.plan(registry.load(name), scale)
+    assert len({planned.name for planned in runs}) == len(runs) > 0
+    assert all(planned.config["scale"] == scale for planned in runs)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_study_says_what_it_is(name):
+    doc = registry.load(name).doc
+    for heading in ("Question:", "Command:", "Expected:", "Cost:"):
+        assert heading in doc
+
+
+def test_paper_scale_is_the_published_recipe():
+    (settings, _) = (planned.settings for planned in sweep.plan(QUICKSTART, "paper"))
+    assert (settings.model.layers, settings.model.heads, settings.model.head_dim) == (12, 12, 64)
+    assert (settings.train.steps, settings.train.batch, settings.train.window) == (10**5, 512, 768)
+    assert settings.optimizer.name == "adamw"
+    assert (settings.optimizer.beta1, settings.optimizer.beta2) == (0.9, 0.98)
+    assert (settings.optimizer.learning_rate, settings.optimizer.weight_decay) == (2e-3, 0.05)
+    assert (settings.optimizer.warmup_steps, settings.optimizer.final_fraction) == (1000, 0.01)
+    assert settings.evaluate.problems == 4096
+    assert settings.evaluate.beyond == (20, 21, 22, 23)
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("train.steps=7", 7),
+        ("optimizer.learning_rate=1e-4", 1e-4),
+        ("optimizer.learning_rate=1", 1.0),
+        ("model.tied=true", True),
+        ("model.dtype=bfloat16", "bfloat16"),
+        ("evaluate.beyond=5,6", (5, 6)),
+        ("evaluate.beyond=", ()),
+        ("seed=3", 3),
+    ],
+)
+def test_assignment_takes_the_type_of_the_default(text, value):
+    _, parsed = config.parse_assignment(SMOKE, text)
+    assert (parsed, type(parsed)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("train.steps=1.5", "train.steps='1.5' is of the wrong type: it must be a whole number"),
+        ("train.steps=", "must be a whole number"),
+        ("optimizer.learning_rate=fast", "must be a number"),
+        ("optimizer.learning_rate=nan", "must be a number"),
+        ("model.tied=1", "must be true or false"),
+        ("evaluate.beyond=5,x", "'x' is of the wrong type"),
+        (
+            "train.step=5",
+            r"unknown setting 'train.step' \(nearest: train.steps\): there are train.",
+        ),
+        ("speed=5", r"unknown setting 'speed'.* seed, data.\*, evaluate.\*"),
+        ("train=5", "'train' is a section: its settings are train.batch, train.keep"),
+        ("scale=quick", "'scale' cannot be set"),
+        ("train.steps", "is not of the form key=value"),
+        ("__class__=x", "unknown setting"),
+    ],
+)
+def test_bad_assignment_is_refused(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        config.parse_assignment(SMOKE, text)
+
+
+@given(st.sampled_from(SETTINGS))
+def test_any_setting_survives_its_own_text(key):
+    value = config.flatten(SMOKE)[key]
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    assert config.parse_assignment(SMOKE, f"{key}={text}") == (key, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"mistakes.rate": "high"}, "must be a number"),
+        ({"mistakes.rat": 0.1}, "unknown setting 'mistakes.rat'"),
+        ({"train.steps": True}, "must be a whole number"),
+        ({"evaluate.beyond": ("5",)}, "must be whole numbers"),
+    ],
+)
+def test_study_with_a_bad_override_is_refused(changes, complaint):
+    study = dataclasses.replace(QUICKSTART, sweep=lambda: iter([changes]))
+    with pytest.raises(ValueError, match=complaint):
+        sweep.plan(study, "smoke")
+
+
+def test_override_leaves_the_original_alone():
+    changed = config.override(SMOKE, {"train.steps": 7, "mistakes.rate": 0})
+    assert changed.train.steps == 7
+    assert isinstance(changed.mistakes.rate, float)
+    assert config.base("smoke").train.steps == SMOKE.train.steps != 7
+
+
+# Names and identity.
+
+
+def test_identity_is_stable():
+    plain = {"study": "s", "seed": 0, "train": {"steps": 5, "keep": 2}, "mesh": {"data": -1}}
+    # The start of: printf '{"seed":0,"study":"s","train":{"steps":5}}' | sha256sum
+    assert run.identity(plain) == "ff572d75"
+
+
+@given(st.sampled_from(SETTINGS))
+def test_identity_knows_every_setting_that_can_change_a_result(key):
+    value = config.flatten(SMOKE)[key]
+    other = (*value, 9) if isinstance(value, tuple) else f"{value}x"
+    plain = json.loads(json.dumps(SMOKE.to_dict()))
+    changed = json.loads(json.dumps(plain))
+    section, _, name = key.rpartition(".")
+    (changed[section] if section else changed)[name] = other
+    speed = {"train.log_every", "train.save_every", "train.keep", "evaluate.batch"}
+    same = key in speed or key.startswith("mesh.")
+    assert (run.identity(plain) == run.identity(changed)) == same
+
+
+@given(st.randoms(use_true_random=False))
+def test_identity_does_not_depend_on_the_order_of_settings(random):
+    def shuffled(content):
+        items = [(k, shuffled(v) if isinstance(v, dict) else v) for k, v in content.items()]
+        random.shuffle(items)
+        return dict(items)
+
+    assert run.identity(shuffled(SMOKE.to_dict())) == run.identity(SMOKE.to_dict())
+
+
+def test_run_is_named_by_condition_seed_and_identity():
+    first, second = smoke_plan("seed=3")
+    assert re.fullmatch(r"retry_rate=0.0,seed=3-[0-9a-f]{8}", first.name)
+    assert re.fullmatch(r"retry_rate=0.5,seed=3-[0-9a-f]{8}", second.name)
+    assert first.condition == {"retry_rate": 0.0}
+
+
+def test_settings_given_by_hand_set_a_run_apart():
+    (first, _) = smoke_plan("train.batch=16", "model.layers=3", "evaluate.beyond=4")
+    assert first.condition == {
+        "retry_rate": 0.0,
+        "beyond": [4],
+        "layers": 3,
+        "train_batch": 16,  # There is a batch in `evaluate` too.
+    }
+    assert smoke_plan("train.batch=8")[0].name == smoke_plan()[0].name
+
+
+def test_equal_runs_are_merged():
+    (only,) = smoke_plan("mistakes.rate=0.2")
+    assert only.condition == {"retry_rate": 0.2}
+
+
+# Running.
+
+
+def test_finished_runs_are_skipped_and_results_are_complete(tmp_path, capsys):
+    fake = FakeRuns(failing=(0.0,))
+    assert main(tmp_path, execute=fake) == 1
+    assert fake.done == [0.5]
+    assert [row["accuracy"] for row in results.read(tmp_path / results.FILE)] == [0.5]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"1 of 2 runs failed \(retry_rate=0.0.*error.txt", error)
+    (planned, _) = smoke_plan()
+    recorded = (tmp_path / planned.name / run.ERROR_FILE).read_text()
+    assert "in the fourth layer" in recorded
+    assert "Traceback" in recorded
+
+    fake = FakeRuns()
+    assert main(tmp_path, execute=fake) == 0
+    assert fake.done == [0.0]
+    assert [row["accuracy"] for row in results.read(tmp_path / results.FILE)] == [0.0, 0.5]
+    assert (tmp_path / "accuracy.png").exists()
+
+    fake = FakeRuns()
+    assert main(tmp_path, execute=fake) == 0
+    assert fake.done == []
+
+
+def test_results_are_refreshed_after_each_run(tmp_path):
+    seen = []
+
+    class Watching(FakeRuns):
+        def __call__(self, planned, workdir):
+            seen.append(len(results.read(workdir / results.FILE)))
+            super().__call__(planned, workdir)
+
+    assert main(tmp_path, execute=Watching()) == 0
+    assert seen == [0, 1]
+
+
+def test_further_seeds_add_to_the_same_directory(tmp_path):
+    assert main(tmp_path) == 0
+    assert main(tmp_path, "--set", "seed=1") == 0
+    rows = results.read(tmp_path / results.FILE)
+    assert [(row["condition"]["retry_rate"], row["seed"]) for row in rows] == [
+        (0.0, 0),
+        (0.0, 1),
+        (0.5, 0),
+        (0.5, 1),
+    ]
+
+
+def test_interrupt_says_how_to_go_on(tmp_path, capsys):
+    assert main(tmp_path, execute=FakeRuns((0.5,), KeyboardInterrupt())) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert main(tmp_path) == 0
+
+
+def test_all_runs_failing_is_not_a_crash(tmp_path, capsys):
+    assert main(tmp_path, execute=FakeRuns((0.0, 0.5))) == 1
+    assert "2 of 2 runs failed" in capsys.readouterr().err
+    assert results.read(tmp_path / results.FILE) == []
+
+
+def test_dry_run_tells_all_and_writes_nothing(tmp_path, capsys):
+    workdir = tmp_path / "work"
+    assert main(workdir, "--dry-run") == 0
+    assert not workdir.exists()
+    text = capsys.readouterr().out
+    for planned in smoke_plan():
+        assert re.search(rf"{re.escape(planned.name)} +[\d,]+ +{planned.tokens:,}  to do", text)
+
+    main(workdir, execute=FakeRuns(failing=(0.5,)))
+    before = sorted(workdir.rglob("*"))
+    capsys.readouterr()
+    assert main(workdir, "--dry-run") == 0
+    assert "2 runs in" in (text := capsys.readouterr().out)
+    assert "1 finished, 1 failed" in text
+    assert sorted(workdir.rglob("*")) == before
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nothing"], "unknown study 'nothing': there are .*quickstart"),
+        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, mini, paper"),
+        (["--set", "train.step=5"], "unknown setting 'train.step'"),
+        (["--set", "train.steps=many"], "wrong type"),
+        (["--set", "train.steps=0"], "train.steps is 0"),
+        (["--set", "train.steps=3"], "optimizer.warmup_steps is 4"),
+        (["--set", "data.modulus=1"], "modulus=1"),
+        (["--set", "data.max_edges=1"], "max_edges=1"),
+        (["--set", "data.max_op=50", "data.letters=52"], "max_op=50 is out of reach"),
+        (["--set", "mistakes.rate=1.5"], "rate"),
+        (["--set", "evaluate.beyond=2"], "evaluate.beyond has 2; it must lie above data.max_op"),
+        (["--set", "evaluate.beyond=50"], "evaluate.beyond has 50: "),
+        (["--set", "seed=-1"], "seed is -1"),
+        (["--set", "train.window=8"], "window=8 is too short: the shortest document"),
+        (["--set", "mesh.data=1000"], "must not exceed the number of devices"),
+        (["--colour"], "unrecognized arguments"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, arguments, complaint):
+    workdir = tmp_path / "work"
+    try:
+        code = main(workdir, *arguments)
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code == 2
+    sentence = capsys.readouterr().err
+    assert re.search(complaint, sentence)
+    assert sentence.count("\n") == 1
+    assert not workdir.exists()
+
+
+def test_workdir_that_is_or_lies_in_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(workdir) == 2
+        assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_workdir_without_permission_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep.os, "access", lambda path, mode: False)
+    assert main(tmp_path / "work") == 2
+    assert "is not writable" in capsys.readouterr().err
+
+
+def test_workdir_that_cannot_be_made_is_refused(tmp_path, capsys, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
+    assert main(tmp_path / "work") == 2
+    assert "is not writable: Read-only file system" in capsys.readouterr().err
+
+
+def test_workdir_of_another_study_is_refused_untouched(tmp_path, capsys):
+    main(tmp_path)
+    path = tmp_path / results.FILE
+    path.write_text(path.read_text().replace('"quickstart"', '"masking"'))
+    before = path.read_text()
+    capsys.readouterr()
+    assert main(tmp_path) == 2
+    assert "results of the study 'masking', not of 'quickstart'" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+def test_second_sweep_at_once_is_refused(tmp_path, capsys):
+    with sweep._locked(tmp_path):
+        assert main(tmp_path) == 2
+    assert "another sweep is at work" in capsys.readouterr().err
+    assert main(tmp_path) == 0
+
+
+# The real thing.
+
+
+def start_sweep(workdir):
+    command = [sys.executable, "-m", "physlm.experiments.sweep", "--scale", "smoke"]
+    command += ["--workdir", str(workdir)]
+    # All sweeps of the test share their compiled programs, which take most of its time.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = cache | os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path, process, seconds=120.0):
+    limit = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    process = start_sweep(undisturbed)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "Strict accuracy" in out
+    rows = results.read(undisturbed / results.FILE)
+    assert {row["step"] for row in rows} == {20}
+
+    (first, second) = smoke_plan()
+    for path in (
+        killed / first.name / "checkpoints" / "10",
+        killed / second.name / "checkpoints" / "5",
+    ):
+        process = start_sweep(killed)
+        wait_for(path, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start_sweep(killed)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "finished before, skipped" in err
+    assert (killed / results.FILE).read_bytes() == (undisturbed / results.FILE).read_bytes()
+    versions = json.loads((killed / second.name / run.VERSIONS_FILE).read_text())
+    assert versions["physlm"] is None or re.match(r"\d", versions["physlm"])
