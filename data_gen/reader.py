@@ -101,11 +101,12 @@ class _Reader:
 
     def state(self, sentence: str) -> None:
         found = self.pattern.match(sentence, len("The number of "))
-        if not sentence.startswith("The number of each ") or not found:
-            raise ValueError(f"the problem's sentence {sentence[:80]!r} names no known parameter.")
-        rest = sentence[found.end() :]
-        if not rest.startswith(" equals "):
-            raise ValueError(f"the problem's sentence {sentence[:80]!r} has no ' equals '.")
+        rest = sentence[found.end() :] if found else ""
+        if not sentence.startswith("The number of each ") or not rest.startswith(" equals "):
+            raise ValueError(
+                f"the sentence {sentence[:80]!r} does not say what a known parameter equals."
+            )
+        assert found is not None
         self.sides[found[1]] = self.side(rest[len(" equals ") :])
 
     def side(self, text: str) -> _Side:

@@ -1,0 +1,258 @@
+"""iGSM problems: what would be false if the sampler were wrong."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from data_gen import draws, language, names, records, slots, stream, structure
+from data_gen.judge import judge
+from data_gen.mistakes import Mistakes
+from data_gen.problem import problem_key, sample, sample_many
+from data_gen.reader import read
+from data_gen.spec import HARD, MED, Spec, reachable_op
+
+SMALL = Spec(
+    max_op=4, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=2, subcategories=2,
+    names=4, letters=8,
+)  # fmt: skip
+ROOM = 1024
+
+
+def keys(count, seed=0):
+    return jax.vmap(functools.partial(problem_key, seed))(jnp.arange(count))
+
+
+@functools.cache
+def drawn(spec, count, mistakes=Mistakes(), seed=0):
+    """(problems, documents, records) as NumPy."""
+    keys_N = keys(count, seed)
+    problems = stream.problems(keys_N, spec=spec)
+    write = jax.jit(
+        functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=mistakes)
+    )
+    documents = write(keys_N, problems)
+    problems, documents = jax.tree.map(np.asarray, (problems, documents))
+    return problems, documents, records.records(problems, documents, spec)
+
+
+def facts_of(record, spec):
+    return read(record["layers"], record["problem"], record["question"], spec.modulus)
+
+
+CLASSES = {
+    "small": SMALL,
+    "med": MED,
+    "hard": HARD,
+    "one wide": Spec(max_op=3, max_edges=3, min_depth=2, max_depth=2, min_width=1, max_width=1 + 1,
+                     modulus=2, names=2, letters=3),
+    "fixed op, qp": Spec(op=20, order="qp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_solution_is_judged_right(name):
+    """The judge reads the text alone: values, order, references and numbers are all recomputed."""
+    spec = CLASSES[name]
+    problems, documents, found = drawn(spec, 128)
+    assert problems.ok.all()
+    assert (documents.length <= ROOM).all()
+    for n, record in enumerate(found):
+        facts = facts_of(record, spec)
+        verdict = judge(facts, record["solution"], f" {record['answer']}")
+        assert verdict.correct, (record, verdict)
+        assert verdict.unnecessary == verdict.retries == 0
+        assert verdict.op == record["op"] == problems.op[n] == record["solution"].count(";")
+        assert facts.answer == record["answer"]
+        # The solution is the shortest: its steps are what the query needs.
+        assert record["solution"].count("Define") == len(facts.necessary)
+        assert len(record["problem"].split(". ")) <= spec.max_edges
+
+
+def test_op_follows_its_law_and_fixed_op_is_exact():
+    problems, _, _ = drawn(MED, 1024)
+    counts = np.bincount(problems.op, minlength=16)[1:]
+    law = (2 * (15 - np.arange(15)) - 1) / 225
+    chi2 = ((counts - 1024 * law) ** 2 / (1024 * law)).sum()
+    assert chi2 < 36.1  # 14 degrees of freedom, p = 0.001
+    assert (drawn(CLASSES["fixed op, qp"], 128)[0].op == 20).all()
+
+
+def test_many_equal_one_by_one():
+    """Lanes, batch size and neighbours do not matter: problem i is a function of its key."""
+    many = sample_many(keys(48), SMALL)
+    alone = jax.jit(jax.vmap(functools.partial(sample, spec=SMALL)))(keys(48))
+    some = jax.jit(functools.partial(sample_many, spec=SMALL))(keys(48)[7:19])
+    for a, b, c in zip(*map(jax.tree.leaves, (many, alone, some)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a[7:19], c)
+
+
+def template(record):
+    """The solution without names, numbers and letters: written independently of the hash."""
+    text = record["solution"]
+    categories = {layer[0] for layer in record["layers"]}
+    letters = {}
+
+    def parameter(found):
+        return "Define abstract as" if found[2] in categories else "Define instance as"
+
+    text = re.sub(r"Define (.+?)'s (.+?) as", parameter, text)
+    text = re.sub(r"\b\d+\b", "0", text)
+    return re.sub(
+        r"\b[a-zA-Z]\b", lambda found: letters.setdefault(found[0], f"<{len(letters)}>"), text
+    )
+
+
+def test_train_and_test_share_no_template():
+    train = Spec(**{**SMALL.__dict__, "split": "train"})
+    test = Spec(**{**SMALL.__dict__, "split": "test"})
+    seen = [
+        {template(record) for record in drawn(spec, 1024)[2] if record["op"] > 2}
+        for spec in (train, test)
+    ]
+    assert min(map(len, seen)) > 30
+    assert not seen[0] & seen[1]
+
+
+def test_split_hash_takes_in_all_of_the_template():
+    """Equal templates fall on the same side; unequal ones on both, 17 to 6."""
+    sides = {}
+    for split in ("train", "test"):
+        for record in drawn(Spec(**{**SMALL.__dict__, "split": split}), 1024)[2]:
+            if record["op"] > 2:
+                sides.setdefault(template(record), split)
+    everything = {template(r) for r in drawn(SMALL, 1024)[2] if r["op"] > 2}
+    share = np.mean([sides.get(t) == "train" for t in everything if t in sides])
+    assert 0.6 < share < 0.85
+
+
+def test_structure_keeps_its_caps():
+    problems, _, _ = drawn(HARD, 128)
+    graph = problems.structure
+    edges = graph.edges_GxWxW.sum((1, 2, 3))
+    assert edges.max() <= 28 and edges.min() >= 2
+    for n in range(128):
+        sizes = graph.sizes_D[n, : graph.depth[n]]
+        assert ((sizes >= 2) & (sizes <= 4)).all()
+        for layer in range(graph.depth[n] - 1):
+            inside = graph.edges_GxWxW[n, layer, : sizes[layer], : sizes[layer + 1]]
+            assert inside.any(0).all(), "every item below the top has a parent"
+            assert inside.sum() == graph.edges_GxWxW[n, layer].sum()
+
+
+def test_constants_and_terms():
+    problems, _, _ = drawn(MED, 1024)
+    count = (problems.refs_IxR >= 0).sum(-1)
+    stated = np.zeros_like(problems.constant_I)
+    for n, slots_E in enumerate(problems.sentences_E):
+        stated[n, slots_E[slots_E >= 0]] = True
+    terms = (count + problems.constant_I)[stated]
+    assert terms.min() == 1 and terms.max() == 4
+    factor = stated & problems.constant_I & problems.times_I & (count > 0)
+    assert set(problems.number_I[factor]) == set(range(1, 23))
+    assert set(problems.number_I[stated & problems.constant_I & ~factor]) == set(range(23))
+    # No parameter is named twice on one right side.
+    for row in problems.refs_IxR.reshape(-1, 4):
+        named = row[row >= 0]
+        assert len(set(named)) == len(named)
+
+
+def test_abstract_closure_matches_a_walk():
+    """Closures from matrix passes equal a recursive walk over the definition."""
+    spec = MED
+    problems, _, _ = drawn(spec, 128)
+    params = jax.vmap(functools.partial(slots.parameters, spec=spec))(problems.structure)
+    table, first = slots.layout(spec), spec.instance_slots
+
+    def walk(n, abstract):
+        found = {abstract}
+        for child, factor in zip(
+            table.children_AxW[abstract - first], table.factors_AxW[abstract - first], strict=True
+        ):
+            if params.exists_P[n, child]:
+                found.add(int(child))
+                if factor >= 0:
+                    found |= walk(n, int(factor))
+        return found
+
+    for n in range(16):
+        for abstract in range(first, spec.slots):
+            if params.slot_P[n, abstract]:
+                closure = set(np.flatnonzero(params.closure_AxP[n, abstract - first]))
+                assert closure == walk(n, abstract)
+
+
+def test_pick_and_subset_are_uniform():
+    mask = jnp.array([True, False, True, True, False, True, True])
+    word = draws.words(jax.random.key(1), 60_000)
+    picked = np.bincount(draws.pick(word, mask), minlength=7)
+    members = picked[np.asarray(mask)]
+    assert picked.sum() == members.sum() == 60_000
+    assert ((members - 12_000) ** 2 / 12_000).sum() < 18.5  # 4 degrees, p = 0.001
+    chosen = jax.vmap(lambda w: draws.subset(w, mask, 2))(word)
+    assert (chosen.sum(-1) == 2).all()
+    pairs = np.bincount(np.asarray(chosen) @ (1 << np.arange(7)))
+    pairs = pairs[pairs > 0]
+    assert len(pairs) == 10 and ((pairs - 6000) ** 2 / 6000).sum() < 27.9  # 9 degrees
+    order = jax.vmap(lambda w: draws.shuffled(w, mask, 6))(word[:6000])
+    assert (np.sort(order, -1) == [-1, 0, 2, 3, 5, 6]).all()
+    assert abs(np.mean(order[:, 0] == 3) - 0.2) < 0.02
+
+
+def test_names_are_unambiguous():
+    spec = Spec()
+    vocab = language.vocabulary(spec)
+    assert len(set(vocab.tokens)) == vocab.size
+    assert vocab.size - vocab.names == 4 * 4 * 5 * 20
+    for hierarchy in names.HIERARCHIES:
+        mine = [
+            category.item(sub, n) for category in hierarchy for sub in range(5) for n in range(20)
+        ] + [category.name for category in hierarchy]
+        assert len(set(mine)) == len(mine)
+        for one in mine:
+            assert "'s" not in one and "." not in one
+            assert not any(other.startswith(one + " ") for other in mine)
+
+
+def test_decoding_is_the_text():
+    _, documents, found = drawn(MED, 128)
+    vocab = language.vocabulary(MED)
+    text = vocab.decode(documents.tokens_N[0, : documents.length[0]])
+    record = found[0]
+    assert text == (
+        f"<|problem|>{record['problem']}{record['question']}<|solution|>{record['solution']}"
+        f"<|answer|> {record['answer']}<|end|>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_edges": 1}, "max_edges=1 is too small: 2 layers of 2 items need at least 2"),
+        ({"modulus": 1}, "modulus=1 is not allowed: an integer in 2..100"),
+        ({"max_depth": 5}, "max_depth=5 is not allowed"),
+        ({"max_op": 40, "max_edges": 4, "max_depth": 2}, "max_op=40 is out of reach"),
+        ({"names": 3}, "names=3 is not allowed: an integer in 4..20"),
+        ({"order": "qqp"}, "order='qqp' is unknown; choose one of pq, qp"),
+        ({"letters": 10}, "letters=10 is not allowed: an integer in 15..52"),
+    ],
+)
+def test_impossible_specs_are_refused(fields, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Spec(**fields)
+
+
+def test_reachable_op_bounds_what_is_drawn():
+    spec = Spec(max_op=14, max_edges=4, max_depth=2, max_width=2, names=2, letters=14)
+    assert reachable_op(spec) == 14  # 4 edges: 1 + 1 + 2 + 3, sums of 2: 2, hence fewer drawn
+    problems, _, _ = drawn(Spec(**{**spec.__dict__, "max_op": 6}), 256)
+    assert problems.ok.all() and problems.op.max() == 6
+
+
+def test_goals_can_be_given():
+    goals = structure.Goal(jnp.full(16, 3, jnp.int32), jnp.full(16, 3, jnp.int32))
+    problems = sample_many(keys(16), SMALL, goals)
+    assert (problems.op == 3).all()

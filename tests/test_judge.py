@@ -1,0 +1,147 @@
+"""The judge and the reader, on a problem small enough to check by hand."""
+
+import pytest
+from data_gen.judge import judge
+from data_gen.reader import read
+from hypothesis import given
+from hypothesis import strategies as st
+
+LAYERS = [
+    ["Library", ["Oak Library", "Elm Library"]],
+    ["Shelf", ["Red Shelf", "Blue Shelf"]],
+    ["Book", ["Old Atlas", "New Atlas"]],
+]
+PROBLEM = (
+    " The number of each Oak Library's Red Shelf equals 3."
+    " The number of each Oak Library's Blue Shelf equals 2 more than each Oak Library's Red Shelf."
+    " The number of each Elm Library's Blue Shelf equals the difference of each Oak Library's Red"
+    " Shelf and each Oak Library's Blue Shelf."
+    " The number of each Red Shelf's Old Atlas equals 4 times as much as the sum of each Oak"
+    " Library's Red Shelf, each Oak Library's Blue Shelf and each Oak Library's Shelf."
+    " The number of each Blue Shelf's New Atlas equals each Oak Library's Red Shelf."
+)
+QUESTION = " How many Book does Oak Library have?"
+SOLUTION = (
+    " Define Oak Library's Red Shelf as a; so a = 3."
+    " Define Oak Library's Blue Shelf as b; so b = 2 + a = 2 + 3 = 5."
+    " Define Oak Library's Shelf as c; so c = a + b = 3 + 5 = 8."
+    " Define Red Shelf's Old Atlas as d; e = a + b = 3 + 5 = 8; f = e + c = 8 + 8 = 16;"
+    " so d = 4 * f = 4 * 16 = 18."
+    " Define Red Shelf's Book as g; so g = d = 18."
+    " Define Blue Shelf's New Atlas as h; so h = a = 3."
+    " Define Blue Shelf's Book as i; so i = h = 3."
+    " Define Oak Library's Book as j; k = a * g = 3 * 18 = 8; l = b * i = 5 * 3 = 15;"
+    " so j = k + l = 8 + 15 = 0."
+)
+FACTS = read(LAYERS, PROBLEM, QUESTION)
+
+
+def test_reader_finds_needs_values_and_what_is_necessary():
+    assert FACTS.answer == 0
+    assert FACTS.needs["Oak Library's Book"] == {
+        "Oak Library's Red Shelf", "Oak Library's Blue Shelf", "Red Shelf's Book", "Blue Shelf's Book",
+    }  # fmt: skip
+    assert FACTS.value["Elm Library's Blue Shelf"] == 21
+    assert FACTS.needs["Elm Library's Red Shelf"] == frozenset()
+    assert "Elm Library's Blue Shelf" not in FACTS.necessary
+    assert len(FACTS.necessary) == 8
+
+
+def test_right_solution():
+    verdict = judge(FACTS, SOLUTION, " 0")
+    assert verdict.correct and verdict.reason == "" and verdict.first_wrong_step is None
+    assert (verdict.retries, verdict.unnecessary, verdict.op) == (0, 0, 12)
+
+
+WRONG = [
+    ("b = 2 + a = 2 + 3 = 5", "b = 2 + a = 2 + 3 = 6", 1, "2 + 3 is not 6"),
+    ("b = 2 + a = 2 + 3 = 5", "b = 2 + a = 2 + 4 = 6", 1, "a is 3, not 4"),
+    ("b = 2 + a = 2 + 3 = 5", "b = 3 + a = 3 + 3 = 6", 1, "Oak Library's Blue Shelf is 5"),
+    ("b = 2 + a = 2 + 3 = 5", "b = 2 * a = 2 * 3 = 6", 1, "Oak Library's Blue Shelf is 5"),
+    ("b = 2 + a = 2 + 3 = 5", "b = 2 + x = 2 + 3 = 5", 1, "x is not defined"),
+    ("b = 2 + a = 2 + 3 = 5", "b = 2 + a = 2 * 3 = 6", 1, "do not match"),
+    ("b = 2 + a = 2 + 3 = 5", "b = 5", 1, "depends on Oak Library's Red Shelf too"),
+    ("a; so a = 3", "a; so a = 26", 0, "26 is not below 23"),
+    ("as g; so g = d = 18", "as d; so d = d = 18", 4, "d is defined twice"),
+    ("as g; so g = d = 18", "as g; so m = d = 18", 4, "defines g but its line computes m"),
+    ("Blue Shelf's Book as i", "Elm Shelf's Book as i", 6, "the problem has no Elm Shelf's Book"),
+    ("h; so h = a = 3", "h; h = a = 3", 5, "does not end in 'so'"),
+    (" so j = k + l = 8 + 15 = 0.", " so j = k + l", 7, "breaks off"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "step", "reason"), WRONG)
+def test_wrong_solutions(old, new, step, reason):
+    assert SOLUTION.count(old) == 1
+    verdict = judge(FACTS, SOLUTION.replace(old, new), " 0")
+    assert not verdict.correct
+    assert verdict.first_wrong_step == step
+    assert reason in verdict.reason
+
+
+def test_swapped_steps_use_what_is_not_defined():
+    steps = SOLUTION.split(" Define ")
+    steps[2], steps[3] = steps[3], steps[2]
+    verdict = judge(FACTS, " Define ".join(steps), " 0")
+    assert verdict.first_wrong_step == 1 and verdict.reason == "b is not defined"
+
+
+def test_mistakes_taken_back_are_skipped_and_counted():
+    steps = SOLUTION.split(" Define ")
+    steps[3:3] = ["Red Shelf's Book as BACK.", "Oak Library's Book as BACK."]
+    verdict = judge(FACTS, " Define ".join(steps), " 0")
+    assert verdict.correct and verdict.retries == 2
+
+
+def test_unneeded_steps_are_counted():
+    extra = " Define Elm Library's Blue Shelf as z; so z = a - b = 3 - 5 = 21."
+    head, mark, tail = SOLUTION.partition(" Define Oak Library's Shelf")
+    verdict = judge(FACTS, head + extra + mark + tail, " 0")
+    assert verdict.correct and verdict.unnecessary == 1
+
+
+def test_answer_is_judged_apart_from_the_steps():
+    assert judge(FACTS, SOLUTION, " 1").reason == "the answer is 0"
+    assert not judge(FACTS, SOLUTION, " 1").answer_correct
+    broken = SOLUTION.replace("b = 2 + a = 2 + 3 = 5", "b = 2 + a = 2 + 3 = 6")
+    assert judge(FACTS, broken, " 0").answer_correct
+    missing_end = SOLUTION[: SOLUTION.index(" Define Oak Library's Book")]
+    assert judge(FACTS, missing_end).reason == "the last step does not answer the question"
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [*SOLUTION.replace(";", " ;").replace(".", " .").split(" "), "BACK", "so", "\x00", "é", "٣"]
+    )
+)
+
+
+@given(st.one_of(st.text(), PIECES.map(" ".join)), st.one_of(st.none(), st.text()))
+def test_any_text_gets_a_verdict(solution, answer):
+    verdict = judge(FACTS, solution, answer)
+    assert verdict.correct == (verdict.reason == "") == (verdict.first_wrong_step is None)
+
+
+@given(st.integers(0, len(SOLUTION)), st.integers(0, 10), st.text(max_size=5))
+def test_any_damage_gets_a_verdict(at, cut, put):
+    verdict = judge(FACTS, SOLUTION[:at] + put + SOLUTION[at + cut :], " 0")
+    assert verdict.op >= 0
+
+
+@pytest.mark.parametrize(
+    ("problem", "question", "said"),
+    [
+        ("The number of each Oak Library's Moth equals 3.", QUESTION, "does not say what a known parameter equals"),
+        (PROBLEM.replace("equals 3.", "is 3."), QUESTION, "does not say what a known parameter equals"),
+        (PROBLEM, "How many Moth does Oak Library have?", "asks for no known parameter"),
+        (PROBLEM.replace("equals 3.", "equals 2 less."), QUESTION, "does not go on after"),
+        (
+            PROBLEM.replace("equals 3.", "equals each Oak Library's Blue Shelf."),
+            QUESTION,
+            "needs itself",
+        ),
+    ],
+)
+def test_unreadable_problems_are_refused(problem, question, said):
+    with pytest.raises(ValueError, match=said):
+        read(LAYERS, problem, question)
