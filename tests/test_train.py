@@ -1,5 +1,7 @@
 """The loop: what it learns from, and that nothing is lost when it is killed."""
 
+import dataclasses
+import functools
 import json
 import logging
 import os
@@ -46,7 +48,7 @@ def run(directory: pathlib.Path, stream: object = None, **changes: int) -> Train
         model=CONFIG,
         optimizer=OptimizerConfig(name="muon", warmup_steps=2, learning_rate=1e-2),
         train=TrainConfig(**{**settings, **changes}),
-        mesh=sharding.make_mesh(sharding.MeshConfig(data=1)),
+        mesh=one_device(),
         seed=0,
         stream=stream or Stream(),
         run_dir=directory,
@@ -84,26 +86,50 @@ def test_it_learns_and_writes_what_it_promises(
     assert written[-1]["loss"] < 1.2
 
 
+def one_device() -> jax.sharding.Mesh:
+    return sharding.make_mesh(sharding.MeshConfig(data=1))
+
+
 def test_a_tiny_batch_is_learnt_by_heart() -> None:
     key = jax.random.key(3)
     batch = {"tokens": jax.random.randint(key, (2, 9), 0, 16), "weights": jnp.ones((2, 8))}
     config = OptimizerConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.0)
     transform = optimizer.make(config, 150)
-    state = train.init_state(CONFIG, transform, key)
-    step = jax.jit(train.train_step, static_argnums=(0, 1))
+    state = train.first_state(CONFIG, transform, one_device(), seed=3)
+    step = train.make_step(CONFIG, transform, one_device())
     for _ in range(150):
-        state, out = step(CONFIG, transform, state, batch)
+        state, out = step(state, batch)
     assert float(out["loss"]) < 0.02
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def loss_and_grads(
+    config: ModelConfig, params: model.Params, tokens: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, model.Params]:
+    batch = {"tokens": tokens, "weights": weights}
+    return train.loss_and_grads(config, one_device(), params, batch)
+
+
+def distance(a: model.Params, b: model.Params) -> float:
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(jnp.abs(x - y).max()) for x, y in leaves)
+
+
 def test_the_loss_is_the_weighted_mean_over_the_batch() -> None:
-    params = model.init(CONFIG, jax.random.key(0))
-    tokens = jax.random.randint(jax.random.key(1), (3, 9), 0, 16)
-    weights = jnp.zeros((3, 8)).at[0, 2].set(1.0).at[2, 5].set(3.0)
-    logp = jax.nn.log_softmax(model.apply(CONFIG, params, tokens[:, :-1]))
-    want = -(logp[0, 2, tokens[0, 3]] + 3 * logp[2, 5, tokens[2, 6]]) / 4
-    got = train.loss_fn(CONFIG, params, {"tokens": tokens, "weights": weights})
-    assert float(got) == pytest.approx(float(want), rel=1e-5)
+    # Rows long enough to be taken in several parts, whose weights differ widely.
+    config = dataclasses.replace(CONFIG, window=200)
+    params = model.init(config, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (6, 201), 0, 16)
+    weights = jnp.zeros((6, 200)).at[0, 2].set(1.0).at[5, 50].set(3.0)
+    assert train._rows_at_once(6, 200, one_device()) == 2
+
+    def want(params: model.Params) -> jax.Array:
+        logp = jax.nn.log_softmax(model.apply(config, params, tokens[:, :-1]))
+        return -(logp[0, 2, tokens[0, 3]] + 3 * logp[5, 50, tokens[5, 51]]) / 4
+
+    loss, grads = loss_and_grads(config, params, tokens, weights)
+    assert float(loss) == pytest.approx(float(want(params)), rel=1e-5)
+    assert distance(grads, jax.grad(want)(params)) < 1e-5
 
 
 def test_targets_of_weight_zero_have_no_influence() -> None:
@@ -113,20 +139,14 @@ def test_targets_of_weight_zero_have_no_influence() -> None:
     weights = jnp.ones((2, 8)).at[:, -1].set(0.0)
     changed = tokens.at[:, -1].set((tokens[:, -1] + 5) % 16)
 
-    def grad(tokens: jax.Array, weights: jax.Array) -> model.Params:
-        batch = {"tokens": tokens, "weights": weights}
-        return jax.grad(lambda p: train.loss_fn(CONFIG, p, batch))(params)
+    def grads(tokens: jax.Array, weights: jax.Array) -> model.Params:
+        return loss_and_grads(CONFIG, params, tokens, weights)[1]
 
-    def distance(a: model.Params, b: model.Params) -> float:
-        return max(
-            float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
-        )
-
-    assert distance(grad(tokens, weights), grad(changed, weights)) == 0
-    assert distance(grad(tokens, jnp.ones((2, 8))), grad(changed, jnp.ones((2, 8)))) > 1e-3
+    assert distance(grads(tokens, weights), grads(changed, weights)) == 0
+    assert distance(grads(tokens, jnp.ones((2, 8))), grads(changed, jnp.ones((2, 8)))) > 1e-3
     # Without any weight there is neither loss nor gradient, and no division by zero.
-    zero = grad(tokens, jnp.zeros((2, 8)))
-    assert distance(zero, jax.tree.map(jnp.zeros_like, zero)) == 0
+    nothing = grads(tokens, jnp.zeros((2, 8)))
+    assert distance(nothing, jax.tree.map(jnp.zeros_like, nothing)) == 0
 
 
 def test_the_learning_rate_warms_up_and_ends_at_its_fraction() -> None:

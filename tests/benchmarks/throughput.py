@@ -82,10 +82,8 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
 
         return once
     transform = optimizer.make(optimizer.OptimizerConfig(learning_rate=1e-3), 10_000)
-    abstract = train.abstract_state(config, transform, mesh)
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    state = jax.jit(lambda key: train.init_state(config, transform, key), out_shardings=layout)(key)
-    step = train.make_step(config, transform, abstract)
+    state = train.first_state(config, transform, mesh, seed=0)
+    step = train.make_step(config, transform, mesh)
     batch = {
         "tokens": jax.random.randint(key, (args.batch, args.window + 1), 0, args.vocab),
         "weights": jnp.ones((args.batch, args.window)),
