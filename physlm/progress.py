@@ -1,5 +1,6 @@
 """How far a long piece of work has come: a bar on a terminal, a few plain lines elsewhere."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -56,12 +57,14 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._stream.isatty():
+            # Some terminals say that they have no columns; tqdm would take them at their word.
+            size = shutil.get_terminal_size()
             self._bar = tqdm(
                 total=self._total,
                 desc=self._title,
                 unit=self._unit,
-                unit_scale=False,
-                dynamic_ncols=True,
+                ncols=size.columns,
+                nrows=size.lines,
                 file=self._stream,
             )
         return self

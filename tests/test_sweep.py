@@ -172,8 +172,8 @@ def test_override_leaves_the_original_alone():
 
 def test_identity_is_stable():
     plain = {"study": "s", "seed": 0, "train": {"steps": 5, "keep": 2}, "mesh": {"data": -1}}
-    # The start of: printf '{"seed":0,"study":"s","train":{"steps":5}}' | sha256sum
-    assert run.identity(plain) == "ff572d75"
+    # The start of: printf '{"seed":0,"study":"s","train.steps":5}' | sha256sum
+    assert run.identity(plain) == "fefef4c2"
 
 
 @given(st.sampled_from(SETTINGS))
@@ -215,6 +215,12 @@ def test_settings_given_by_hand_set_a_run_apart():
         "train_batch": 16,  # There is a batch in `evaluate` too.
     }
     assert smoke_plan("train.batch=8")[0].name == smoke_plan()[0].name
+
+
+def test_settings_that_change_no_result_change_no_name():
+    changed = smoke_plan("mesh.cpu_devices=1", "evaluate.batch=8", "train.save_every=2")
+    assert [planned.name for planned in changed] == [planned.name for planned in smoke_plan()]
+    assert changed[0].settings.evaluate.batch == 8
 
 
 def test_equal_runs_are_merged():

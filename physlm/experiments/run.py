@@ -82,15 +82,16 @@ def make_run(config: ConfigDict, varied: Iterable[str]) -> Run:
 
     Args:
         config: study, scale, seed and all sections.
-        varied: dotted keys that set this run apart; their values make up its condition. The rate
-            of mistakes always belongs to it.
+        varied: dotted keys that set this run apart; their values make up its condition, as far as
+            they can change the result. The rate of mistakes always belongs to it.
 
     Raises:
         ValueError: a section of the configuration is refused by its room.
     """
     settings = config_lib.resolve(config)
     flat = config_lib.flatten(config)
-    keys = ["mistakes.rate", *sorted(set(varied) - {"mistakes.rate", "seed"})]
+    apart = {key for key in varied if _decides(key)} - {"mistakes.rate", "seed"}
+    keys = ["mistakes.rate", *sorted(apart)]
     condition = {short_name(key, flat): flat[key] for key in keys}
     # Through JSON, so that a run read back and a run planned are equal (tuples become lists).
     plain = json.loads(json.dumps(config.to_dict()))
@@ -116,19 +117,14 @@ def identity(config: Mapping[str, Any]) -> str:
     They are the beginning of the SHA-256 of the configuration as canonical JSON, without what
     cannot change the result.
     """
-    kept = {
-        section: {
-            name: value
-            for name, value in content.items()
-            if f"{section}.{name}" not in _NOT_IDENTITY
-        }
-        if isinstance(content, Mapping)
-        else content
-        for section, content in config.items()
-        if section not in _NOT_IDENTITY
-    }
+    kept = {key: value for key, value in config_lib.flatten(config).items() if _decides(key)}
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _decides(key: str) -> bool:
+    """Whether a setting can change the result of a run."""
+    return key not in _NOT_IDENTITY and key.partition(".")[0] not in _NOT_IDENTITY
 
 
 def status(run: Run, workdir: pathlib.Path) -> Status:

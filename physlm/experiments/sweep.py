@@ -63,6 +63,8 @@ def check_mesh(runs: Sequence[Run]) -> None:
     Raises:
         ValueError: there are too few devices, or a batch cannot be divided over them.
     """
+    if len({run.settings.mesh.cpu_devices for run in runs}) > 1:
+        raise ValueError("mesh.cpu_devices differs between runs; one sweep has one value of it.")
     for run in runs:
         mesh = sharding.make_mesh(run.settings.mesh)
         sharding.check_batch(run.settings.train.batch, mesh, "train.batch")
