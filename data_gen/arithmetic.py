@@ -57,7 +57,7 @@ def values(
     factor_AxW = np.where(table.factors_AxW >= 0, table.factors_AxW, 0)
 
     def pending(carry):
-        value_P, known_P, turn = carry
+        _, known_P, turn = carry
         return (params.exists_P & ~known_P).any() & (turn <= spec.slots)
 
     def step(carry):

@@ -1,5 +1,6 @@
 """What the query needs: parameters, their order, and what each is computed from."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -105,8 +106,6 @@ _SCALE = 100
 def _softmax_weights() -> np.ndarray:
     """int32[Q, 3]: weights of (abstract) + (not yet on the stack) = 0, 1, 2."""
     # Inverse of the half-normal distribution by bisection on erf; done once, in float64.
-    import math
-
     rows = []
     for n in range(_QUANTILES):
         share, low, high = (n + 0.5) / _QUANTILES, 0.0, 6.0
@@ -132,7 +131,8 @@ def order(key: jax.Array, choice: Choice, params: Parameters, spec: Spec) -> Ord
     abstract_P = slot_P >= instances
     word = draws.words(key, 2 + 4 * cap)
     quote_below = word[0]
-    weight_K = jnp.asarray(_WEIGHTS)[draws.below(word[1] << 8, 16) * 256 + draws.below(word[1], 256)]
+    quantile = draws.below(word[1], 256) * 16 + draws.below(word[1] << 8, 16)
+    weight_K = jnp.asarray(_WEIGHTS)[quantile]
     count = choice.chosen_P.sum()
 
     def place(turn, carry):

@@ -47,7 +47,9 @@ def fill(
         pool_P = jnp.where(independent, alone_P, known_P)
         size = pool_P.sum()
         # 1 + Geometric(1/2), read off the leading zeros of a random word.
-        count = jnp.minimum(1 + jax.lax.clz(spare[2]).astype(jnp.int32), jnp.minimum(size + 1, TERMS))
+        count = jnp.minimum(
+            1 + jax.lax.clz(spare[2]).astype(jnp.int32), jnp.minimum(size + 1, TERMS)
+        )
         everything = count == size + 1
         constant = everything | draws.coin(spare[3])
         count = count - constant

@@ -46,9 +46,7 @@ def extend(
         offset_next = jnp.where(keep, jnp.where(full, 0, end), offset)
         return (window_next, offset_next), (at, jnp.where(keep, size - offset, 0))
 
-    (window, offset), (at_D, room_D) = jax.lax.scan(
-        lay, (packed.window, packed.offset), length_D
-    )
+    (window, offset), (at_D, room_D) = jax.lax.scan(lay, (packed.window, packed.offset), length_D)
     column_N = jnp.arange(tokens_DxN.shape[1])
     used_DxN = column_N < jnp.minimum(length_D, room_D)[:, None]
     goes_DxN = jnp.where(used_DxN, at_D[:, None] + column_N, windows * size)

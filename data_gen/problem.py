@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from data_gen import arithmetic, dependency, distractors, draws, slots, structure
 from data_gen.spec import Spec

@@ -84,7 +84,9 @@ def document(problem: Problem, script: Script, size: int, spec: Spec) -> Documen
     end = _solution(pieces, prompt, problem, script, words, vocab, spec)
     answer = vocab.numbers + problem.value_P[problem.query]
     pieces.put(
-        end + np.arange(3), jnp.stack([jnp.int32(vocab.answer), answer, jnp.int32(vocab.end)]), ANSWER
+        end + np.arange(3),
+        jnp.stack([jnp.int32(vocab.answer), answer, jnp.int32(vocab.end)]),
+        ANSWER,
     )
     tokens_N, role_N, sentence_N = pieces.scatter(size, vocab.end)
     return Document(tokens_N, role_N, sentence_N, end + 3, prompt)
@@ -117,9 +119,7 @@ def _problem(
         pieces.put(start_E + n, token, PROBLEM, stated_E)
     number_E = vocab.numbers + problem.number_I[slot_E]
     pieces.put(start_E + 5, number_E, PROBLEM, stated_E & (constant_E > 0))
-    scale_E = jnp.where(
-        problem.times_I[slot_E], word[" times as much as"], word[" more than"]
-    )
+    scale_E = jnp.where(problem.times_I[slot_E], word[" times as much as"], word[" more than"])
     pieces.put(start_E + 6, scale_E, PROBLEM, stated_E & (scaled_E > 0))
     minus_E = problem.difference_I[slot_E] & (count_E == 2)
     list_E = jnp.where(minus_E, word[" the difference of"], word[" the sum of"])
@@ -195,9 +195,7 @@ def lines(problem: Problem, vocab: Vocabulary, spec: Spec) -> tuple[_Lines, jax.
     product_T = (second_TxK[:, 0] >= 0) & ~instance_T
     constant_T = instance_T & problem.constant_I[at_T]
     minus_T = instance_T & problem.difference_I[at_T] & (count_T == 2)
-    op_T = jnp.maximum(
-        jnp.where(product_T, 2 * count_T - 1, count_T + constant_T - 1), 1
-    ) * live_T
+    op_T = jnp.maximum(jnp.where(product_T, 2 * count_T - 1, count_T + constant_T - 1), 1) * live_T
     end_T = jnp.cumsum(op_T)
     start_T = end_T - op_T
 
@@ -257,9 +255,7 @@ def lines(problem: Problem, vocab: Vocabulary, spec: Spec) -> tuple[_Lines, jax.
         cases_L, [number_L, term_value_L, own_L[two_above_L], head_value_L], own_L[above_L]
     )
     cases_L = [finishes_L & begins_L, multiplies_L, finishes_L | sums_L]
-    right_L = jnp.select(
-        cases_L, [head_token_L, factor_token_L, letters_L[above_L]], term_token_L
-    )
+    right_L = jnp.select(cases_L, [head_token_L, factor_token_L, letters_L[above_L]], term_token_L)
     right_value_L = jnp.select(
         cases_L, [head_value_L, factor_value_L, own_L[above_L]], term_value_L
     )

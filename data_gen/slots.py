@@ -46,7 +46,9 @@ def layout(spec: Spec) -> Layout:
     rows += [(g, j, 0, c, True) for g, c, j in abstract]
     children = [[(g * width + j) * width + k for k in range(width)] for g, c, j in abstract]
     factors = [[number.get((g + 1, c, k), -1) for k in range(width)] for g, c, j in abstract]
-    layer, item, thing, category, is_abstract = (np.array(column) for column in zip(*rows))
+    layer, item, thing, category, is_abstract = (
+        np.array(column) for column in zip(*rows, strict=True)
+    )
     return Layout(
         layer.astype(np.int32),
         item.astype(np.int32),

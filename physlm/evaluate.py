@@ -145,9 +145,7 @@ def verdicts(tests: TestSet, written_NxM: np.ndarray, spec: Spec) -> list[Verdic
     vocab = language.vocabulary(spec)
     found = []
     for record, ids in zip(tests.records, written_NxM, strict=True):
-        facts = reader.read(
-            record["layers"], record["problem"], record["question"], spec.modulus
-        )
+        facts = reader.read(record["layers"], record["problem"], record["question"], spec.modulus)
         solution, answer = records.split(ids, vocab)
         found.append(judge(facts, solution, answer or ""))
     return found

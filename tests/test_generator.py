@@ -7,40 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data_gen import draws, language, names, records, slots, stream, structure
+from drawn import SMALL, drawn, facts_of, keys
+
+from data_gen import draws, language, names, slots, structure
 from data_gen.judge import judge
-from data_gen.mistakes import Mistakes
-from data_gen.problem import problem_key, sample, sample_many
-from data_gen.reader import read
+from data_gen.problem import sample, sample_many
 from data_gen.spec import HARD, MED, Spec, reachable_op
-
-SMALL = Spec(
-    max_op=4, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=2, subcategories=2,
-    names=4, letters=8,
-)  # fmt: skip
-ROOM = 1024
-
-
-def keys(count, seed=0):
-    return jax.vmap(functools.partial(problem_key, seed))(jnp.arange(count))
-
-
-@functools.cache
-def drawn(spec, count, mistakes=Mistakes(), seed=0):
-    """(problems, documents, records) as NumPy."""
-    keys_N = keys(count, seed)
-    problems = stream.problems(keys_N, spec=spec)
-    write = jax.jit(
-        functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=mistakes)
-    )
-    documents = write(keys_N, problems)
-    problems, documents = jax.tree.map(np.asarray, (problems, documents))
-    return problems, documents, records.records(problems, documents, spec)
-
-
-def facts_of(record, spec):
-    return read(record["layers"], record["problem"], record["question"], spec.modulus)
-
 
 CLASSES = {
     "small": SMALL,
@@ -58,7 +30,7 @@ def test_every_solution_is_judged_right(name):
     spec = CLASSES[name]
     problems, documents, found = drawn(spec, 128)
     assert problems.ok.all()
-    assert (documents.length <= ROOM).all()
+    assert (documents.length <= documents.tokens_N.shape[1]).all()
     for n, record in enumerate(found):
         facts = facts_of(record, spec)
         verdict = judge(facts, record["solution"], f" {record['answer']}")

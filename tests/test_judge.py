@@ -1,10 +1,11 @@
 """The judge and the reader, on a problem small enough to check by hand."""
 
 import pytest
-from data_gen.judge import judge
-from data_gen.reader import read
 from hypothesis import given
 from hypothesis import strategies as st
+
+from data_gen.judge import judge
+from data_gen.reader import read
 
 LAYERS = [
     ["Library", ["Oak Library", "Elm Library"]],
@@ -39,8 +40,11 @@ FACTS = read(LAYERS, PROBLEM, QUESTION)
 def test_reader_finds_needs_values_and_what_is_necessary():
     assert FACTS.answer == 0
     assert FACTS.needs["Oak Library's Book"] == {
-        "Oak Library's Red Shelf", "Oak Library's Blue Shelf", "Red Shelf's Book", "Blue Shelf's Book",
-    }  # fmt: skip
+        "Oak Library's Red Shelf",
+        "Oak Library's Blue Shelf",
+        "Red Shelf's Book",
+        "Blue Shelf's Book",
+    }
     assert FACTS.value["Elm Library's Blue Shelf"] == 21
     assert FACTS.needs["Elm Library's Red Shelf"] == frozenset()
     assert "Elm Library's Blue Shelf" not in FACTS.necessary
@@ -131,8 +135,16 @@ def test_any_damage_gets_a_verdict(at, cut, put):
 @pytest.mark.parametrize(
     ("problem", "question", "said"),
     [
-        ("The number of each Oak Library's Moth equals 3.", QUESTION, "does not say what a known parameter equals"),
-        (PROBLEM.replace("equals 3.", "is 3."), QUESTION, "does not say what a known parameter equals"),
+        (
+            "The number of each Oak Library's Moth equals 3.",
+            QUESTION,
+            "a known parameter equals",
+        ),
+        (
+            PROBLEM.replace("equals 3.", "is 3."),
+            QUESTION,
+            "a known parameter equals",
+        ),
         (PROBLEM, "How many Moth does Oak Library have?", "asks for no known parameter"),
         (PROBLEM.replace("equals 3.", "equals 2 less."), QUESTION, "does not go on after"),
         (

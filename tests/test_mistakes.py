@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from drawn import SMALL, drawn, facts_of
+
 from data_gen import language, render
 from data_gen.judge import judge
 from data_gen.mistakes import KINDS, Mistakes
+from data_gen.spec import MED
 from data_gen.stream import token_weights
-
-from test_generator import MED, SMALL, drawn, facts_of
 
 COUNT = 512
 

@@ -1,0 +1,132 @@
+"""Command line: `sample` prints problems as JSON lines, `check` judges solutions.
+
+python -m data_gen sample --spec med --count 3 --seed 0 --mistakes retry --rate 0.5
+python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen check -
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from data_gen.judge import judge
+from data_gen.mistakes import KINDS, Mistakes
+from data_gen.reader import read
+from data_gen.spec import NAMED, ORDERS, SPLITS, Spec
+
+# Problems made at once; it changes nothing but the memory and the time taken.
+_BATCH = 256
+# Room for a document, in tokens; doubled until all fit.
+_ROOM = 1024
+
+
+def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Problem `start`, `start` + 1, … of a seed, with their solutions."""
+    import jax
+    import jax.numpy as jnp
+
+    from data_gen import records, stream
+    from data_gen.problem import problem_key
+
+    spec = dataclasses.replace(NAMED[args.spec], op=args.op, order=args.order, split=args.split)
+    mistakes = Mistakes(kind=args.mistakes or "retry", rate=args.rate if args.mistakes else 0.0)
+    write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
+    batch, room = min(_BATCH, args.count), _ROOM
+    for first in range(0, args.count, batch):
+        numbers = args.start + first + jnp.arange(batch, dtype=jnp.uint32)
+        keys = jax.vmap(functools.partial(problem_key, args.seed))(numbers)
+        problems = stream.problems(keys, spec=spec)
+        if not problems.ok.all():
+            raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
+        documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+        while documents.length.max() > room:
+            room *= 2
+            documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+        for n, record in enumerate(records.records(problems, documents, spec)):
+            if first + n < args.count:
+                yield {"id": f"{args.spec}-{args.seed}-{args.start + first + n}", **record}
+
+
+def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
+    """A verdict for each line; one that cannot be read is not correct, and says why."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        record: Any = None
+        try:
+            record = json.loads(line)
+            texts = [record[key] for key in ("problem", "question", "solution")]
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("problem, question and solution must be texts")
+            facts = read(record["layers"], texts[0], texts[1], modulus)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
+            yield {
+                "id": record.get("id") if isinstance(record, dict) else None,
+                "correct": False,
+                "reason": f"line {number}: {what}",
+                "first_wrong_step": None,
+                "retries": None,
+                "unnecessary": None,
+            }
+            continue
+        verdict = dataclasses.asdict(judge(facts, texts[2]))
+        kept = ("correct", "reason", "first_wrong_step", "retries", "unnecessary")
+        yield {"id": record.get("id"), **{key: verdict[key] for key in kept}}
+
+
+def _whole(low: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: an integer from {low} on is.")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data_gen", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("sample", help="print problems as JSON lines")
+    one.add_argument("--spec", choices=sorted(NAMED), default="med")
+    one.add_argument("--count", type=functools.partial(_whole, 1), default=1)
+    one.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
+    one.add_argument("--start", type=functools.partial(_whole, 0), default=0)
+    one.add_argument("--op", type=functools.partial(_whole, 1), help="exactly so many operations")
+    one.add_argument("--order", choices=ORDERS, default=Spec.order)
+    one.add_argument("--split", choices=SPLITS, default=Spec.split)
+    one.add_argument("--mistakes", choices=KINDS, help="put mistakes of this kind in")
+    one.add_argument("--rate", type=float, default=0.5, help="of mistakes, in [0, 1)")
+    two = commands.add_parser("check", help="judge the solutions of JSON lines")
+    two.add_argument("file", help="a file of JSON lines, or - for standard input")
+    two.add_argument("--modulus", type=functools.partial(_whole, 2), default=Spec.modulus)
+    return parser
+
+
+def _open(path: str) -> TextIO:
+    return sys.stdin if path == "-" else open(path, encoding="utf-8", errors="replace")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0, or 2 for bad input."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "sample":
+            for record in sample(args):
+                print(json.dumps(record))
+        else:
+            with _open(args.file) as lines:
+                for verdict in check(lines, args.modulus):
+                    print(json.dumps(verdict))
+    except BrokenPipeError:
+        # The reader of our output has seen enough; there is nothing left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Evaluation by cell, with decoders whose every answer is known."""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+from drawn import SMALL
+
+from data_gen import language
+from data_gen.mistakes import Mistakes
+from physlm import evaluate
+from physlm.evaluate import EvalConfig
+from physlm.metrics import wilson_interval
+from physlm.model import ModelConfig
+
+CONFIG = EvalConfig(problems=24, batch=10, beyond=(5,), max_new_tokens=120)
+
+
+class Silent(contextlib.nullcontext):
+    def __init__(self, *_):
+        super().__init__(self)
+        self.seen = []
+
+    def update(self, done, **_):
+        self.seen.append(done)
+
+
+def model_of(spec, window=160):
+    return ModelConfig(
+        vocab=language.vocabulary(spec).size, window=window, layers=1, heads=1, head_dim=2
+    )
+
+
+def gold(record, vocab):
+    """The ids of a record's solution and answer, by longest match of the vocabulary's tokens."""
+    text = f"{record['solution']}<|answer|> {record['answer']}<|end|>"
+    tokens = sorted(vocab.tokens, key=len, reverse=True)
+    ids = []
+    while text:
+        token = next(t for t in tokens if text.startswith(t))
+        ids.append(vocab.ids[token])
+        text = text[len(token) :]
+    return ids
+
+
+def run(monkeypatch, write):
+    """Evaluates a decoder that sees only prompts, and looks the record up by its prompt."""
+    spec = evaluate.test_spec(SMALL, CONFIG)
+    vocab = language.vocabulary(spec)
+    known = {}
+    for cell in evaluate.cells(SMALL, CONFIG):
+        tests = evaluate.test_set(cell, spec, CONFIG, 160)
+        for ids, n, record in zip(tests.prompts_NxP, tests.lengths_N, tests.records, strict=True):
+            known[tuple(ids[:n].tolist())] = record
+
+    def greedy(model, params, prompts, lengths, *, max_new_tokens, stop):
+        out = np.full((len(prompts), max_new_tokens), stop, np.int32)
+        for row, ids, n in zip(out, np.asarray(prompts), np.asarray(lengths), strict=True):
+            written = write(known[tuple(ids[:n].tolist())], vocab)
+            row[: len(written)] = written
+        return out
+
+    monkeypatch.setattr(evaluate.decode, "greedy", greedy)
+    found = evaluate.evaluate({}, model=model_of(SMALL), spec=SMALL, config=CONFIG, progress=Silent)
+    return {cell["cell"]: cell for cell in found}
+
+
+def test_perfect_decoder_is_all_right(monkeypatch):
+    found = run(monkeypatch, gold)
+    assert list(found) == ["<=4", "4", "5"]
+    for cell in found.values():
+        assert cell["n"] == 24
+        assert cell["accuracy"] == cell["answer_accuracy"] == 1.0
+        assert (cell["ci_low"], cell["ci_high"]) == wilson_interval(24, 24)
+        assert cell["retries"] == cell["unnecessary"] == 0
+
+
+def test_answer_without_its_steps_counts_as_answer_only(monkeypatch):
+    def write(record, vocab):
+        return gold(record, vocab)[-3:]  # answer marker, number, end
+
+    found = run(monkeypatch, write)
+    for cell in found.values():
+        assert cell["accuracy"] == 0.0 and cell["answer_accuracy"] == 1.0
+
+
+def test_retries_are_counted_and_forgiven(monkeypatch):
+    def write(record, vocab):
+        ids = gold(record, vocab)
+        back = [*ids[:5], vocab.ids[" BACK"], vocab.ids["."]]
+        return [*back, *back, *ids]
+
+    found = run(monkeypatch, write)
+    assert all(cell["accuracy"] == 1.0 and cell["retries"] == 2.0 for cell in found.values())
+
+
+def test_text_that_never_ends_is_wrong(monkeypatch):
+    def write(record, vocab):
+        return [vocab.ids[" Define"]] * CONFIG.max_new_tokens
+
+    found = run(monkeypatch, write)
+    assert all(cell["accuracy"] == cell["answer_accuracy"] == 0 for cell in found.values())
+
+
+def test_cells_have_the_op_they_name_and_only_test_templates():
+    spec = evaluate.test_spec(SMALL, CONFIG)
+    assert spec.split == "test"
+    ops = {
+        cell.name: {r["op"] for r in evaluate.test_set(cell, spec, CONFIG, 160).records}
+        for cell in evaluate.cells(SMALL, CONFIG)
+    }
+    assert ops["4"] == {4} and ops["5"] == {5}
+    assert ops["<=4"] <= {1, 2, 3, 4} and len(ops["<=4"]) > 1
+
+
+def test_problems_longer_than_the_window_are_replaced():
+    spec = evaluate.test_spec(SMALL, CONFIG)
+    cell = evaluate.cells(SMALL, CONFIG)[1]
+    roomy = evaluate.test_set(cell, spec, CONFIG, 160)
+    tight = evaluate.test_set(cell, spec, CONFIG, 110)
+    assert len(tight.lengths_N) == 24
+    assert tight.lengths_N.max() < roomy.lengths_N.max()
+    with pytest.raises(ValueError, match="No problem of the cell 4 fits a window of 60 tokens"):
+        evaluate.test_set(cell, spec, CONFIG, 60)
+
+
+def test_test_problems_are_not_training_problems():
+    """Other keys than the stream's, and the same problems for every seed of training."""
+    from data_gen.stream import Stream
+
+    spec = evaluate.test_spec(SMALL, CONFIG)
+    tests = evaluate.test_set(evaluate.cells(SMALL, CONFIG)[0], spec, CONFIG, 160)
+    train = dataclasses.replace(SMALL, split="train")
+    stream = Stream(train, Mistakes(), seed=CONFIG.seed, batch=64, window=160)
+    seen = language.vocabulary(SMALL).decode(stream.batch(0)["tokens"])
+    long = [r["problem"] for r in tests.records if r["op"] > 2]
+    assert long and not any(problem in seen for problem in long)
