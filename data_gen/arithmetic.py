@@ -56,11 +56,11 @@ def values(
     times_I = ops.times_I & constant_I & (count_I > 0)
     factor_AxW = np.where(table.factors_AxW >= 0, table.factors_AxW, 0)
 
-    def pending(carry):
+    def pending(carry: tuple) -> jax.Array:
         _, known_P, turn = carry
         return (params.exists_P & ~known_P).any() & (turn <= spec.slots)
 
-    def step(carry):
+    def step(carry: tuple) -> tuple:
         value_P, known_P, turn = carry
         total_I = (value_P[refs_IxR] * sign_IxR).sum(-1)
         value_I = jnp.where(

@@ -50,10 +50,10 @@ def choose(key: jax.Array, aim: Plan, params: Parameters, spec: Spec) -> Choice:
     word = draws.words(key, limit * deepest + 1)
     abstract_A = params.slot_P[instances:]
 
-    def more(carry):
+    def more(carry: tuple) -> jax.Array:
         return carry[-1]
 
-    def attempt(carry):
+    def attempt(carry: tuple) -> tuple:
         """One pass over diff = 1, 2, …: the first draw that does not fit ends it, and the one
         before it is taken; the public program's bookkeeping of the range of diffs is kept."""
         turn, chosen_P, left, lowest, highest, _ = carry
@@ -135,7 +135,7 @@ def order(key: jax.Array, choice: Choice, params: Parameters, spec: Spec) -> Ord
     weight_K = jnp.asarray(_WEIGHTS)[quantile]
     count = choice.chosen_P.sum()
 
-    def place(turn, carry):
+    def place(turn: jax.Array, carry: tuple) -> tuple:
         remain_P, stack_P, step_T, link_T, solved = carry
         spare = jax.lax.dynamic_slice(word, (2 + 4 * turn,), (4,))
         wanted_P = (remain_P[instances:, None] & params.needs_AxP).any(0)
@@ -206,7 +206,7 @@ def terms(key: jax.Array, ordered: Order, extra_op: jax.Array, spec: Spec) -> Te
     word = draws.words(key, cap + cap * (TERMS + 2))
     room_T = room(ordered, spec)
 
-    def spend(turn, extra_T):
+    def spend(turn: jax.Array, extra_T: jax.Array) -> jax.Array:
         one = draws.pick(word[turn], extra_T < room_T)
         return extra_T + ((turn < extra_op) & (np.arange(cap) == one))
 

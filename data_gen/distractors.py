@@ -36,7 +36,7 @@ def fill(
     rest_I = params.exists_P[:instances] & ~needed_P[:instances]
     inner_AxI = params.closure_AxP[:, :instances]
 
-    def add(turn, carry):
+    def add(turn: jax.Array, carry: tuple) -> tuple:
         rest_I, defined_P, alone_P, constant_I, refs_IxR = carry
         spare = jax.lax.dynamic_slice(word, (turn * (TERMS + 4),), (TERMS + 4,))
         live = rest_I.any()

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import string
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -86,7 +87,7 @@ class Vocabulary:
         """End of text; also what windows are padded with."""
         return 3
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """The text of a sequence of ids; an id out of range reads as `<|id|>`."""
         return "".join(
             self.tokens[i] if 0 <= i < len(self.tokens) else f"<|{i}|>"

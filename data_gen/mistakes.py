@@ -39,7 +39,7 @@ class Mistakes:
     rate: float = 0.0
     mask: str = "none"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses unknown kinds and masks and rates outside [0, 1).
 
         Raises:
@@ -79,7 +79,7 @@ def script(
     threshold = np.uint32(min(int(mistakes.rate * 2.0**32), 2**32 - 1))
     word_Sx2 = draws.words(key, 2 * cap).reshape(cap, 2)
 
-    def write(carry, word_2):
+    def write(carry: tuple, word_2: jax.Array) -> tuple[tuple, tuple]:
         step, used_P = carry
         live = step < problem.steps
         waiting_P = when.slot_P & (when.solved_P >= step)

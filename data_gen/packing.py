@@ -36,7 +36,7 @@ def extend(
     """
     windows, size = packed.tokens_KxS.shape
 
-    def lay(carry, length):
+    def lay(carry: tuple, length: jax.Array) -> tuple[tuple, tuple]:
         window, offset = carry
         keep = (length <= size) & (window < windows)
         at = jnp.where(keep, window * size + offset, -1)

@@ -159,7 +159,7 @@ def search(
     """
     _, draw_key, *_ = _keys(key)
 
-    def step(carry):
+    def step(carry: tuple) -> tuple:
         _, outer, inner, tries = carry
         core = _core(draw_key, goal, outer, inner, spec)
         outer_next = jnp.where(core.accepted | ~core.solved, outer, outer + 1)
@@ -188,7 +188,7 @@ def search_many(
     lanes = min(lanes, count)
     draw_keys_N = jax.vmap(_keys)(keys_N)[1]
 
-    def body(carry):
+    def body(carry: tuple) -> tuple:
         which_L, outer_L, inner_L, tries_L, taken, result_N = carry
         safe_L = jnp.minimum(which_L, count - 1)
         core = jax.vmap(partial(_core, spec=spec))(

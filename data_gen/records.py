@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data_gen.language import Vocabulary, vocabulary
 from data_gen.names import HIERARCHIES
@@ -24,7 +25,7 @@ def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
     return found
 
 
-def split(ids: np.ndarray, vocab: Vocabulary) -> tuple[str, str | None]:
+def split(ids: ArrayLike, vocab: Vocabulary) -> tuple[str, str | None]:
     """A continuation of a prompt as (solution, answer) texts; no answer without its marker."""
     ids = np.asarray(ids)
     stops = np.flatnonzero(ids == vocab.end)

@@ -1,6 +1,6 @@
 """From a problem and the script of its solution to tokens, by scatter at computed offsets."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,14 @@ class _Pieces:
     def __init__(self) -> None:
         self.parts: list[tuple[jax.Array, ...]] = []
 
-    def put(self, at, token, role, keep=True, sentence=-1) -> None:
+    def put(
+        self,
+        at: Any,
+        token: Any,
+        role: Any,
+        keep: Any = True,
+        sentence: Any = -1,
+    ) -> None:
         """Adds tokens (broadcast against their positions `at`); `keep` drops some."""
         at, token, role, keep, sentence = jnp.broadcast_arrays(at, token, role, keep, sentence)
         packed = token | role << 16 | (sentence + 1) << 20
@@ -212,7 +219,7 @@ def lines(problem: Problem, vocab: Vocabulary, spec: Spec) -> tuple[_Lines, jax.
 
     line_L = np.arange(spec.op_cap)
     step_L = jnp.minimum((line_L[:, None] >= end_T[None, :]).sum(-1), spec.op_cap - 1)
-    live_L = line_L < end_T[-1]
+    live_L = jnp.asarray(line_L) < end_T[-1]
     turn_L = line_L - start_T[step_L]
     last_L = turn_L == op_T[step_L] - 1
     count_L, product_L, constant_L = count_T[step_L], product_T[step_L], constant_T[step_L]

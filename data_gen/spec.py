@@ -49,7 +49,7 @@ class Spec:
     letters: int = 52
     split: str = "all"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses what no problem can satisfy.
 
         Raises:

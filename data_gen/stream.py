@@ -87,8 +87,10 @@ def _lay(
     keys_N = keys_QxD.reshape(-1)
     written = documents(keys_N, problems_N, size=size, spec=spec, mistakes=mistakes)
     weights = token_weights(written.role_N, mistakes, loss_on)
-    parts = (written.tokens_N, weights, written.length)
-    parts = (x.reshape(*keys_QxD.shape, *x.shape[1:]) for x in parts)
+    parts = (
+        x.reshape(*keys_QxD.shape, *x.shape[1:])
+        for x in (written.tokens_N, weights, written.length)
+    )
     return jax.vmap(packing.extend)(packed_Q, *parts), (written.length > size).mean()
 
 

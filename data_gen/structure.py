@@ -131,7 +131,7 @@ def build(key: jax.Array, aim: Plan, spec: Spec) -> Structure:
 def _sizes(word: jax.Array, aim: Plan, spec: Spec) -> jax.Array:
     active = jnp.arange(spec.max_depth) < aim.depth
 
-    def grow(i, carry):
+    def grow(i: jax.Array, carry: tuple) -> tuple:
         sizes_D, going = carry
         most = (sizes_D[:-1] * sizes_D[1:]).sum()
         least = sizes_D[1:].sum()

@@ -7,7 +7,7 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from physlm import model as model_lib
 from physlm import optimizer as optimizer_lib
@@ -74,7 +75,7 @@ class TrainState(NamedTuple):
 class Stream(Protocol):
     """Batches by number."""
 
-    def batch(self, step: int) -> dict[str, jax.Array]:
+    def batch(self, step: int) -> Mapping[str, ArrayLike]:
         """`tokens` int32 [batch, window + 1] and `weights` float32 [batch, window]."""
         ...
 
