@@ -1,21 +1,33 @@
 """Greedy decoding of many prompts at once, with a key/value cache."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from physlm import model
-from physlm.model import ModelConfig, Params
+from physlm.model import KeyValue, ModelConfig, Params
+
+# New tokens for which the cache has room at first.
+_FIRST_GROWTH = 64
+
+
+class _State(NamedTuple):
+    n: jax.Array  # tokens decoded
+    token_B: jax.Array  # the last of them
+    out_BxN: jax.Array
+    cache: list[KeyValue]
 
 
 def greedy(
     config: ModelConfig,
     params: Params,
-    prompts_BxP: jax.Array,
-    lengths_B: jax.Array,
+    prompts_BxP: ArrayLike,
+    lengths_B: ArrayLike,
     *,
     max_new_tokens: int,
     stop: int,
@@ -38,7 +50,8 @@ def greedy(
     Raises:
       ValueError: shapes do not fit, a length is out of range, or nothing is to be decoded.
     """
-    prompts_BxP, lengths_B = jnp.asarray(prompts_BxP), jnp.asarray(lengths_B)
+    prompts_BxP = jnp.asarray(prompts_BxP, jnp.int32)
+    lengths_B = jnp.asarray(lengths_B, jnp.int32)
     if prompts_BxP.ndim != 2 or lengths_B.shape != prompts_BxP.shape[:1] or not prompts_BxP.size:
         raise ValueError(
             f"prompts have the shape {prompts_BxP.shape} and lengths {lengths_B.shape}; "
@@ -51,20 +64,59 @@ def greedy(
         )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
-    sharding = jax.tree.leaves(params)[0].sharding
-    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
-        return _decode(config, params, prompts_BxP, lengths_B, max_new_tokens, stop)
-    mesh = sharding.mesh
-    # Whole shards: rows that fill the last one read one token and are dropped.
-    rows = prompts_BxP.shape[0]
-    spare = -rows % mesh.shape["data"]
+    mesh = _mesh_of(params)
+    # Whole shards of whole groups: the rows that fill them read one token and are dropped.
+    rows, shards = prompts_BxP.shape[0], mesh.shape["data"]
+    group = _rows_at_once(-(-rows // shards), mesh)
+    spare = -rows % (shards * group)
     prompts_BxP = jnp.pad(prompts_BxP, ((0, spare), (0, 0)))
     lengths_B = jnp.pad(lengths_B, (0, spare), constant_values=1)
     divided = jax.device_put((prompts_BxP, lengths_B), NamedSharding(mesh, P("data")))
-    return _decode_on_mesh(config, params, *divided, max_new_tokens, stop, mesh)[:rows]
+    return _decode_shards(config, params, *divided, max_new_tokens, stop, group, mesh)[:rows]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _mesh_of(params: Params) -> Mesh:
+    sharding = jax.tree.leaves(params)[0].sharding
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return sharding.mesh
+    axis_types = (AxisType.Auto,)
+    return jax.make_mesh((1,), ("data",), axis_types, devices=list(sharding.device_set)[:1])
+
+
+def _rows_at_once(shard: int, mesh: Mesh) -> int:
+    # So few leave a core's keys and values in its cache, and each group stops on its own.
+    return min(shard, 8) if mesh.devices.flat[0].platform == "cpu" else shard
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def _decode_shards(
+    config: ModelConfig,
+    params: Params,
+    prompts_BxP: jax.Array,
+    lengths_B: jax.Array,
+    new: int,
+    stop: int,
+    group: int,
+    mesh: Mesh,
+) -> jax.Array:
+    def on_shard(params: Params, prompts: jax.Array, lengths: jax.Array) -> jax.Array:
+        out = jax.lax.map(
+            lambda rows: _decode(config, params, rows[0], rows[1], new, stop),
+            (prompts.reshape(-1, group, prompts.shape[1]), lengths.reshape(-1, group)),
+        )
+        return out.reshape(-1, new)
+
+    # Each shard stops on its own, without asking the others after every token.
+    return jax.shard_map(
+        on_shard,
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P("data"),
+        axis_names={"data"},
+        check_vma=False,
+    )(params, prompts_BxP, lengths_B)
+
+
 def _decode(
     config: ModelConfig,
     params: Params,
@@ -74,49 +126,38 @@ def _decode(
     stop: int,
 ) -> jax.Array:
     size, width = prompts_BxP.shape
-    slots = jnp.arange(width + new)
-    # Rows write the same slot at the same time, and so have a gap between prompt and answer.
-    in_prompt_BxS = slots < lengths_B[:, None]
-    logits_BxV, cache = model.prefill(config, params, prompts_BxP, lengths_B, width + new)
+    logits_BxV, cache = model.prefill(config, params, prompts_BxP, lengths_B)
     token_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
     out_BxN = jnp.full((size, new), stop, jnp.int32).at[:, 0].set(token_B)
 
-    def unfinished(state: tuple) -> jax.Array:
-        n, token_B, *_ = state
-        return (n < new) & jnp.any(token_B != stop)
-
-    def advance(state: tuple) -> tuple:
-        n, token_B, out_BxN, cache = state
-        slot = width + n - 1
-        visible_BxS = in_prompt_BxS | ((slots >= width) & (slots <= slot))
+    def advance(state: _State, slots: jax.Array) -> _State:
+        slot = width + state.n - 1
+        # Rows write the same slot at the same time, and so have a gap between prompt and answer.
+        visible_BxS = (slots < lengths_B[:, None]) | ((slots >= width) & (slots <= slot))
+        positions_B = lengths_B + state.n - 1
         logits_BxV, cache = model.decode_step(
-            config, params, token_B, lengths_B + n - 1, cache, slot, visible_BxS
+            config, params, state.token_B, positions_B, state.cache, slot, visible_BxS
         )
         next_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
         # A finished row goes on reading `stop`, which nobody sees.
-        token_B = jnp.where(token_B == stop, stop, next_B)
-        return n + 1, token_B, out_BxN.at[:, n].set(token_B), cache
+        token_B = jnp.where(state.token_B == stop, stop, next_B)
+        return _State(state.n + 1, token_B, state.out_BxN.at[:, state.n].set(token_B), cache)
 
-    state = (jnp.int32(1), token_B, out_BxN, cache)
-    return jax.lax.while_loop(unfinished, advance, state)[2]
+    def unfinished(state: _State, limit: int) -> jax.Array:
+        return (state.n < limit) & jnp.any(state.token_B != stop)
+
+    state = _State(jnp.int32(1), token_B, out_BxN, cache)
+    # The cache grows when it is full, so that short answers do not pay for long ones.
+    for limit in [*_doublings(_FIRST_GROWTH, new), new]:
+        spare = width + limit - state.cache[0].k_BxHxSxK.shape[2]
+        grow = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, spare), (0, 0)))
+        state = jax.lax.while_loop(
+            functools.partial(unfinished, limit=limit),
+            functools.partial(advance, slots=jnp.arange(width + limit)),
+            state._replace(cache=jax.tree.map(grow, state.cache)),
+        )
+    return state.out_BxN
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def _decode_on_mesh(
-    config: ModelConfig,
-    params: Params,
-    prompts_BxP: jax.Array,
-    lengths_B: jax.Array,
-    new: int,
-    stop: int,
-    mesh: jax.sharding.Mesh,
-) -> jax.Array:
-    # Each shard stops on its own, without asking the others after every token.
-    return jax.shard_map(
-        lambda params, prompts, lengths: _decode(config, params, prompts, lengths, new, stop),
-        mesh=mesh,
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=P("data"),
-        axis_names={"data"},
-        check_vma=False,
-    )(params, prompts_BxP, lengths_B)
+def _doublings(first: int, end: int) -> list[int]:
+    return [first * 2**i for i in range(end.bit_length()) if first * 2**i < end]

@@ -288,7 +288,7 @@ def apply(config: ModelConfig, params: Params, tokens_BxT: jax.Array) -> jax.Arr
 
 
 def prefill(
-    config: ModelConfig, params: Params, prompts_BxP: jax.Array, lengths_B: jax.Array, slots: int
+    config: ModelConfig, params: Params, prompts_BxP: jax.Array, lengths_B: jax.Array
 ) -> tuple[jax.Array, list[KeyValue]]:
     """Reads right-padded prompts at once.
 
@@ -297,18 +297,16 @@ def prefill(
       params: its parameters.
       prompts_BxP: token ids; what stands beyond a row's length is never read by that row.
       lengths_B: tokens of each prompt, at least 1.
-      slots: length of the cache to make, at least P; slot t holds position t.
 
     Returns:
-      Float32 logits [B, V] of the token after each prompt, and one cache a layer.
+      Float32 logits [B, V] of the token after each prompt, and keys and values of each layer,
+      [B, H, P, K], those of the padding included.
     """
     decoder = bind(config, params)
-    spare = slots - prompts_BxP.shape[1]
 
     def attend(layer: int, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
         del layer
-        keep = (jnp.pad(a, ((0, 0), (0, 0), (0, spare), (0, 0))) for a in qkv[1:])
-        return causal_attention(*qkv), KeyValue(*keep)
+        return causal_attention(*qkv), KeyValue(*qkv[1:])
 
     positions = jnp.arange(prompts_BxP.shape[1])
     hidden_BxPxD, cache = decoder.hidden(prompts_BxP, positions, attend)

@@ -64,7 +64,8 @@ def test_padding_and_neighbours_change_nothing() -> None:
     np.testing.assert_array_equal(alone[0], among[0])
 
 
-def test_decoding_beyond_the_window() -> None:
+def test_decoding_beyond_the_window_in_a_growing_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_FIRST_GROWTH", 4)
     params = _params(4)
     prompt = np.arange(10, dtype=np.int32)[None]
     got = decode.greedy(CONFIG, params, prompt, np.array([10]), max_new_tokens=28, stop=10)
