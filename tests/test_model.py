@@ -33,7 +33,7 @@ def test_a_logit_depends_on_this_and_earlier_tokens_only(place: int) -> None:
         changed = {**params, "embed": {"embedding": embedding}}
         return jnp.sum(model.apply(CONFIG, changed, tokens)[0, place] ** 2)
 
-    grads_VxD = jax.grad(logit)(params["embed"]["embedding"])
+    grads_VxD = jax.jit(jax.grad(logit))(params["embed"]["embedding"])
     seen = np.abs(np.asarray(grads_VxD)).max(axis=1)
     assert (seen[: place + 1] > 1e-6).all()
     assert (seen[place + 1 :] == 0).all()
@@ -79,10 +79,13 @@ def test_causal_attention_is_the_textbook_formula(length: int) -> None:
         scores = jnp.tril(scores)
         return jnp.einsum("bhts,bhsk->bhtk", scores / scores.sum(-1, keepdims=True), v)
 
-    np.testing.assert_allclose(model.causal_attention(q, k, v), textbook(q, k, v), atol=2e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.causal_attention)(q, k, v), textbook(q, k, v), atol=2e-5
+    )
 
     def grads(function: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
-        return jax.grad(lambda *qkv: jnp.sum(function(*qkv) * probe), argnums=(0, 1, 2))(q, k, v)
+        probed = jax.grad(lambda *qkv: jnp.sum(function(*qkv) * probe), argnums=(0, 1, 2))
+        return jax.jit(probed)(q, k, v)
 
     for got, want in zip(grads(model.causal_attention), grads(textbook), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-4)
@@ -90,7 +93,7 @@ def test_causal_attention_is_the_textbook_formula(length: int) -> None:
 
 def test_initial_weights_are_gpt2s() -> None:
     config = dataclasses.replace(CONFIG, heads=4, head_dim=32, layers=8, vocab=500)
-    params = model.init(config, jax.random.key(0))
+    params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))
     block = params["blocks"][3]
     for kernel, std in [
         (params["embed"]["embedding"], 0.02),
@@ -104,7 +107,7 @@ def test_initial_weights_are_gpt2s() -> None:
     assert float(jnp.abs(block["up"]["bias"]).max()) == 0
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     # An untrained model is indifferent.
-    logits = model.apply(config, params, _tokens(config))
+    logits = jax.jit(model.apply, static_argnums=0)(config, params, _tokens(config))
     loss = -jnp.mean(jax.nn.log_softmax(logits)[..., 0])
     assert float(loss) == pytest.approx(np.log(500), rel=0.05)
 

@@ -10,17 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from physlm import metrics, model, optimizer, sharding, train
 from physlm.checkpoint import Checkpoints
 from physlm.model import ModelConfig
 from physlm.optimizer import OptimizerConfig
 from physlm.train import TrainConfig, TrainState
+
+_CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
 CONFIG = ModelConfig(vocab=16, window=8, layers=1, heads=2, head_dim=8)
 
@@ -63,6 +67,23 @@ def same(a: TrainState, b: TrainState) -> bool:
 def lines(directory: pathlib.Path) -> list[dict]:
     records = metrics.read_lines(directory / "metrics.jsonl")
     return [{k: v for k, v in r.items() if k not in ("seconds", "tokens_per_s")} for r in records]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Many tests train the same model; the process that is killed shares the programs, too.
+    with pytest.MonkeyPatch.context() as patch:
+        directory = str(tmp_path_factory.mktemp("compiled"))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", directory)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        before = {name: getattr(jax.config, name) for name in _CACHE}
+        for name, value in zip(_CACHE, (directory, 0.2), strict=True):
+            jax.config.update(name, value)
+        reset_cache()
+        yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+        reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +144,14 @@ def test_the_loss_is_the_weighted_mean_over_the_batch() -> None:
     weights = jnp.zeros((6, 200)).at[0, 2].set(1.0).at[5, 50].set(3.0)
     assert train._rows_at_once(6, 200, one_device()) == 2
 
+    @jax.jit
     def want(params: model.Params) -> jax.Array:
         logp = jax.nn.log_softmax(model.apply(config, params, tokens[:, :-1]))
         return -(logp[0, 2, tokens[0, 3]] + 3 * logp[5, 50, tokens[5, 51]]) / 4
 
     loss, grads = loss_and_grads(config, params, tokens, weights)
     assert float(loss) == pytest.approx(float(want(params)), rel=1e-5)
-    assert distance(grads, jax.grad(want)(params)) < 1e-5
+    assert distance(grads, jax.jit(jax.grad(want))(params)) < 1e-5
 
 
 def test_targets_of_weight_zero_have_no_influence() -> None:
@@ -296,6 +318,8 @@ def _empty(checkpoint: pathlib.Path) -> None:
             file.unlink()
 
 
+# The array store complains once more when a failed read is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "damage",
     [_truncate, _truncate_data, _flip_a_bit, _delete_data, _delete_metadata, _empty],
