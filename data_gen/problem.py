@@ -12,8 +12,6 @@ from data_gen.spec import Spec
 # Template hashes are taken modulo 23; those below 17 are for training (Part 2.1, Section 3).
 BINS = 23
 TRAIN_BINS = 17
-# With one or two operations there are too few templates to keep some for testing.
-UNSPLIT_OP = 2
 # Draws after which a search gives up; the published classes need about ten.
 TRIES = 1 << 16
 
@@ -136,7 +134,7 @@ def _core(
     if spec.split != "all":
         bin_ = template_hash(ordered, terms, ops, params, spec)
         mine = (bin_ < TRAIN_BINS) == (spec.split == "train")
-        accepted &= mine | (goal.target <= UNSPLIT_OP)
+        accepted &= mine | (goal.target <= spec.unsplit_op)
     return _Core(ordered.solved, accepted, op, graph, params, ordered, terms, ops)
 
 

@@ -10,6 +10,7 @@ SPLITS = ("train", "test", "all")
 # A structure graph has slots for this much at most; the published class fills it.
 DEPTH_LIMIT = 4
 WIDTH_LIMIT = 4
+LETTER_LIMIT = 52
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Spec:
       subcategories: of each category's 5, how many are used.
       names: of each sub-category's 20, how many are used; at least `max_width`.
       letters: of a..z, A..Z, how many name results; a solution takes one per operation.
-      split: "train" (template hash < 17 of 23), "test" (the others), or "all". Problems of
-        one or two operations have too few templates to be split and are in both.
+      split: "train" (template hash < 17 of 23), "test" (the others), or "all".
+      unsplit_op: problems with at most so many operations are on both sides of the split, at
+        least 2: there are two templates of one operation and hardly more of two, so that one
+        side would go without.
     """
 
     max_op: int = 15
@@ -48,6 +51,7 @@ class Spec:
     names: int = 20
     letters: int = 52
     split: str = "all"
+    unsplit_op: int = 2
 
     def __post_init__(self) -> None:
         """Refuses what no problem can satisfy.
@@ -63,8 +67,12 @@ class Spec:
         _within("hierarchies", self.hierarchies, 1, 4)
         _within("subcategories", self.subcategories, 1, 5)
         _within("names", self.names, self.max_width, 20)
-        _within("max_op", self.max_op, 1, 52)
-        _within("letters", self.letters, self.op_cap, 52)
+        _within("max_op", self.max_op, 1, LETTER_LIMIT)
+        if self.op is not None:
+            _within("op", self.op, 1, LETTER_LIMIT)
+        # Every operation takes a letter of its own, so that no letter is defined twice.
+        _within("letters", self.letters, self.op_cap, LETTER_LIMIT)
+        _within("unsplit_op", self.unsplit_op, 2, 52)
         if self.order not in ORDERS:
             raise ValueError(f"order={self.order!r} is unknown; choose one of {', '.join(ORDERS)}.")
         if self.split not in SPLITS:

@@ -1,0 +1,78 @@
+"""The command line of data_gen: its fields are a contract."""
+
+import io
+import json
+
+import pytest
+
+from data_gen.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """Six problems as the command prints them, and again in two parts."""
+
+    def lines(*extra):
+        arguments = ["sample", "--seed", "3", "--mistakes", "retry", "--rate", "0.5", *extra]
+        with pytest.MonkeyPatch.context() as patch:
+            out = io.StringIO()
+            patch.setattr("sys.stdout", out)
+            assert main(arguments) == 0
+        return [json.loads(line) for line in out.getvalue().splitlines()]
+
+    return lines("--count", "6"), lines("--count", "2", "--start", "4")
+
+
+def test_sample_prints_the_fields_of_the_contract(sampled):
+    whole, _ = sampled
+    fields = ["id", "layers", "problem", "question", "solution", "answer", "op"]
+    assert [list(record) for record in whole] == [fields] * 6
+    assert whole[0]["id"] == "med-3-0"
+    category, items = whole[0]["layers"][0]
+    assert isinstance(category, str) and len(items) >= 2
+    assert "BACK" in "".join(record["solution"] for record in whole)
+
+
+def test_start_only_says_where_to_begin(sampled):
+    whole, part = sampled
+    assert part == whole[4:]
+
+
+def test_check_judges_what_sample_prints(sampled, tmp_path, capsys):
+    whole, _ = sampled
+    spoilt = dict(whole[1], solution=whole[1]["solution"].replace("so ", "thus ", 1))
+    path = tmp_path / "solutions.jsonl"
+    lines = [json.dumps(whole[0]), "{not json", "[]", json.dumps({"id": 7}), json.dumps(spoilt)]
+    path.write_text("\n".join([*lines, "", json.dumps(dict(whole[2], layers=3))]) + "\n")
+    assert main(["check", str(path)]) == 0
+    verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    fields = ["id", "correct", "reason", "first_wrong_step", "retries", "unnecessary"]
+    assert [list(verdict) for verdict in verdicts] == [fields] * 6
+    assert [verdict["correct"] for verdict in verdicts] == [True] + [False] * 5
+    assert verdicts[0]["retries"] == whole[0]["solution"].count("BACK")
+    assert "line 2: " in verdicts[1]["reason"]
+    assert "line 3: " in verdicts[2]["reason"]
+    assert verdicts[3]["reason"] == "line 4: has no field 'problem'"
+    assert verdicts[4]["reason"] == "a step does not end in 'so'"
+    assert "line 7: " in verdicts[5]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "/nowhere.jsonl"], "No such file"),
+        (["sample", "--rate", "1.5", "--mistakes", "retry"], "rate=1.5 is not allowed"),
+        (["sample", "--op", "60"], "op=60 is not allowed: an integer in 1..52"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, said, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["sample", "--count", "0"], ["sample", "--spec", "easy"]])
+def test_bad_arguments_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
