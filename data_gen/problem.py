@@ -14,6 +14,8 @@ BINS = 23
 TRAIN_BINS = 17
 # Draws after which a search gives up; the published classes need about ten.
 TRIES = 1 << 16
+# Structures drawn for one plan before it is given up for a new one, as the public program does.
+STRUCTURES = 1000
 
 
 class Problem(NamedTuple):
@@ -148,9 +150,9 @@ def search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Finds the first accepted draw of one problem.
 
-    A draw whose order cannot be completed is repeated with the same plan (`inner` + 1); one
-    with another op than asked, or of the other split, is given up for a new plan
-    (`outer` + 1), as the public program does.
+    A draw whose order cannot be completed is repeated with the same plan (`inner` + 1), up to
+    `STRUCTURES` times; one with another op than asked, or of the other split, is given up for
+    a new plan (`outer` + 1), as the public program does.
 
     Returns:
       (ok, outer, inner): scalars that `finish` makes the problem from.
@@ -160,8 +162,9 @@ def search(
     def step(carry: tuple) -> tuple:
         _, outer, inner, tries = carry
         core = _core(draw_key, goal, outer, inner, spec)
-        outer_next = jnp.where(core.accepted | ~core.solved, outer, outer + 1)
-        inner_next = jnp.where(core.accepted, inner, jnp.where(core.solved, 0, inner + 1))
+        again = ~core.solved & (inner + 1 < STRUCTURES)
+        outer_next = jnp.where(core.accepted | again, outer, outer + 1)
+        inner_next = jnp.where(core.accepted, inner, jnp.where(again, inner + 1, 0))
         return core.accepted, outer_next, inner_next, tries + 1
 
     start = (jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.int32(0))
@@ -203,9 +206,9 @@ def search_many(
         )
         turn_L = jnp.cumsum(done_L) - 1
         which_next_L = jnp.where(done_L, jnp.minimum(taken + turn_L, count), which_L)
-        retry_L = ~done_L & ~core.solved
-        outer_next_L = jnp.where(done_L, 0, jnp.where(core.solved, outer_L + 1, outer_L))
-        inner_next_L = jnp.where(retry_L, inner_L + 1, 0)
+        again_L = ~done_L & ~core.solved & (inner_L + 1 < STRUCTURES)
+        outer_next_L = jnp.where(done_L, 0, jnp.where(again_L, outer_L, outer_L + 1))
+        inner_next_L = jnp.where(again_L, inner_L + 1, 0)
         tries_next_L = jnp.where(done_L, 0, tries_L + 1)
         taken = jnp.minimum(taken + done_L.sum(), count)
         return which_next_L, outer_next_L, inner_next_L, tries_next_L, taken, result_N

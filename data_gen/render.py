@@ -18,6 +18,8 @@ OUTSIDE, PROBLEM, SOLUTION, WRONG_NAME, WRONG_WORDS, WRONG_MARKER, ANSWER = rang
 
 # Tokens of "Define {owner}'s {thing} as x;" and of "Define {owner}'s {thing} as BACK."
 HEADER = 7
+# Tokens of "How many {thing} does {owner} have?"
+QUESTION = 5
 
 
 class Document(NamedTuple):
@@ -117,7 +119,7 @@ def _problem(
     before_E = jnp.cumsum(length_E) - length_E
     question_first = spec.order == "qp"
     question_at = 1 if question_first else 1 + length_E.sum()
-    start_E = 1 + before_E + (6 if question_first else 0)
+    start_E = 1 + before_E + (QUESTION if question_first else 0)
 
     pieces.put(0, vocab.problem, PROBLEM)
     owner_E, thing_E = words.owner_P[slot_E], words.thing_P[slot_E]
@@ -147,7 +149,7 @@ def _problem(
     question = (word[" How many"], thing, word[" does"], owner, word[" have?"])
     for n, token in enumerate(question):
         pieces.put(question_at + n, token, PROBLEM)
-    prompt = 1 + length_E.sum() + 5 + 1
+    prompt = 1 + length_E.sum() + QUESTION + 1
     pieces.put(prompt - 1, vocab.solution, PROBLEM)
     return prompt
 

@@ -16,18 +16,19 @@ SMALL = Spec(
     max_op=4, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=2, subcategories=2,
     names=4, letters=8,
 )  # fmt: skip
+COUNT = 512  # one number of problems everywhere: one compilation a class
 ROOM = 1024
 ERROR_FREE = Mistakes()
 
 
-def keys(count, seed=0):
-    return jax.vmap(functools.partial(problem_key, seed))(jnp.arange(count))
+def keys(count):
+    return jax.vmap(functools.partial(problem_key, 0))(jnp.arange(count))
 
 
 @functools.cache
-def drawn(spec, count, mistakes=ERROR_FREE, seed=0):
-    """(problems, documents, records) as NumPy."""
-    keys_N = keys(count, seed)
+def drawn(spec, mistakes=ERROR_FREE):
+    """COUNT problems of a class: (problems, documents, records) as NumPy."""
+    keys_N = keys(COUNT)
     problems = stream.problems(keys_N, spec=spec)
     write = jax.jit(functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=mistakes))
     documents = write(keys_N, problems)

@@ -110,7 +110,7 @@ def test_mistakes_leave_the_problems_alone():
 
 
 def test_shortest_document_is_a_lower_bound_that_is_nearly_met():
-    _, documents, found = drawn(SMALL, 1024)
+    _, documents, found = drawn(SMALL)
     assert shortest_document(SMALL) <= documents.length.min() <= shortest_document(SMALL) + 6
     assert all(facts_of(record, SMALL).answer == record["answer"] for record in found[:64])
 

@@ -115,9 +115,10 @@ _SMALLER: dict[str, dict[str, Any]] = {
     # learn is to find a parameter by its two names: two layers of two items, three names for each,
     # make that easy and leave the reasoning. Muon, a loss on solutions alone and initial weights
     # as wide as the narrow model wants them (0.02 is GPT-2's, for a width of 768) learn most from
-    # so few tokens; few letters leave little that no model can predict.
+    # so few tokens; few letters leave little that no model can predict. The class has some forty
+    # templates of three operations, so few that a split would withhold a way of adding up.
     "quick": {
-        "data.max_op": 3,
+        "data.max_op": 5,
         "data.max_edges": 4,
         "data.max_depth": 2,
         "data.max_width": 2,
@@ -125,7 +126,8 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "data.hierarchies": 1,
         "data.subcategories": 1,
         "data.names": 3,
-        "data.letters": 5,
+        "data.letters": 6,
+        "data.unsplit_op": 3,
         "model.layers": 4,
         "model.heads": 4,
         "model.head_dim": 16,
@@ -135,15 +137,15 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "optimizer.learning_rate": 1e-2,
         "optimizer.warmup_steps": 100,
         "optimizer.weight_decay": 0.01,
-        "train.steps": 6000,
+        "train.steps": 5000,
         "train.batch": 16,
-        "train.window": 192,
+        "train.window": 256,
         "train.loss_on": "solution",
         "train.log_every": 50,
         "train.save_every": 500,
         "evaluate.problems": 512,
         "evaluate.batch": 128,
-        "evaluate.beyond": (4, 5),
+        "evaluate.beyond": (6,),
         "evaluate.max_new_tokens": 256,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
