@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 # What reading a torn file raises: of the file system, of JSON, and of array metadata.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
@@ -51,10 +53,14 @@ class Checkpoints:
         Args:
           abstract_state: shapes, dtypes and shardings of the state to return.
         """
-        shape = (len(jax.tree.leaves(abstract_state)),)
+        leaves = jax.tree.leaves(abstract_state)
+        place = leaves[0].sharding
+        if isinstance(place, NamedSharding):
+            place = NamedSharding(place.mesh, P())
+        # Every leaf says where it goes: a checkpoint may come from a machine with other devices.
         target = {
             "state": abstract_state,
-            "fingerprint": jax.ShapeDtypeStruct(shape, jnp.uint32),
+            "fingerprint": jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=place),
         }
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:

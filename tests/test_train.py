@@ -415,3 +415,38 @@ def test_wilson_intervals(successes: int, n: int, low: float, high: float) -> No
 def test_no_interval_without_trials() -> None:
     with pytest.raises(ValueError, match="0 of 0 is no proportion"):
         metrics.wilson_interval(0, 0)
+
+
+_OTHER_DEVICES = """
+import pathlib, sys
+import jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from physlm.checkpoint import Checkpoints
+from physlm.sharding import MeshConfig, make_mesh
+
+place = NamedSharding(make_mesh(MeshConfig()), P())
+with Checkpoints(pathlib.Path(sys.argv[2]), 2) as checkpoints:
+    if sys.argv[1] == "2":
+        checkpoints.save(7, jax.device_put({"x": jnp.arange(4.0)}, place))
+    else:
+        state = checkpoints.restore_latest(
+            {"x": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=place)}
+        )
+        print(state["x"].tolist())
+"""
+
+
+def test_checkpoint_is_read_on_other_devices(tmp_path):
+    """One from two devices is no damage to a machine that has one."""
+    for devices in ("2", "1"):
+        out = subprocess.run(
+            [sys.executable, "-c", _OTHER_DEVICES, devices, str(tmp_path / "checkpoints")],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert out.stdout.split("\n")[0] == "[0.0, 1.0, 2.0, 3.0]"
+    assert "damaged" not in out.stderr
