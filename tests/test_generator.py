@@ -222,7 +222,7 @@ def test_reachable_op_is_met_and_not_passed():
     caps = {"max_edges": 4, "max_depth": 2, "max_width": 2, "names": 2}
     # Four instance parameters cost 1, 1, 2 and 3, two sums of two children 1 each.
     assert reachable_op(Spec(max_op=9, **caps)) == 9
-    with pytest.raises(ValueError, match="max_op=10 is out of reach: .* has 1 to 9 operations"):
+    with pytest.raises(ValueError, match=r"max_op=10 is out of reach: .* has 1 to 9 operations"):
         Spec(max_op=10, **caps)
     problems, _, _ = drawn(Spec(op=9, **caps))
     assert problems.ok.all() and (problems.op == 9).all()
