@@ -16,6 +16,7 @@ from data_gen.spec import Spec
 from data_gen.structure import Goal
 
 LOSS_ON = ("all", "solution")
+ATTENTION = ("window", "document")
 
 # Windows that are packed from one run of documents. More of them waste fewer documents at
 # the run's end; fewer let a host make its rows without making its neighbours'.
@@ -158,6 +159,7 @@ class Stream:
         batch: int,
         window: int,
         loss_on: str = "all",
+        attention: str = "window",
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
@@ -166,12 +168,18 @@ class Stream:
           batch: windows per batch.
           window: tokens that the model sees; windows hold one more, to be predicted.
           loss_on: "all" tokens, or those of the "solution" and the answer.
+          attention: over the whole "window", or within a "document": then batches say which
+            document of its window a token belongs to.
 
         Raises:
           ValueError: where a setting is out of range or no document fits a window.
         """
         if loss_on not in LOSS_ON:
             raise ValueError(f"loss_on={loss_on!r} is unknown; choose one of {', '.join(LOSS_ON)}.")
+        if attention not in ATTENTION:
+            raise ValueError(
+                f"attention={attention!r} is unknown; choose one of {', '.join(ATTENTION)}."
+            )
         if batch < 1:
             raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
         check_window(spec, window)
@@ -180,6 +188,7 @@ class Stream:
         )
         self._root_of = functools.partial(root_key, seed, TRAINING)
         self._batch, self._window = batch, window
+        self._segmented, self._first = attention == "document", vocabulary(spec).problem
         # A block is a whole number of batches and of segments.
         unit = math.lcm(batch, SEGMENT)
         self._block = unit * max(1, BLOCK_WINDOWS // unit)
@@ -189,7 +198,8 @@ class Stream:
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step: tokens int32[B, W + 1] and weights float32[B, W].
 
-        `weights[b, t]` weighs the loss of predicting `tokens[b, t + 1]`.
+        `weights[b, t]` weighs the loss of predicting `tokens[b, t + 1]`. Where attention stays
+        within a document, also segments int32[B, W]: the number of the document in its window.
 
         Raises:
           ValueError: where documents hardly ever fit a window.
@@ -203,7 +213,11 @@ class Stream:
             self._blocks.pop(old).cancel()
         tokens, weights = self._blocks[number].result()
         rows = slice(at, at + self._batch)
-        return {"tokens": tokens[rows], "weights": weights[rows]}
+        found = {"tokens": tokens[rows], "weights": weights[rows]}
+        if self._segmented:
+            begins = tokens[rows, :-1] == self._first
+            found["segments"] = np.cumsum(begins, axis=1, dtype=np.int32) - 1
+        return found
 
     def _load(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         per_block = self._block // SEGMENT

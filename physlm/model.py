@@ -124,8 +124,13 @@ def attention(
     return (read_BxHxTxK / total_BxHxTx1).astype(q_BxHxTxK.dtype)
 
 
-def causal_attention(q_BxHxTxK: jax.Array, k_BxHxTxK: jax.Array, v_BxHxTxK: jax.Array) -> jax.Array:
-    """Attention in which position t reads positions up to t."""
+def causal_attention(
+    q_BxHxTxK: jax.Array,
+    k_BxHxTxK: jax.Array,
+    v_BxHxTxK: jax.Array,
+    segments_BxT: jax.Array | None = None,
+) -> jax.Array:
+    """Attention in which position t reads positions up to t, those of its own segment alone."""
     length = q_BxHxTxK.shape[2]
     # Blocks of queries skip the keys that come after them, and their scores fit a core's cache.
     # More than eight blocks cost more to compile than they save.
@@ -133,9 +138,12 @@ def causal_attention(q_BxHxTxK: jax.Array, k_BxHxTxK: jax.Array, v_BxHxTxK: jax.
     reads = []
     for start in range(0, length, block):
         end = min(start + block, length)
-        visible_TxS = jnp.arange(start, end)[:, None] >= jnp.arange(end)
+        visible = jnp.arange(start, end)[:, None] >= jnp.arange(end)
+        if segments_BxT is not None:
+            same_BxTxS = segments_BxT[:, start:end, None] == segments_BxT[:, None, :end]
+            visible = visible & same_BxTxS[:, None]
         queries = q_BxHxTxK[:, :, start:end]
-        reads.append(attention(queries, k_BxHxTxK[:, :, :end], v_BxHxTxK[:, :, :end], visible_TxS))
+        reads.append(attention(queries, k_BxHxTxK[:, :, :end], v_BxHxTxK[:, :, :end], visible))
     return jnp.concatenate(reads, axis=2)
 
 
@@ -275,13 +283,26 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     return nnx.to_pure_dict(params)
 
 
-def apply(config: ModelConfig, params: Params, tokens_BxT: jax.Array) -> jax.Array:
-    """Float32 logits [B, T, V] of the token after each position."""
+def apply(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    segments_BxT: jax.Array | None = None,
+) -> jax.Array:
+    """Float32 logits [B, T, V] of the token after each position.
+
+    Args:
+      config: the model's configuration.
+      params: its parameters.
+      tokens_BxT: int32 token ids.
+      segments_BxT: int32; a position reads those of its own segment alone. None is one segment.
+        Rotary positions are relative, so that a document reads the same wherever it stands.
+    """
     decoder = bind(config, params)
 
     def attend(layer: int, *qkv: jax.Array) -> tuple[jax.Array, None]:
         del layer
-        return causal_attention(*qkv), None
+        return causal_attention(*qkv, segments_BxT=segments_BxT), None
 
     hidden_BxTxD, _ = decoder.hidden(tokens_BxT, jnp.arange(tokens_BxT.shape[1]), attend)
     return decoder.logits(hidden_BxTxD)

@@ -26,6 +26,7 @@ from physlm.optimizer import OptimizerConfig
 from physlm.sharding import batch_sharding, check_batch, shardings
 
 _LOSSES = ("all", "solution")
+_REACHES = ("window", "document")
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
 _IN_FLIGHT = 2
@@ -40,6 +41,8 @@ class TrainConfig:
       batch: sequences a step.
       window: tokens a sequence feeds to the model.
       loss_on: which tokens bear loss, `all` or those of the `solution`; read by the stream.
+      attention: how far it reaches, over the whole `window`, as in the paper, or within a
+        `document`; read by the stream.
       log_every: steps between lines of metrics.
       save_every: steps between checkpoints.
       keep: checkpoints kept; two, so that a damaged one leaves another.
@@ -52,6 +55,7 @@ class TrainConfig:
     batch: int
     window: int
     loss_on: str = "all"
+    attention: str = "window"
     log_every: int = 50
     save_every: int = 1000
     keep: int = 2
@@ -62,6 +66,10 @@ class TrainConfig:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.loss_on not in _LOSSES:
             raise ValueError(f"train.loss_on is {self.loss_on!r}; it must be one of {_LOSSES}.")
+        if self.attention not in _REACHES:
+            raise ValueError(
+                f"train.attention is {self.attention!r}; it must be one of {_REACHES}."
+            )
 
 
 class TrainState(NamedTuple):
@@ -76,7 +84,10 @@ class Stream(Protocol):
     """Batches by number."""
 
     def batch(self, step: int) -> Mapping[str, ArrayLike]:
-        """`tokens` int32 [batch, window + 1] and `weights` float32 [batch, window]."""
+        """`tokens` int32 [batch, window + 1] and `weights` float32 [batch, window].
+
+        Where attention stays within a document, `segments` int32 [batch, window] too.
+        """
         ...
 
 
@@ -93,7 +104,7 @@ def summed_loss(
 ) -> jax.Array:
     """Sum over a batch of the nats spent on each next token, times its weight."""
     tokens_BxT, targets_BxT = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
-    logits_BxTxV = model_lib.apply(config, params, tokens_BxT)
+    logits_BxTxV = model_lib.apply(config, params, tokens_BxT, batch.get("segments"))
     nll_BxT = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets_BxT)
     return jnp.sum(nll_BxT * batch["weights"])
 
@@ -104,7 +115,7 @@ def loss_and_grads(
     """Weighted mean of the nats a token costs, over the whole batch, and its gradients."""
     # A batch without any weight has loss 0, not 0 / 0.
     weights_BxT = batch["weights"] / jnp.maximum(jnp.sum(batch["weights"]), 1e-6)
-    batch = {"tokens": batch["tokens"], "weights": weights_BxT}
+    batch = {**batch, "weights": weights_BxT}
     size, window = weights_BxT.shape
     rows = _rows_at_once(size, window, mesh)
     compute = jax.value_and_grad(functools.partial(summed_loss, config))

@@ -91,6 +91,21 @@ def test_causal_attention_is_the_textbook_formula(length: int) -> None:
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+def test_document_in_a_segment_of_its_own_reads_as_if_it_were_alone() -> None:
+    config = dataclasses.replace(CONFIG, window=200)
+    params = jax.tree.map(lambda x: 5 * x, model.init(config, jax.random.key(0)))
+    tokens = jax.random.randint(jax.random.key(1), (2, 150), 0, config.vocab)
+    apply = jax.jit(model.apply, static_argnums=0)
+    segments = jnp.broadcast_to(jnp.arange(150) // 60, (2, 150))
+    packed = apply(config, params, tokens, segments)
+    for start, end in ((0, 60), (60, 120), (120, 150)):
+        alone = apply(config, params, tokens[:, start:end])
+        np.testing.assert_allclose(packed[:, start:end], alone, atol=1e-4)
+    whole = apply(config, params, tokens)
+    np.testing.assert_allclose(packed[:, :60], whole[:, :60], atol=1e-4)
+    assert jnp.abs(packed[:, 60:] - whole[:, 60:]).max() > 1e-2
+
+
 def test_initial_weights_are_gpt2s() -> None:
     config = dataclasses.replace(CONFIG, heads=4, head_dim=32, layers=8, vocab=500)
     params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))

@@ -109,6 +109,16 @@ def test_mistakes_leave_the_problems_alone():
     assert first[0] == first[1]
 
 
+def test_segments_number_the_documents_of_a_window():
+    batch = Stream(SMALL, Mistakes(), seed=0, batch=16, window=96, attention="document").batch(0)
+    vocab = language.vocabulary(SMALL)
+    for ids, segments in zip(batch["tokens"], batch["segments"], strict=True):
+        assert segments[0] == 0 and set(np.diff(segments)) <= {0, 1}
+        starts = np.flatnonzero(np.diff(segments, prepend=-1))
+        assert (ids[starts] == vocab.problem).all()
+        assert (ids[:-1] == vocab.problem).sum() == len(starts) == segments[-1] + 1
+
+
 def test_shortest_document_is_a_lower_bound_that_is_nearly_met():
     _, documents, found = drawn(SMALL)
     assert shortest_document(SMALL) <= documents.length.min() <= shortest_document(SMALL) + 6
@@ -120,5 +130,7 @@ def test_bad_settings_are_refused_before_anything_compiles():
         make(8, window=20)
     with pytest.raises(ValueError, match="batch=0 is not allowed"):
         make(0)
+    with pytest.raises(ValueError, match="attention='all' is unknown; choose one of window"):
+        Stream(SMALL, Mistakes(), seed=0, batch=8, window=96, attention="all")
     with pytest.raises(ValueError, match="loss_on='answers' is unknown; choose one of"):
         make(8, loss_on="answers")

@@ -126,7 +126,7 @@ def test_assignment_takes_the_type_of_the_default(text, value):
             r"unknown setting 'train.step' \(nearest: train.steps\): there are train.",
         ),
         ("speed=5", r"unknown setting 'speed'.* seed, data.\*, evaluate.\*"),
-        ("train=5", "'train' is a section: its settings are train.batch, train.keep"),
+        ("train=5", "'train' is a section: its settings are train.attention, train.batch"),
         ("scale=quick", "'scale' cannot be set"),
         ("train.steps", "is not of the form key=value"),
         ("__class__=x", "unknown setting"),

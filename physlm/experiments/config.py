@@ -75,6 +75,7 @@ _PAPER: dict[str, dict[str, Any]] = {
         "batch": 512,
         "window": 768,
         "loss_on": "all",
+        "attention": "window",
         "log_every": 100,
         "save_every": 1000,
         "keep": 2,
@@ -111,12 +112,14 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.beyond": (9, 10, 11, 12),
         "evaluate.max_new_tokens": 768,
     },
-    # Two CPU cores teach some twenty million tokens in five minutes. What a small model is slow to
+    # Two CPU cores teach some fifteen million tokens in four minutes. What a small model is slow to
     # learn is to find a parameter by its two names: two layers of two items, three names for each,
-    # make that easy and leave the reasoning. Muon, a loss on solutions alone and initial weights
-    # as wide as the narrow model wants them (0.02 is GPT-2's, for a width of 768) learn most from
-    # so few tokens; few letters leave little that no model can predict. The class has some forty
-    # templates of three operations, so few that a split would withhold a way of adding up.
+    # make that easy and leave the reasoning. With so few names, other documents of a window would
+    # answer for the same parameters, so attention stays within a document. Muon, a loss on
+    # solutions alone and initial weights as wide as the narrow model wants them (0.02 is GPT-2's,
+    # for a width of 768) learn most from so few tokens; few letters leave little that no model can
+    # predict. The class has some forty templates of three operations, so few that a split would
+    # withhold a way of adding up.
     "quick": {
         "data.max_op": 5,
         "data.max_edges": 4,
@@ -126,7 +129,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "data.hierarchies": 1,
         "data.subcategories": 1,
         "data.names": 3,
-        "data.letters": 6,
+        "data.letters": 7,
         "data.unsplit_op": 3,
         "model.layers": 4,
         "model.heads": 4,
@@ -137,15 +140,16 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "optimizer.learning_rate": 1e-2,
         "optimizer.warmup_steps": 100,
         "optimizer.weight_decay": 0.01,
-        "train.steps": 5000,
+        "train.steps": 3500,
         "train.batch": 16,
         "train.window": 256,
         "train.loss_on": "solution",
+        "train.attention": "document",
         "train.log_every": 50,
         "train.save_every": 500,
         "evaluate.problems": 512,
         "evaluate.batch": 128,
-        "evaluate.beyond": (6,),
+        "evaluate.beyond": (6, 7),
         "evaluate.max_new_tokens": 256,
     },
     # Seconds, for tests: everything runs, nothing is learnt.

@@ -185,6 +185,7 @@ def _train(settings: config_lib.Settings, directory: pathlib.Path) -> train.Trai
         batch=settings.train.batch,
         window=settings.train.window,
         loss_on=settings.train.loss_on,
+        attention=settings.train.attention,
     )
     with contextlib.closing(stream), Progress("train", settings.train.steps) as progress:
         return train.train(
