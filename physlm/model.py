@@ -300,9 +300,9 @@ def apply(
     """
     decoder = bind(config, params)
 
-    def attend(layer: int, *qkv: jax.Array) -> tuple[jax.Array, None]:
+    def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
         del layer
-        return causal_attention(*qkv, segments_BxT=segments_BxT), None
+        return causal_attention(q, k, v, segments_BxT), None
 
     hidden_BxTxD, _ = decoder.hidden(tokens_BxT, jnp.arange(tokens_BxT.shape[1]), attend)
     return decoder.logits(hidden_BxTxD)
