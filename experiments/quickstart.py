@@ -11,9 +11,9 @@ and 10% with one operation more; retry data, which at an equal number of tokens 
 problems, is behind at so small a budget (60% and 1%). The paper (arXiv 2408.16293, Figure 4) has
 it ahead at every length, after 39 billion tokens.
 
-Cost: `smoke` a minute, most of it compilation; `quick` eleven to fourteen minutes on two CPU cores; `mini` is
-meant for half an hour on one GPU or TPU chip and `paper` for two runs of 39 billion tokens on a TPU
-slice (neither has been timed).
+Cost: `smoke` a minute, most of it compilation; `quick` eleven to fourteen minutes on two CPU cores;
+`mini` is meant for half an hour on one GPU or TPU chip and `paper` for two runs of 39 billion
+tokens on a TPU slice (neither has been timed).
 """
 
 from collections.abc import Iterator
