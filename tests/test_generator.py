@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn, facts_of, keys
 
-from data_gen import draws, language, names, slots, structure
+from data_gen import draws, language, names, slots, stream, structure
 from data_gen.judge import judge
-from data_gen.problem import sample, sample_many
+from data_gen.problem import sample
 from data_gen.spec import HARD, MED, Spec, reachable_op
 
 CLASSES = {
@@ -55,9 +55,9 @@ def test_op_follows_its_law_and_fixed_op_is_exact():
 
 def test_many_equal_one_by_one():
     """Lanes, batch size and neighbours do not matter: problem i is a function of its key."""
-    many = sample_many(keys(48), SMALL)
+    many = stream.problems(keys(48), spec=SMALL)
     alone = jax.jit(jax.vmap(functools.partial(sample, spec=SMALL)))(keys(48))
-    some = jax.jit(functools.partial(sample_many, spec=SMALL))(keys(48)[7:19])
+    some = stream.problems(keys(48)[7:19], spec=SMALL)
     for a, b, c in zip(*map(jax.tree.leaves, (many, alone, some)), strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a[7:19], c)
@@ -230,5 +230,5 @@ def test_reachable_op_is_met_and_not_passed():
 
 def test_goals_can_be_given():
     goals = structure.Goal(jnp.full(16, 3, jnp.int32), jnp.full(16, 3, jnp.int32))
-    problems = sample_many(keys(16), SMALL, goals)
+    problems = stream.problems(keys(16), goals, spec=SMALL)
     assert (problems.op == 3).all()
