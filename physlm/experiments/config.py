@@ -149,7 +149,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "train.save_every": 500,
         "evaluate.problems": 512,
         "evaluate.batch": 128,
-        "evaluate.beyond": (6, 7),
+        "evaluate.beyond": (6,),
         "evaluate.max_new_tokens": 256,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
