@@ -80,8 +80,11 @@ def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
 
 
 def _whole(low: int, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: an integer from {low} on is.")
+    # JAX seeds and counts in 32 bits.
+    if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed: an integer in {low}..{2**31 - 1} is."
+        )
     return int(text)
 
 

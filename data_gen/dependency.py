@@ -1,5 +1,6 @@
 """What the query needs: parameters, their order, and what each is computed from."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -103,9 +104,10 @@ _QUANTILES = 4096
 _SCALE = 100
 
 
+@functools.cache
 def _softmax_weights() -> np.ndarray:
     """int32[Q, 3]: weights of (abstract) + (not yet on the stack) = 0, 1, 2."""
-    # Inverse of the half-normal distribution by bisection on erf; done once, in float64.
+    # Inverse of the half-normal distribution by bisection on erf, in float64.
     rows = []
     for n in range(_QUANTILES):
         share, low, high = (n + 0.5) / _QUANTILES, 0.0, 6.0
@@ -114,9 +116,6 @@ def _softmax_weights() -> np.ndarray:
             low, high = (middle, high) if math.erf(middle / 2**0.5) < share else (low, middle)
         rows.append([round(_SCALE * math.exp(k * low)) for k in range(3)])
     return np.array(rows, np.int32)
-
-
-_WEIGHTS = _softmax_weights()
 
 
 def order(key: jax.Array, choice: Choice, params: Parameters, spec: Spec) -> Order:
@@ -132,7 +131,7 @@ def order(key: jax.Array, choice: Choice, params: Parameters, spec: Spec) -> Ord
     word = draws.words(key, 2 + 4 * cap)
     quote_below = word[0]
     quantile = draws.below(word[1], 256) * 16 + draws.below(word[1] << 8, 16)
-    weight_K = jnp.asarray(_WEIGHTS)[quantile]
+    weight_K = jnp.asarray(_softmax_weights())[quantile]
     count = choice.chosen_P.sum()
 
     def place(turn: jax.Array, carry: tuple) -> tuple:

@@ -42,7 +42,7 @@ def priorities(word: jax.Array, size: int) -> jax.Array:
 
 
 def pick(word: jax.Array, mask: jax.Array) -> jax.Array:
-    """One member of the set `mask` (bool[..., n]), uniformly; of an empty set, n's last bits.
+    """One member of the set `mask` (bool[..., n]), uniformly.
 
     Returns:
       int32[...] in 0..n-1; meaningless where the set is empty.

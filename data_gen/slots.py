@@ -66,7 +66,6 @@ class Parameters(NamedTuple):
 
     slot_P: jax.Array  # bool: the layers have these items (an instance slot may lack its edge)
     exists_P: jax.Array  # bool: and, for an instance parameter, the edge
-    children_A: jax.Array  # int32: children of an abstract parameter's owner
     cost_A: jax.Array  # int32: operations of an abstract parameter
     needs_AxP: jax.Array  # bool: direct predecessors of an abstract parameter
     closure_AxP: jax.Array  # bool: itself and all that it needs, transitively
@@ -103,4 +102,4 @@ def parameters(structure: Structure, spec: Spec) -> Parameters:
         through_AxP = (multiplied_AxW[:, :, None] & closure_AxP[factor_AxW]).any(1)
         closure_AxP = own_AxP | through_AxP
     closure_AxP &= slot_P[instances:, None]
-    return Parameters(slot_P, exists_P, children_A, cost_A, needs_AxP, closure_AxP)
+    return Parameters(slot_P, exists_P, cost_A, needs_AxP, closure_AxP)

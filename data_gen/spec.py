@@ -11,6 +11,7 @@ SPLITS = ("train", "test", "all")
 DEPTH_LIMIT = 4
 WIDTH_LIMIT = 4
 LETTER_LIMIT = 52
+EDGE_LIMIT = 255  # beyond what any structure holds, and within what is drawn without bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +69,12 @@ class Spec:
         _within("subcategories", self.subcategories, 1, 5)
         _within("names", self.names, self.max_width, 20)
         _within("max_op", self.max_op, 1, LETTER_LIMIT)
+        _within("max_edges", self.max_edges, 1, EDGE_LIMIT)
         if self.op is not None:
             _within("op", self.op, 1, LETTER_LIMIT)
         # Every operation takes a letter of its own, so that no letter is defined twice.
         _within("letters", self.letters, self.op_cap, LETTER_LIMIT)
-        _within("unsplit_op", self.unsplit_op, 2, 52)
+        _within("unsplit_op", self.unsplit_op, 2, LETTER_LIMIT)
         if self.order not in ORDERS:
             raise ValueError(f"order={self.order!r} is unknown; choose one of {', '.join(ORDERS)}.")
         if self.split not in SPLITS:

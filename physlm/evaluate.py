@@ -17,7 +17,7 @@ from data_gen.spec import Spec
 from physlm import decode
 from physlm.metrics import wilson_interval
 from physlm.model import ModelConfig, Params
-from physlm.train import Progress
+from physlm.progress import Reporter
 
 # Rounds of drawing after which a cell makes do with the problems that fit the window.
 _ROUNDS = 8
@@ -166,7 +166,7 @@ def evaluate(
     model: ModelConfig,
     spec: Spec,
     config: EvalConfig,
-    progress: Callable[[str, int, str], AbstractContextManager[Progress]],
+    progress: Callable[[str, int, str], AbstractContextManager[Reporter]],
 ) -> list[dict[str, Any]]:
     """Decodes and judges every cell.
 

@@ -23,6 +23,7 @@ from physlm.checkpoint import Checkpoints
 from physlm.metrics import JsonLines
 from physlm.model import ModelConfig
 from physlm.optimizer import OptimizerConfig
+from physlm.progress import Reporter
 from physlm.sharding import batch_sharding, check_batch, shardings
 
 _LOSSES = ("all", "solution")
@@ -88,14 +89,6 @@ class Stream(Protocol):
 
         Where attention stays within a document, `segments` int32 [batch, window] too.
         """
-        ...
-
-
-class Progress(Protocol):
-    """Who is told how far a run is."""
-
-    def update(self, done: int, **fields: float) -> None:
-        """Takes the number of steps done and figures to show."""
         ...
 
 
@@ -213,7 +206,7 @@ def train(
     seed: int,
     stream: Stream,
     run_dir: pathlib.Path,
-    progress: Progress,
+    progress: Reporter,
 ) -> TrainState:
     """Trains to the last step, from the newest checkpoint in the run's directory if there is one.
 
@@ -284,7 +277,7 @@ class _Reporter:
         rate: optax.Schedule,
         lines: JsonLines,
         checkpoints: Checkpoints,
-        progress: Progress,
+        progress: Reporter,
         first: int,
     ):
         self._train = train

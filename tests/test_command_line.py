@@ -71,7 +71,10 @@ def test_bad_input_is_one_sentence(arguments, said, capsys):
     assert said in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["sample", "--count", "0"], ["sample", "--spec", "easy"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["sample", "--count", "0"], ["sample", "--spec", "easy"], ["sample", "--seed", "4294967296"]],
+)
 def test_bad_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -204,6 +204,7 @@ def test_decoding_is_the_text():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"max_edges": 300}, "max_edges=300 is not allowed: an integer in 1..255"),
         ({"max_edges": 1}, "max_edges=1 is too small: 2 layers of 2 items need at least 2"),
         ({"modulus": 1}, "modulus=1 is not allowed: an integer in 2..100"),
         ({"max_depth": 5}, "max_depth=5 is not allowed"),

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physlm.experiments import plot, results
+from physlm.experiments.config import flatten
 from physlm.experiments.summary import Line, Point, summarise
 
 MARKDOWN_FILE = "results.md"
@@ -95,7 +96,7 @@ def paper_table(lines: Sequence[Line], configs: Sequence[Mapping[str, Any]]) -> 
 
 def settings_table(configs: Sequence[Mapping[str, Any]], *, differing: bool) -> Table:
     """Settings of all runs: those in which they differ, or those that they share."""
-    flat = [_flatten(config) for config in configs]
+    flat = [flatten(config) for config in configs]
     keys = list(dict.fromkeys(key for config in flat for key in config))
     table = []
     for key in keys:
@@ -204,16 +205,6 @@ def _configs(workdir: pathlib.Path, rows: Sequence[results.Row]) -> list[dict[st
     """The configurations of the runs, as far as their directories are still there."""
     paths = [workdir / run / results.CONFIG_FILE for run in dict.fromkeys(r["run"] for r in rows)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _aligned(table: Table) -> str:
