@@ -1,0 +1,66 @@
+"""The update rules: schedule, decay, Muon's matrices, clipping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from physlm import model, optimizer, sharding
+from physlm.model import ModelConfig
+from physlm.optimizer import OptimizerConfig
+
+CONFIG = ModelConfig(vocab=16, window=8, layers=1, heads=2, head_dim=8)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_its_fraction() -> None:
+    rate = optimizer.schedule(
+        OptimizerConfig(learning_rate=1.0, warmup_steps=10, final_fraction=0.1), 110
+    )
+    assert [float(rate(s)) for s in (5, 10, 60, 110)] == pytest.approx([0.5, 1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_decay_spares_biases_and_norms(name: str) -> None:
+    params = jax.tree.map(jnp.ones_like, model.init(CONFIG, jax.random.key(0)))
+    config = OptimizerConfig(name=name, learning_rate=0.1, warmup_steps=0, weight_decay=0.5)
+    transform = optimizer.make(config, 10)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = transform.update(zeros, transform.init(params), params)
+    moved = {
+        sharding.path_of(path): float(jnp.abs(leaf).max())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    for path, size in moved.items():
+        hidden = path.startswith("blocks") and path.endswith("kernel")
+        other = path in ("embed/embedding", "head/kernel") and name == "adamw"
+        assert size == pytest.approx(0.05 if hidden or other else 0.0), path
+
+
+def test_muon_makes_each_hidden_matrix_orthogonal() -> None:
+    params = model.init(CONFIG, jax.random.key(0))
+    config = OptimizerConfig(
+        name="muon", learning_rate=1.0, warmup_steps=0, weight_decay=0.0, clip_norm=0.0
+    )
+    transform = optimizer.make(config, 10)
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    updates, _ = transform.update(grads, transform.init(params), params)
+    block = updates["blocks"][0]
+    qkv, out = block["attention"]["qkv"]["kernel"], block["attention"]["out"]["kernel"]
+    matrices = [qkv[:, i].reshape(16, 16) for i in range(3)]
+    matrices += [out.reshape(16, 16), block["up"]["kernel"], block["down"]["kernel"]]
+    for matrix in matrices:
+        # 0.2 times the root of the longer side, by a polynomial that maps about 1 to 0.7..1.3.
+        values = np.linalg.svd(matrix / (0.2 * max(matrix.shape) ** 0.5), compute_uv=False)
+        assert 0.3 < values.min() <= values.max() < 1.4
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    params = {"head": {"kernel": jnp.zeros(4)}}
+    config = OptimizerConfig(
+        learning_rate=1.0, warmup_steps=0, clip_norm=1.0, beta1=0.0, beta2=0.0, epsilon=1.0
+    )
+    transform = optimizer.make(config, 10)
+    grads = {"head": {"kernel": jnp.array([30.0, 0.0, 40.0, 0.0])}}
+    updates, _ = transform.update(grads, transform.init(params), params)
+    # With these settings the update is g / (|g| + 1) of the clipped gradient.
+    np.testing.assert_allclose(updates["head"]["kernel"], [-0.6 / 1.6, 0, -0.8 / 1.8, 0], rtol=1e-5)
