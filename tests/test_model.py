@@ -106,6 +106,22 @@ def test_document_in_a_segment_of_its_own_reads_as_if_it_were_alone() -> None:
     assert jnp.abs(packed[:, 60:] - whole[:, 60:]).max() > 1e-2
 
 
+@pytest.mark.parametrize("changes", [{"rotary_base": 100.0}, {"norm_eps": 1.0}])
+def test_numerics_are_as_configured(changes: dict[str, float]) -> None:
+    params = jax.tree.map(lambda x: 5 * x, model.init(CONFIG, jax.random.key(0)))
+    tokens = jnp.arange(12)[None]
+    other = dataclasses.replace(CONFIG, **changes)
+    assert (
+        jnp.abs(model.apply(CONFIG, params, tokens) - model.apply(other, params, tokens)).max()
+        > 1e-3
+    )
+
+
+def test_hidden_width_follows_its_ratio() -> None:
+    params = model.init(dataclasses.replace(CONFIG, mlp_ratio=3), jax.random.key(0))
+    assert params["blocks"][0]["up"]["kernel"].shape == (16, 48)
+
+
 def test_initial_weights_are_gpt2s() -> None:
     config = dataclasses.replace(CONFIG, heads=4, head_dim=32, layers=8, vocab=500)
     params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))

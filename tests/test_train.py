@@ -171,6 +171,24 @@ def test_targets_of_weight_zero_have_no_influence() -> None:
     assert distance(nothing, jax.tree.map(jnp.zeros_like, nothing)) == 0
 
 
+def test_segments_keep_documents_apart() -> None:
+    """A window of two documents costs what the two cost alone."""
+    params = jax.tree.map(lambda x: 5 * x, model.init(CONFIG, jax.random.key(0)))
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, CONFIG.vocab)
+    segments = jnp.array([[0] * 5 + [1] * 3] * 2)
+    weights = jnp.ones((2, 8))
+    together = {"tokens": tokens, "weights": weights, "segments": segments}
+
+    def loss(batch: dict[str, jax.Array]) -> float:
+        compute = jax.jit(train.loss_and_grads, static_argnums=(0, 1))
+        return float(compute(CONFIG, one_device(), params, batch)[0])
+
+    first = loss({"tokens": tokens[:, :6], "weights": weights[:, :5]})
+    second = loss({"tokens": tokens[:, 5:], "weights": weights[:, :3]})
+    assert loss(together) == pytest.approx((5 * first + 3 * second) / 8, rel=1e-5)
+    assert abs(loss(together) - loss({"tokens": tokens, "weights": weights})) > 1e-3
+
+
 def test_a_finished_run_is_left_alone(straight: tuple[pathlib.Path, TrainState]) -> None:
     directory, state = straight
     before = (directory / "metrics.jsonl").read_text()
