@@ -125,6 +125,17 @@ def test_problems_longer_than_the_window_are_replaced():
         evaluate.test_set(cell, spec, CONFIG, 60)
 
 
+def test_problems_follow_the_seed():
+    spec = evaluate.test_spec(SMALL, CONFIG)
+    cell = evaluate.cells(SMALL, CONFIG)[0]
+    one, same, other = (
+        evaluate.test_set(cell, spec, dataclasses.replace(CONFIG, seed=seed), 160).records
+        for seed in (0, 0, 1)
+    )
+    assert one == same
+    assert not {r["problem"] for r in one} & {r["problem"] for r in other if r["op"] > 2}
+
+
 def test_test_problems_are_not_training_problems():
     """Other keys than the stream's, and the same problems for every seed of training."""
     from data_gen.stream import Stream

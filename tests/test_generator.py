@@ -90,6 +90,18 @@ def test_train_and_test_share_no_template():
     assert not seen[0] & seen[1]
 
 
+def test_ops_without_templates_to_spare_are_on_both_sides():
+    seen = [
+        {
+            template(record)
+            for record in drawn(Spec(**{**SMALL.__dict__, "split": split, "unsplit_op": 3}))[2]
+            if record["op"] == 3
+        }
+        for split in ("train", "test")
+    ]
+    assert len(seen[0] & seen[1]) > 10
+
+
 def test_split_hash_takes_in_all_of_the_template():
     """Equal templates fall on the same side; unequal ones on both, 17 to 6."""
     sides = {}
@@ -131,6 +143,38 @@ def test_constants_and_terms():
     for row in problems.refs_IxR.reshape(-1, 4):
         named = row[row >= 0]
         assert len(set(named)) == len(named)
+
+
+def test_about_half_of_the_distractors_are_independent():
+    """Step 9: with probability one half, from earlier independent distractors alone."""
+    _, _, found = drawn(HARD)
+    apart = total = 0
+    for record in found:
+        facts = facts_of(record, HARD)
+        stated = re.findall(r"The number of each (.+?'s .+?) equals", record["problem"])
+        for parameter in set(stated) - facts.necessary:
+            reached, stack = {parameter}, [parameter]
+            while stack:
+                more = facts.needs[stack.pop()] - reached
+                reached |= more
+                stack += more
+            total += 1
+            apart += not reached & facts.necessary
+    # Those that are not independent may still draw a constant alone or independent ones.
+    assert total > 2000 and 0.5 < apart / total < 0.8
+
+
+def test_names_come_from_the_part_that_is_asked_for():
+    _, _, found = drawn(SMALL)
+    used = {(layer[0], item) for record in found for layer in record["layers"] for item in layer[1]}
+    allowed = {
+        (category.name, category.item(sub, n))
+        for hierarchy in names.HIERARCHIES[: SMALL.hierarchies]
+        for category in hierarchy
+        for sub in range(SMALL.subcategories)
+        for n in range(SMALL.names)
+    }
+    assert used == allowed
 
 
 def test_abstract_closure_matches_a_walk():
