@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen import draws
-from data_gen.slots import Parameters, layout
+from data_gen.dependency import TERMS
+from data_gen.distractors import Definitions
+from data_gen.slots import Parameters, abstract_runs
 from data_gen.spec import Spec
 
 
@@ -34,48 +36,44 @@ def constants(key: jax.Array, times_I: jax.Array, refs_IxR: jax.Array, spec: Spe
 
 
 def values(
-    params: Parameters,
-    constant_I: jax.Array,
+    definitions: Definitions,
     number_I: jax.Array,
-    refs_IxR: jax.Array,
     ops: Operators,
+    params: Parameters,
     spec: Spec,
 ) -> jax.Array:
     """int32[P]: the value of every parameter modulo m; absent ones are 0.
 
-    Each round computes what the round before left computable, until nothing is left.
+    One definition after the other; abstract parameters follow those of the instance ones.
     """
-    table, instances, modulus = layout(spec), spec.instance_slots, spec.modulus
-    edge_AxW = params.exists_P[table.children_AxW] & params.slot_P[instances:, None]
-    present_IxR = refs_IxR >= 0
-    count_I = present_IxR.sum(-1)
-    sign_IxR = jnp.where(
-        (ops.difference_I & (count_I == 2))[:, None] & (np.arange(refs_IxR.shape[-1]) == 1), -1, 1
-    )
-    sign_IxR = jnp.where(present_IxR, sign_IxR, 0)
-    times_I = ops.times_I & constant_I & (count_I > 0)
-    factor_AxW = np.where(table.factors_AxW >= 0, table.factors_AxW, 0)
+    instances, modulus = spec.instance_slots, np.uint32(spec.modulus)
+    count_I = (definitions.refs_IxR >= 0).sum(-1)
+    times_I = ops.times_I & definitions.constant_I & (count_I > 0)
+    minus_I = ops.difference_I & (count_I == 2)
 
-    def pending(carry: tuple) -> jax.Array:
-        _, known_P, turn = carry
-        return (params.exists_P & ~known_P).any() & (turn <= spec.slots)
+    def define(value_P: jax.Array, slot: jax.Array) -> tuple[jax.Array, None]:
+        at = jnp.clip(slot, 0, instances - 1)
+        refs_R, number = definitions.refs_IxR[at], number_I[at].astype(jnp.uint32)
+        terms = [jnp.where(refs_R[n] >= 0, value_P[refs_R[n]], 0) for n in range(TERMS)]
+        first, second, *rest = terms
+        total = first + jnp.where(minus_I[at], modulus - second, second) + sum(rest)
+        value = jax.lax.rem(jnp.where(times_I[at], total * number, total + number), modulus)
+        value_I = jnp.where(np.arange(instances) == slot, value, value_P[:instances])
+        return jnp.concatenate([value_I, _abstract_values(value_I, spec)]), None
 
-    def step(carry: tuple) -> tuple:
-        value_P, known_P, turn = carry
-        total_I = (value_P[refs_IxR] * sign_IxR).sum(-1)
-        value_I = jnp.where(
-            times_I, total_I * number_I, total_I + jnp.where(constant_I, number_I, 0)
-        )
-        ready_I = (known_P[refs_IxR] | ~present_IxR).all(-1)
-        factor_value_AxW = jnp.where(table.factors_AxW >= 0, value_P[factor_AxW], 1)
-        factor_known_AxW = known_P[factor_AxW] | (table.factors_AxW < 0)
-        product_AxW = value_P[table.children_AxW] * factor_value_AxW
-        value_A = jnp.where(edge_AxW, product_AxW, 0).sum(-1)
-        ready_A = (~edge_AxW | (known_P[table.children_AxW] & factor_known_AxW)).all(-1)
-        value_P = jnp.concatenate([value_I, value_A]) % modulus
-        known_P = jnp.concatenate([ready_I, ready_A]) & params.exists_P
-        return jnp.where(known_P, value_P, 0), known_P, turn + 1
+    value_P = jnp.zeros(spec.slots, jnp.uint32)
+    value_P, _ = jax.lax.scan(define, value_P, definitions.slot_N)
+    return jnp.where(params.exists_P, value_P, 0).astype(jnp.int32)
 
-    nothing_P = jnp.zeros(spec.slots, jnp.int32)
-    start = (nothing_P, ~params.exists_P, jnp.int32(0))
-    return jax.lax.while_loop(pending, step, start)[0]
+
+def _abstract_values(value_I: jax.Array, spec: Spec) -> jax.Array:
+    """uint32[A]: sums over an item's things, of each thing times what it has itself."""
+    width = spec.max_width
+    things_GxWxW = value_I.reshape(-1, width, width)
+    found: dict[tuple[int, int], jax.Array] = {}
+    for g in range(spec.max_depth - 2, -1, -1):
+        for c in range(g + 1, spec.max_depth):
+            of = found.get((g + 1, c), np.ones(width, np.uint32))
+            total_W = sum(things_GxWxW[g, :, k] * of[k] for k in range(width))
+            found[g, c] = jax.lax.rem(total_W, jnp.full_like(total_W, spec.modulus))
+    return jnp.concatenate([found[g, c] for g, c, _ in abstract_runs(spec)])

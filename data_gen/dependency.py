@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import draws
-from data_gen.slots import Parameters, layout
+from data_gen import bits, draws
+from data_gen.slots import Needs, bounds, reach_words
 from data_gen.spec import Spec
 from data_gen.structure import Plan
 
@@ -19,7 +19,7 @@ TERMS = 4  # predecessors of an instance parameter, at most, the constant counte
 class Choice(NamedTuple):
     """Parameters that the answer will use, before predecessors are added (step 6)."""
 
-    chosen_P: jax.Array  # bool
+    chosen: bits.Bits  # slots
     op: jax.Array  # int32: their operations
 
 
@@ -29,78 +29,67 @@ class Order(NamedTuple):
     solved: jax.Array  # bool: an order was found
     steps: jax.Array  # int32
     step_T: jax.Array  # int32 slots, first step first, -1 from `steps` on
-    link_T: jax.Array  # int32: position of the one predecessor drawn so far, or -1
+    link_T: jax.Array  # int32: the one predecessor drawn so far, a slot, or -1
 
 
 class Terms(NamedTuple):
     """What the right side of each ordered instance parameter adds up (step 8)."""
 
     constant_T: jax.Array  # bool: a constant takes part
-    refs_TxR: jax.Array  # int32: positions in the order, in the sentence's order, or -1
+    refs_TxR: jax.Array  # int32: slots, in the sentence's order, or -1
 
 
-def choose(key: jax.Array, aim: Plan, params: Parameters, spec: Spec) -> Choice:
+def choose(key: jax.Array, aim: Plan, needs: Needs, spec: Spec) -> Choice:
     """Picks abstract parameters worth about `abstract_op`, then instance ones (step 6)."""
-    table = layout(spec)
-    instances, deepest = spec.instance_slots, spec.max_depth - 1
-    instance_P = np.arange(spec.slots) < instances
-    weight_P = jnp.where(instance_P, 1, jnp.pad(params.cost_A, (instances, 0)))
-    budget_cap = jnp.where(params.exists_P, weight_P, 0).sum()
-    budget = jnp.minimum(aim.abstract_op, budget_cap)
-    limit = 2 * spec.op_cap + 4
-    word = draws.words(key, limit * deepest + 1)
-    abstract_A = params.slot_P[instances:]
-
-    def more(carry: tuple) -> jax.Array:
-        return carry[-1]
+    deepest = spec.max_depth - 1
+    reach_R = np.array(reach_words(spec), np.uint32)
+    source = draws.source(key)
+    budget = jnp.minimum(aim.abstract_op, needs.total(needs.exists))
+    nothing = bits.empty(needs.exists.bounds)
 
     def attempt(carry: tuple) -> tuple:
-        """One pass over diff = 1, 2, …: the first draw that does not fit ends it, and the one
-        before it is taken; the public program's bookkeeping of the range of diffs is kept."""
-        turn, chosen_P, left, lowest, highest, _ = carry
-        best_P, best_cost = chosen_P, jnp.int32(0)
-        taken_P, spent = chosen_P, jnp.int32(0)
-        settled = stop = jnp.bool_(False)
-        for diff in range(1, deepest + 1):
-            pool_A = abstract_A & ~chosen_P[instances:] & (table.reach_A == diff)
-            empty = ~pool_A.any()
-            lowest_next = jnp.where(~settled & empty & (lowest == diff), lowest + 1, lowest)
-            highest = jnp.where(
-                ~settled & empty & (lowest != diff) & (highest == diff), highest - 1, highest
-            )
-            lowest = lowest_next
-            one = draws.pick(word[turn * deepest + diff - 1], pool_A)
-            new_P = params.closure_AxP[one] & ~chosen_P
-            cost = jnp.where(new_P, weight_P, 0).sum()
-            live = ~settled & ~empty
-            fits = cost <= left
-            stop |= live & ~fits & (lowest == diff)
-            fall_back = live & ~fits & (lowest != diff)
-            take = live & fits & (diff >= highest)
-            taken_P = jnp.where(fall_back, best_P, jnp.where(take, chosen_P | new_P, taken_P))
-            spent = jnp.where(fall_back, best_cost, jnp.where(take, cost, spent))
-            settled |= live & (~fits | take)
-            keep = live & fits & ~take
-            best_P = jnp.where(keep, chosen_P | new_P, best_P)
-            best_cost = jnp.where(keep, cost, best_cost)
-        left -= spent
-        going = ~stop & (left > 0) & (turn + 1 < limit)
-        return turn + 1, taken_P, left, lowest, highest, going
+        """One draw at reach `diff` = 1, 2, …: the first that does not fit ends the pass, and the
+        one before it is taken; the public program's bookkeeping of the range is kept."""
+        turn, diff, chosen, left, best, best_cost, lowest, highest, _ = carry
+        free = needs.exists.words[-1] & ~chosen.words[-1] & jnp.asarray(reach_R)[diff - 1]
+        empty = free == 0
+        bottom = lowest == diff
+        lowest += empty & bottom
+        highest -= empty & ~bottom & (highest == diff)
+        number = draws.below(source.word(turn), bits.count(free))
+        bit = jnp.where(empty, 0, jnp.uint32(1) << bits.nth(free, number).astype(jnp.uint32))
+        new = needs.closure(bits.Bits((*nothing.words[:-1], bit), nothing.bounds)) - chosen
+        cost = needs.total(new)
+        fits = ~empty & (cost <= left)
+        fails = ~empty & ~fits
+        stop = fails & bottom
+        fall_back = fails & ~bottom
+        take = fits & (diff >= highest)
+        over = fails | take | (diff == deepest)
+        grown = chosen | new
+        left -= jnp.where(fall_back, best_cost, jnp.where(take, cost, 0))
+        chosen = best.where(fall_back, grown.where(take, chosen))
+        best = grown.where(fits & ~over, chosen)
+        best_cost = jnp.where(fits & ~over, cost, 0)
+        going = ~stop & (left > 0) & (turn < deepest * (2 * spec.op_cap + 4))
+        diff = jnp.where(over, 1, diff + 1)
+        return turn + 1, diff, chosen, left, best, best_cost, lowest, highest, going
 
-    nothing_P = jnp.zeros(spec.slots, bool)
-    start = (jnp.int32(0), nothing_P, budget, jnp.int32(1), aim.depth - 1, budget > 0)
-    _, chosen_P, left, *_ = jax.lax.while_loop(more, attempt, start)
+    one, none = jnp.int32(1), jnp.int32(0)
+    start = (one, one, nothing, budget, nothing, none, one, aim.depth - 1, budget > 0)
+    _, _, chosen, left, *_ = jax.lax.while_loop(lambda carry: carry[-1], attempt, start)
 
     wanted = aim.least_op - budget + left
-    rest_P = params.exists_P & ~chosen_P & instance_P
-    extra_P = jnp.pad(draws.subset(word[-1], rest_P[:instances], wanted), (0, spec.abstract_slots))
-    got = jnp.minimum(wanted, rest_P.sum())
-    return Choice(chosen_P | extra_P, aim.least_op - wanted + got)
+    rest = needs.exists - chosen
+    rest = bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds)
+    got = jnp.minimum(wanted, rest.size())
+    extra = rest.subset(source.word(0), wanted)
+    return Choice(chosen | extra, aim.least_op - wanted + got)
 
 
 # |N(0, 1)| and the softmax weights 1, e^p, e^2p that step 7 makes of it, as integers: so that
-# every platform picks the same parameter. 4096 quantiles; the weights' sum stays below 2**24.
-_QUANTILES = 4096
+# every platform picks the same parameter. The weights' sum stays below 2**24.
+_QUANTILE_BITS = 12
 _SCALE = 100
 
 
@@ -109,8 +98,8 @@ def _softmax_weights() -> np.ndarray:
     """int32[Q, 3]: weights of (abstract) + (not yet on the stack) = 0, 1, 2."""
     # Inverse of the half-normal distribution by bisection on erf, in float64.
     rows = []
-    for n in range(_QUANTILES):
-        share, low, high = (n + 0.5) / _QUANTILES, 0.0, 6.0
+    for n in range(2**_QUANTILE_BITS):
+        share, low, high = (n + 0.5) / 2**_QUANTILE_BITS, 0.0, 6.0
         for _ in range(50):
             middle = (low + high) / 2
             low, high = (middle, high) if math.erf(middle / 2**0.5) < share else (low, middle)
@@ -118,7 +107,7 @@ def _softmax_weights() -> np.ndarray:
     return np.array(rows, np.int32)
 
 
-def order(key: jax.Array, choice: Choice, params: Parameters, spec: Spec) -> Order:
+def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
     """Orders the chosen parameters backwards from the query (step 7).
 
     On the way each instance parameter may be given a predecessor, so that all of them end up
@@ -126,59 +115,49 @@ def order(key: jax.Array, choice: Choice, params: Parameters, spec: Spec) -> Ord
     to be drawn again.
     """
     instances, cap = spec.instance_slots, spec.op_cap
-    slot_P = np.arange(spec.slots)
-    abstract_P = slot_P >= instances
-    word = draws.words(key, 2 + 4 * cap)
-    quote_below = word[0]
-    quantile = draws.below(word[1], 256) * 16 + draws.below(word[1] << 8, 16)
+    source = draws.source(key)
+    quote_below = source.word(0)
+    quantile = (source.word(1) >> np.uint32(32 - _QUANTILE_BITS)).astype(jnp.int32)
     weight_K = jnp.asarray(_softmax_weights())[quantile]
-    count = choice.chosen_P.sum()
+    count = choice.chosen.size()
+    nothing = bits.empty(choice.chosen.bounds)
+    abstract = bits.of(np.arange(spec.slots) >= instances, nothing.bounds)
 
-    def place(turn: jax.Array, carry: tuple) -> tuple:
-        remain_P, stack_P, step_T, link_T, solved = carry
-        spare = jax.lax.dynamic_slice(word, (2 + 4 * turn,), (4,))
-        wanted_P = (remain_P[instances:, None] & params.needs_AxP).any(0)
-        free_P = remain_P & ~wanted_P
-        pool_P = jnp.where(turn == 0, free_P, free_P & stack_P)
+    def place(carry: tuple, turn: jax.Array) -> tuple[tuple, tuple]:
+        remain, stack, free, solved = carry
+        word = [source.word(2 + 4 * turn + n) for n in range(4)]
+        pool = free.where(turn == 0, free & stack)
         live = (turn < count) & solved
-        solved &= (turn >= count) | pool_P.any()
-        slot = draws.pick(spare[0], pool_P)
-        here_P = slot_P == slot
-        remain_next_P = remain_P & ~here_P
-        stack_next_P = stack_P & ~here_P
-
+        solved &= (turn >= count) | pool.any()
+        slot = pool.pick(word[0])
+        here = nothing.one(slot)
+        remain, stack = remain - here, stack - here
         is_abstract = slot >= instances
-        wanted_next_P = (remain_next_P[instances:, None] & params.needs_AxP).any(0)
-        free_next_P = remain_next_P & ~wanted_next_P
-        must = ~(stack_next_P & free_next_P).any()
-        quotes = ~is_abstract & ((spare[1] < quote_below) | must) & remain_next_P.any()
-        among_P = jnp.where(must, free_next_P, remain_next_P)
-        class_P = abstract_P.astype(jnp.int32) + ~stack_next_P
-        size_K = (among_P[None, :] & (class_P[None, :] == np.arange(3)[:, None])).sum(-1)
-        mass_K = size_K * weight_K
+        free = remain - needs.of(remain.words[-1])
+
+        must = ~(stack & free).any()
+        quotes = ~is_abstract & ((word[1] < quote_below) | must) & remain.any()
+        among = free.where(must, remain)
+        outside, inside = among - stack, among & stack
+        classes = (inside - abstract, (inside & abstract) | (outside - abstract), outside & abstract)
+        mass_K = [members.size() * weight_K[k] for k, members in enumerate(classes)]
         # A product of a 24-bit fraction and an integer below 2**24 rounds alike everywhere.
-        fraction = (spare[2] >> 8).astype(jnp.float32) * np.float32(2.0**-24)
-        point = (fraction * mass_K.sum().astype(jnp.float32)).astype(jnp.int32)
-        chosen_class = (point >= mass_K[0]).astype(jnp.int32) + (point >= mass_K[0] + mass_K[1])
-        link = draws.pick(spare[3], among_P & (class_P == chosen_class))
+        fraction = (word[2] >> 8).astype(jnp.float32) * np.float32(2.0**-24)
+        point = (fraction * sum(mass_K).astype(jnp.float32)).astype(jnp.int32)
+        first, second = point < mass_K[0], point < mass_K[0] + mass_K[1]
+        link = classes[0].where(first, classes[1].where(second, classes[2])).pick(word[3])
 
-        needed_P = (here_P[instances:, None] & params.needs_AxP).any(0)
-        stack_next_P = jnp.where(
-            is_abstract, stack_next_P | needed_P, stack_next_P | (quotes & (slot_P == link))
-        )
-        # The query is placed first and solved last.
-        at = jnp.where(live & solved, count - 1 - turn, cap)
-        step_T = step_T.at[at].set(slot, mode="drop")
-        link_T = link_T.at[at].set(jnp.where(quotes, link, -1), mode="drop")
-        remain_P = jnp.where(live, remain_next_P, remain_P)
-        stack_P = jnp.where(live, stack_next_P, stack_P)
-        return remain_P, stack_P, step_T, link_T, solved
+        pushed = needs.of(here.words[-1]).where(is_abstract, nothing.one(link).only(quotes))
+        written = (jnp.where(live & solved, slot, -1), jnp.where(live & quotes, link, -1))
+        return (remain, stack | pushed, free, solved), written
 
-    empty_T = jnp.full((cap,), -1, jnp.int32)
-    start = (choice.chosen_P, jnp.zeros(spec.slots, bool), empty_T, empty_T, jnp.bool_(True))
-    _, _, step_T, link_T, solved = jax.lax.fori_loop(0, cap, place, start)
-    match_TxT = (link_T[:, None] == step_T[None, :]) & (link_T >= 0)[:, None]
-    link_T = jnp.where(match_TxT.any(-1), match_TxT.argmax(-1).astype(jnp.int32), -1)
+    free = choice.chosen - needs.of(choice.chosen.words[-1])
+    start = (choice.chosen, nothing, free, jnp.bool_(True))
+    (*_, solved), (slot_T, link_T) = jax.lax.scan(place, start, np.arange(cap))
+    # The query is placed first and solved last.
+    place_T = count - 1 - np.arange(cap)
+    step_T = jnp.where(place_T >= 0, slot_T[place_T], -1)
+    link_T = jnp.where(place_T >= 0, link_T[place_T], -1)
     return Order(solved & (count > 0), count, step_T, link_T)
 
 
@@ -201,56 +180,70 @@ def terms(key: jax.Array, ordered: Order, extra_op: jax.Array, spec: Spec) -> Te
     Args:
       extra_op: operations to spend on extra predecessors (total op minus the choice's).
     """
-    cap = spec.op_cap
-    word = draws.words(key, cap + cap * (TERMS + 2))
-    room_T = room(ordered, spec)
+    cap, step_T = spec.op_cap, ordered.step_T
+    source = draws.source(key)
+    nothing = bits.empty(bounds(spec))
+    extra_T = _spend(source.word(0), extra_op, room(ordered, spec))
+    first = [step_T[n] if n < cap else jnp.int32(-1) for n in range(TERMS - 1)]
 
-    def spend(turn: jax.Array, extra_T: jax.Array) -> jax.Array:
-        one = draws.pick(word[turn], extra_T < room_T)
-        return extra_T + ((turn < extra_op) & (np.arange(cap) == one))
+    def define(earlier: bits.Bits, at: tuple) -> tuple[bits.Bits, tuple]:
+        place, slot, link, extra = at
+        word = [source.word(1 + (TERMS + 2) * place + n) for n in range(TERMS + 2)]
+        wanted = jnp.where(extra == 0, 1 + draws.coin(word[0]), extra + 2)
+        wanted = jnp.minimum(wanted, jnp.minimum(place + 1, TERMS))
+        everything = wanted == place + 1
+        left = wanted - (link >= 0)
+        forced = draws.coin(word[1]) & (left > 0) & ~everything
+        left = left - forced
+        # What may be added up: the steps before and, as one member more, the constant.
+        pool, constant, refs = earlier - nothing.one(link), forced | everything, [link]
+        for n in range(TERMS):
+            size = pool.size()
+            number = draws.below(word[2 + n], size + ~constant)
+            one = pool.member(number)
+            pool -= nothing.one(one)
+            live = ~everything & (n < left)
+            constant |= live & (number == size)
+            ref = jnp.where(live, one, -1)
+            if n < TERMS - 1:
+                # With the whole pool taken, the sentence keeps the order of the solution.
+                other = jnp.where((n < place) & (first[n] != link), first[n], -1)
+                ref = jnp.where(everything, other, ref)
+            refs.append(ref)
+        return earlier | nothing.one(slot), (constant, *refs)
 
-    extra_T = jax.lax.fori_loop(0, cap, spend, jnp.zeros(cap, jnp.int32))
-
-    word_TxK = word[cap:].reshape(cap, TERMS + 2)
-    place_T = np.arange(cap)
-    one_or_two_T = 1 + draws.coin(word_TxK[:, 0])
-    wanted_T = jnp.where(extra_T == 0, one_or_two_T, extra_T + 2)
-    wanted_T = jnp.minimum(wanted_T, np.minimum(place_T + 1, TERMS))
-    everything_T = wanted_T == place_T + 1
-    linked_T = ordered.link_T >= 0
-    left_T = wanted_T - linked_T
-    forced_T = draws.coin(word_TxK[:, 1]) & (left_T > 0) & ~everything_T
-    constant_T = forced_T | everything_T
-    left_T = left_T - forced_T
-
-    # Pool of position t: everything before it, and the constant as member number `cap`.
-    member = np.arange(cap + 1)
-    pool_TxC = (member[None, :] < place_T[:, None]) | ((member == cap) & ~forced_T[:, None])
-    pool_TxC &= member != ordered.link_T[:, None]
-    earlier_TxC = pool_TxC & (member < cap)
-    refs = [ordered.link_T]
-    for n in range(TERMS):
-        one_T = draws.pick(word_TxK[:, 2 + n], pool_TxC)
-        # With the whole pool taken, the sentence keeps the order of the solution.
-        next_T = jnp.where(earlier_TxC.any(-1), earlier_TxC.argmax(-1), cap)
-        one_T = jnp.where(everything_T, next_T, one_T)
-        live_T = jnp.where(everything_T, earlier_TxC.any(-1), n < left_T)
-        constant_T |= live_T & (one_T == cap)
-        refs.append(jnp.where(live_T & (one_T < cap), one_T, -1))
-        taken_TxC = member == one_T[:, None]
-        pool_TxC &= ~taken_TxC
-        earlier_TxC &= ~taken_TxC
-    instance_T = (ordered.step_T >= 0) & (ordered.step_T < spec.instance_slots)
-    refs_TxR = compact(jnp.stack(refs, -1))[:, :TERMS]
-    refs_TxR = jnp.where(instance_T[:, None], refs_TxR, -1)
-    return Terms(constant_T & instance_T, refs_TxR.astype(jnp.int32))
+    at_T = (np.arange(cap), step_T, ordered.link_T, extra_T)
+    _, (constant_T, *refs) = jax.lax.scan(define, nothing, at_T)
+    instance_T = (step_T >= 0) & (step_T < spec.instance_slots)
+    refs_TxR = jnp.where(instance_T[:, None], compact(jnp.stack(refs, -1), TERMS), -1)
+    return Terms(constant_T & instance_T, refs_TxR)
 
 
-def compact(refs_TxR: jax.Array) -> jax.Array:
-    """Moves the entries >= 0 of each row to its front, in order."""
-    width = refs_TxR.shape[-1]
-    present_TxR = refs_TxR >= 0
-    place_TxR = jnp.cumsum(present_TxR, -1) - 1
-    goes_TxRxR = present_TxR[..., :, None] & (place_TxR[..., :, None] == np.arange(width))
-    moved_TxR = jnp.where(goes_TxRxR, refs_TxR[..., :, None] + 1, 0).sum(-2) - 1
-    return moved_TxR.astype(refs_TxR.dtype)
+def _spend(word: jax.Array, extra_op: jax.Array, room_T: jax.Array) -> jax.Array:
+    """int32[T]: extra operations, each at a random position that has room left (at most two)."""
+    cap = room_T.shape[0]
+    ends = tuple(dict.fromkeys((0, min(32, cap), cap)))
+    nothing = some = two = bits.empty(ends)
+    for t in range(cap):
+        here = bits.of(np.arange(cap) == t, ends)
+        some |= here.only(room_T[t] >= 1)
+        two |= here.only(room_T[t] >= 2)
+
+    def spend(turn: jax.Array, carry: tuple) -> tuple:
+        full, half = carry
+        lot = draws.mix(word + turn.astype(jnp.uint32) * np.uint32(0x9E3779B9))
+        here = nothing.one((some - full).pick(lot)).only(turn < extra_op)
+        return full | (here - (two - half)), half | (here & two)
+
+    full, half = jax.lax.fori_loop(0, cap, spend, (nothing, nothing))
+    return (full | half).mask().astype(jnp.int32) + (full & two).mask()
+
+
+def compact(x_TxK: jax.Array, width: int) -> jax.Array:
+    """int32[..., width]: of each row, the entries >= 0 in order, then -1."""
+    columns = [x_TxK[..., k] for k in range(x_TxK.shape[-1])]
+    kept, count = [jnp.full_like(columns[0], -1)] * width, jnp.zeros_like(columns[0])
+    for column in columns:
+        kept = [jnp.where((column >= 0) & (count == n), column, x) for n, x in enumerate(kept)]
+        count += column >= 0
+    return jnp.stack(kept, -1)

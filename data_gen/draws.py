@@ -1,19 +1,17 @@
 """Random draws in integer arithmetic: the same on every platform, and cheap in bulk.
 
-A threefry key gives a table of 32-bit words; each draw spends one word. Draws from a set
-of slots expand the word to one priority per slot with an avalanche hash (the finaliser of
-MurmurHash3), so that a choice among 72 slots costs one word of the key's stream.
+A key gives two words; every draw is a hash (the finaliser of MurmurHash3, twice) of its number
+and these. A choice from a set spends one draw.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-_SLOT_BITS = 7  # a set has at most 128 members
-
-
-def words(key: jax.Array, count: int) -> jax.Array:
-    """uint32[count] independent random words of `key`."""
-    return jax.random.bits(key, (count,), jnp.uint32)
+_SLOT_BITS = 7  # `shuffled` takes at most 128 members
+_GOLDEN = np.uint32(0x9E3779B9)
 
 
 def mix(x: jax.Array) -> jax.Array:
@@ -22,6 +20,29 @@ def mix(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
+
+
+class Source(NamedTuple):
+    """Numbered random words (uint32 scalars)."""
+
+    first: jax.Array
+    second: jax.Array
+
+    def word(self, number: jax.Array | int) -> jax.Array:
+        """uint32: word `number`, of that shape; the same number gives the same word."""
+        count = jnp.asarray(number).astype(jnp.uint32) * _GOLDEN
+        return mix(mix(self.first + count) ^ self.second)
+
+
+def source(key: jax.Array) -> Source:
+    """The random words of a key."""
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    return Source(first, second)
+
+
+def words(key: jax.Array, count: int) -> jax.Array:
+    """uint32[count]: the first random words of a key."""
+    return source(key).word(np.arange(count, dtype=np.uint32))
 
 
 def below(word: jax.Array, n: jax.Array | int) -> jax.Array:
@@ -36,8 +57,8 @@ def coin(word: jax.Array) -> jax.Array:
 
 def priorities(word: jax.Array, size: int) -> jax.Array:
     """int32[..., size] distinct positive priorities; the low bits hold the slot itself."""
-    slot = jnp.arange(size, dtype=jnp.uint32)
-    hashed = mix(word[..., None] + slot * jnp.uint32(0x9E3779B9))
+    slot = np.arange(size, dtype=np.uint32)
+    hashed = mix(word[..., None] + slot * _GOLDEN)
     return (((hashed >> (_SLOT_BITS + 1)) << _SLOT_BITS) | slot).astype(jnp.int32)
 
 
@@ -49,13 +70,6 @@ def pick(word: jax.Array, mask: jax.Array) -> jax.Array:
     """
     ranked = jnp.where(mask, priorities(word, mask.shape[-1]), -1)
     return jnp.minimum(ranked.max(-1) & (2**_SLOT_BITS - 1), mask.shape[-1] - 1)
-
-
-def subset(word: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
-    """bool[n]: `count` members of `mask`, uniformly without replacement (all, if fewer)."""
-    ranked = jnp.where(mask, priorities(word, mask.shape[-1]), -1)
-    ahead = (ranked[..., None, :] > ranked[..., :, None]).sum(-1)
-    return mask & (ahead < count)
 
 
 def shuffled(word: jax.Array, mask: jax.Array, length: int) -> jax.Array:

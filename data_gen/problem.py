@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from data_gen import arithmetic, dependency, distractors, draws, slots, structure
+from data_gen import arithmetic, bits, dependency, distractors, draws, slots, structure
 from data_gen.spec import Spec
 
 # Template hashes are taken modulo 23; those below 17 are for training (Part 2.1, Section 3).
@@ -16,6 +17,11 @@ TRAIN_BINS = 17
 TRIES = 1 << 16
 # Structures drawn for one plan before it is given up for a new one, as the public program does.
 STRUCTURES = 1000
+# Drafts a round and problems finished at once, at most: enough to keep a processor's vectors
+# and threads busy, few enough to stay in its cache.
+LANES = 256
+LANES_LEAST = 16
+PIECE = 1024
 
 
 class Problem(NamedTuple):
@@ -51,17 +57,16 @@ class Problem(NamedTuple):
         )[..., 0]
 
 
-class _Core(NamedTuple):
-    """A draw up to the operators: what decides whether it is accepted."""
+class Draft(NamedTuple):
+    """A problem as far as decides whether it is accepted: up to its order (steps 2 to 7)."""
 
-    solved: jax.Array
-    accepted: jax.Array
-    op: jax.Array
-    structure: structure.Structure
-    params: slots.Parameters
+    solved: jax.Array  # bool: an order was found
+    accepted: jax.Array  # bool: and it has the operations asked for, and the split's hash
+    op: jax.Array  # int32: operations of the solution
+    extra_op: jax.Array  # int32: those of them that extra predecessors make
+    words: jax.Array  # uint32[2]: what its right sides are drawn from
+    graph: structure.Graph
     ordered: dependency.Order
-    terms: dependency.Terms
-    ops: arithmetic.Operators
 
 
 def problem_key(seed: int | jax.Array, index: jax.Array) -> jax.Array:
@@ -73,7 +78,7 @@ def template_hash(
     ordered: dependency.Order,
     terms: dependency.Terms,
     ops: arithmetic.Operators,
-    params: slots.Parameters,
+    edges: bits.Bits,
     spec: Spec,
 ) -> jax.Array:
     """uint32 in 0..22: a hash of the solution without names, numbers and letters.
@@ -85,9 +90,7 @@ def template_hash(
     step_T = ordered.step_T
     live_T = step_T >= 0
     instance_T = live_T & (step_T < instances)
-    position_P = jnp.where(
-        (match_PxT := jnp.arange(spec.slots)[:, None] == step_T).any(-1), match_PxT.argmax(-1), -1
-    )
+    position_P = jnp.full(spec.slots + 1, -1).at[step_T].set(np.arange(spec.op_cap))[:-1]
     at_T = jnp.where(instance_T, step_T, 0)
     count_T = (terms.refs_TxR >= 0).sum(-1)
     times_T = ops.times_I[at_T] & terms.constant_T & (count_T > 0)
@@ -97,16 +100,15 @@ def template_hash(
     abstract_T = jnp.clip(step_T - instances, 0, spec.abstract_slots - 1)
     child_TxW = jnp.asarray(table.children_AxW)[abstract_T]
     factor_TxW = jnp.asarray(table.factors_AxW)[abstract_T]
-    edge_TxW = params.exists_P[child_TxW]
+    edge_TxW = edges.mask()[child_TxW]
     factor_position_TxW = jnp.where(factor_TxW >= 0, position_P[factor_TxW], -1)
     pair_TxW = (position_P[child_TxW] + 2) * 64 + factor_position_TxW + 2
-    pair_TxW = dependency.compact(jnp.where(edge_TxW, pair_TxW, -1))
+    pair_TxW = jnp.where(edge_TxW, pair_TxW, -1)
     width = max(pair_TxW.shape[-1], dependency.TERMS)
-    term_TxK = jnp.where(
-        instance_T[:, None],
-        _widen(terms.refs_TxR, width),
-        _widen(pair_TxW, width),
-    )
+    pair_TxK = dependency.compact(pair_TxW, width)
+    refs_TxR = jnp.where(terms.refs_TxR >= 0, position_P[terms.refs_TxR], -1)
+    refs_TxK = jnp.pad(refs_TxR, ((0, 0), (0, width - dependency.TERMS)), constant_values=-1)
+    term_TxK = jnp.where(instance_T[:, None], refs_TxK, pair_TxK)
     tag_K = jnp.arange(width, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
     mixed_T = draws.mix(term_TxK.astype(jnp.uint32) + tag_K).sum(-1, dtype=jnp.uint32)
     kind_T = jnp.where(instance_T, shape_T, 0).astype(jnp.uint32)
@@ -115,156 +117,147 @@ def template_hash(
     return draws.mix(jnp.where(live_T, mixed_T, 0).sum(dtype=jnp.uint32)) % BINS
 
 
-def _widen(x_TxK: jax.Array, width: int) -> jax.Array:
-    return jnp.pad(x_TxK, ((0, 0), (0, width - x_TxK.shape[-1])), constant_values=-1)
-
-
-def _core(
+def draft(
     key: jax.Array, goal: structure.Goal, outer: jax.Array, inner: jax.Array, spec: Spec
-) -> _Core:
+) -> Draft:
+    """Structure `inner` for plan `outer` of a problem, accepted or not."""
     aim_key, draw_key = jax.random.split(jax.random.fold_in(key, outer))
     aim = structure.plan(aim_key, goal, spec)
-    keys = jax.random.split(jax.random.fold_in(draw_key, inner), 5)
+    keys = jax.random.split(jax.random.fold_in(draw_key, inner), 4)
     graph = structure.build(keys[0], aim, spec)
-    params = slots.parameters(graph, spec)
-    choice = dependency.choose(keys[1], aim, params, spec)
-    ordered = dependency.order(keys[2], choice, params, spec)
+    needs = slots.needs(graph, spec)
+    choice = dependency.choose(keys[1], aim, needs, spec)
+    ordered = dependency.order(keys[2], choice, needs, spec)
     op = dependency.total_op(choice, ordered, aim, spec)
-    terms = dependency.terms(keys[3], ordered, op - choice.op, spec)
-    ops = arithmetic.operators(keys[4], spec)
     accepted = ordered.solved & (op == goal.target)
+    words = jax.random.key_data(keys[3])
+    drawn = Draft(ordered.solved, accepted, op, op - choice.op, words, graph, ordered)
     if spec.split != "all":
-        bin_ = template_hash(ordered, terms, ops, params, spec)
+        bin_ = template_hash(ordered, *_right_sides(drawn, spec), graph.edges, spec)
         mine = (bin_ < TRAIN_BINS) == (spec.split == "train")
         accepted &= mine | (goal.target <= spec.unsplit_op)
-    return _Core(ordered.solved, accepted, op, graph, params, ordered, terms, ops)
+    return drawn._replace(accepted=accepted)
+
+
+def _right_sides(drawn: Draft, spec: Spec) -> tuple[dependency.Terms, arithmetic.Operators]:
+    """What a draft's right sides are made of (step 8, and the operators of step 11)."""
+    terms_key, ops_key = jax.random.split(jax.random.wrap_key_data(drawn.words))
+    terms = dependency.terms(terms_key, drawn.ordered, drawn.extra_op, spec)
+    return terms, arithmetic.operators(ops_key, spec)
 
 
 def _keys(key: jax.Array) -> tuple[jax.Array, ...]:
-    """Keys of a problem's stages: target, draws, and what finishes an accepted draw."""
+    """Keys of a problem's stages: target, drafts, and what finishes an accepted one."""
     return tuple(jax.random.split(key, 6))
 
 
-def search(
-    key: jax.Array, goal: structure.Goal, spec: Spec
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Finds the first accepted draw of one problem.
+def search(key: jax.Array, goal: structure.Goal, spec: Spec) -> Draft:
+    """The first accepted draft of one problem; not accepted, if the search gave up.
 
-    A draw whose order cannot be completed is repeated with the same plan (`inner` + 1), up to
+    A draft whose order cannot be completed is repeated with the same plan (`inner` + 1), up to
     `STRUCTURES` times; one with another op than asked, or of the other split, is given up for
     a new plan (`outer` + 1), as the public program does.
 
-    Returns:
-      (ok, outer, inner): scalars that `finish` makes the problem from.
+    `search_many` of one key: the loop is written once.
     """
-    _, draw_key, *_ = _keys(key)
-
-    def step(carry: tuple) -> tuple:
-        _, outer, inner, tries = carry
-        core = _core(draw_key, goal, outer, inner, spec)
-        again = ~core.solved & (inner + 1 < STRUCTURES)
-        outer_next = jnp.where(core.accepted | again, outer, outer + 1)
-        inner_next = jnp.where(core.accepted, inner, jnp.where(again, inner + 1, 0))
-        return core.accepted, outer_next, inner_next, tries + 1
-
-    start = (jnp.bool_(False), jnp.int32(0), jnp.int32(0), jnp.int32(0))
-    ok, outer, inner, _ = jax.lax.while_loop(lambda c: ~c[0] & (c[3] < TRIES), step, start)
-    return ok, outer, inner
+    alone = jax.tree.map(lambda x: x[None], (key, goal))
+    return jax.tree.map(lambda x: x[0], search_many(*alone, spec))
 
 
 def search_many(
-    keys_N: jax.Array, goals_N: structure.Goal, spec: Spec, lanes: int = 256
-) -> tuple[jax.Array, ...]:
-    """`search` for many problems at once, without waiting for the slowest of each batch.
+    keys_N: jax.Array, goals_N: structure.Goal, spec: Spec, lanes: int | None = None
+) -> Draft:
+    """`search` for many problems at once (leading axis N).
 
-    A vmapped `search` runs until its unluckiest lane is done. Here a lane that is done takes
-    the next problem, so that the work is proportional to the draws; the result is the same.
+    A vmapped search would run until its unluckiest lane is done. Here a lane that is done takes
+    the next problem, so that the work is proportional to the drafts; the result is the same.
 
     Args:
       keys_N: keys of N problems.
       goals_N: their numbers of operations.
-      lanes: draws per round.
+      spec: the class.
+      lanes: drafts a round; by default few enough that those of the unluckiest problems, which
+        come last and leave most lanes idle, are a small part.
     """
     count = keys_N.shape[0]
-    lanes = min(lanes, count)
+    lanes = min(lanes or max(LANES_LEAST, min(LANES, count // 8)), count)
     draw_keys_N = jax.vmap(_keys)(keys_N)[1]
 
-    def body(carry: tuple) -> tuple:
-        which_L, outer_L, inner_L, tries_L, taken, result_N = carry
+    def draw(which_L: jax.Array, outer_L: jax.Array, inner_L: jax.Array) -> Draft:
         safe_L = jnp.minimum(which_L, count - 1)
-        core = jax.vmap(partial(_core, spec=spec))(
-            draw_keys_N[safe_L],
-            jax.tree.map(lambda x: x[safe_L], goals_N),
-            outer_L,
-            inner_L,
-        )
-        done_L = (core.accepted | (tries_L + 1 >= TRIES)) & (which_L < count)
-        at_L = jnp.where(done_L, which_L, count)
-        found = (core.accepted, outer_L, inner_L)
-        result_N = tuple(
-            old.at[at_L].set(new, mode="drop") for old, new in zip(result_N, found, strict=True)
+        goals_L = jax.tree.map(lambda x: x[safe_L], goals_N)
+        draw_one = partial(draft, spec=spec)
+        return jax.vmap(draw_one)(draw_keys_N[safe_L], goals_L, outer_L, inner_L)
+
+    def body(carry: tuple) -> tuple:
+        which_L, outer_L, inner_L, tries_L, taken, filled, found_M = carry
+        drawn_L = draw(which_L, outer_L, inner_L)
+        done_L = (drawn_L.accepted | (tries_L + 1 >= TRIES)) & (which_L < count)
+        # Those that are done go, side by side, behind those found before; what is written
+        # beyond them is written over by the next round.
+        first_L = jnp.argsort(~done_L)
+        found_M = jax.tree.map(
+            lambda old_M, new_L: jax.lax.dynamic_update_slice_in_dim(
+                old_M, new_L[first_L], filled, axis=0
+            ),
+            found_M,
+            (which_L, drawn_L),
         )
         turn_L = jnp.cumsum(done_L) - 1
         which_next_L = jnp.where(done_L, jnp.minimum(taken + turn_L, count), which_L)
-        again_L = ~done_L & ~core.solved & (inner_L + 1 < STRUCTURES)
+        again_L = ~done_L & ~drawn_L.solved & (inner_L + 1 < STRUCTURES)
         outer_next_L = jnp.where(done_L, 0, jnp.where(again_L, outer_L, outer_L + 1))
         inner_next_L = jnp.where(again_L, inner_L + 1, 0)
         tries_next_L = jnp.where(done_L, 0, tries_L + 1)
         taken = jnp.minimum(taken + done_L.sum(), count)
-        return which_next_L, outer_next_L, inner_next_L, tries_next_L, taken, result_N
+        filled += done_L.sum()
+        return which_next_L, outer_next_L, inner_next_L, tries_next_L, taken, filled, found_M
 
-    zero_L = jnp.zeros(lanes, jnp.int32)
-    empty_N = jnp.zeros(count, jnp.int32)
-    start = (
-        jnp.arange(lanes, dtype=jnp.int32),
-        zero_L,
-        zero_L,
-        zero_L,
-        jnp.int32(lanes),
-        (jnp.zeros(count, bool), empty_N, empty_N),
+    first_L, zero_L = jnp.arange(lanes, dtype=jnp.int32), jnp.zeros(lanes, jnp.int32)
+    blank_M = jax.tree.map(
+        lambda x: jnp.zeros((count + lanes, *x.shape[1:]), x.dtype),
+        (first_L, jax.eval_shape(draw, first_L, zero_L, zero_L)),
     )
-    return jax.lax.while_loop(lambda c: (c[0] < count).any(), body, start)[-1]
+    start = (first_L, zero_L, zero_L, zero_L, jnp.int32(lanes), jnp.int32(0), blank_M)
+    *_, (which_M, found_M) = jax.lax.while_loop(lambda c: (c[0] < count).any(), body, start)
+    place_N = jnp.argsort(which_M[:count])
+    return jax.tree.map(lambda x_M: x_M[place_N], found_M)
 
 
-def finish(
-    key: jax.Array,
-    goal: structure.Goal,
-    ok: jax.Array,
-    outer: jax.Array,
-    inner: jax.Array,
-    spec: Spec,
-) -> Problem:
-    """Makes the problem of an accepted draw: distractors, constants, values, names."""
-    _, draw_key, rest_key, number_key, name_key, text_key = _keys(key)
-    core = _core(draw_key, goal, outer, inner, spec)
-    instances = spec.instance_slots
-    constant_I, refs_IxR = distractors.fill(rest_key, core.ordered, core.terms, core.params, spec)
-    number_I = arithmetic.constants(number_key, core.ops.times_I, refs_IxR, spec)
+def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
+    """Makes the problem of an accepted draft: distractors, constants, values, names."""
+    _, _, rest_key, number_key, name_key, text_key = _keys(key)
+    needs = slots.needs(core.graph, spec)
+    graph = structure.structure(core.graph, spec)
+    params = slots.parameters(graph, spec)
+    terms, ops = _right_sides(core, spec)
+    definitions = distractors.fill(rest_key, core.ordered, terms, needs, spec)
+    constant_I, refs_IxR = definitions.constant_I, definitions.refs_IxR
+    number_I = arithmetic.constants(number_key, ops.times_I, refs_IxR, spec)
     number_I = jnp.where(constant_I, number_I, 0)
-    value_P = arithmetic.values(core.params, constant_I, number_I, refs_IxR, core.ops, spec)
+    value_P = arithmetic.values(definitions, number_I, ops, params, spec)
     word = draws.words(name_key, 2 + 2 * spec.max_depth)
-    depth = core.structure.depth
     subcategory_D = draws.below(word[2 : 2 + spec.max_depth], spec.subcategories)
     all_names = jnp.ones(spec.names, bool)
     items_DxW = jax.vmap(lambda w: draws.shuffled(w, all_names, spec.max_width))(
         word[2 + spec.max_depth :]
     )
-    text_word = draws.words(text_key, 2)
+    text_word, instances = draws.words(text_key, 2), spec.instance_slots
     return Problem(
-        ok=ok,
+        ok=core.accepted,
         op=core.op,
-        structure=core.structure,
+        structure=graph,
         steps=core.ordered.steps,
         order_T=core.ordered.step_T,
         constant_I=constant_I,
         number_I=number_I,
         refs_IxR=refs_IxR,
-        times_I=core.ops.times_I,
-        difference_I=core.ops.difference_I,
+        times_I=ops.times_I,
+        difference_I=ops.difference_I,
         value_P=value_P,
-        sentences_E=draws.shuffled(text_word[0], core.params.exists_P[:instances], spec.edge_cap),
+        sentences_E=draws.shuffled(text_word[0], params.exists_P[:instances], spec.edge_cap),
         hierarchy=draws.below(word[0], spec.hierarchies),
-        first_category=draws.below(word[1], 4 - depth + 1),
+        first_category=draws.below(word[1], 4 - graph.depth + 1),
         subcategory_D=subcategory_D,
         items_DxW=items_DxW,
         letters=draws.shuffled(text_word[1], jnp.ones(spec.letters, bool), spec.op_cap),
@@ -277,7 +270,7 @@ def sample(key: jax.Array, spec: Spec) -> Problem:
     `vmap` over it works; `sample_many` does the same faster.
     """
     goal = structure.goal(_keys(key)[0], spec)
-    return finish(key, goal, *search(key, goal, spec), spec)
+    return finish(key, search(key, goal, spec), spec)
 
 
 def sample_many(keys_N: jax.Array, spec: Spec, goals_N: structure.Goal | None = None) -> Problem:
@@ -291,5 +284,14 @@ def sample_many(keys_N: jax.Array, spec: Spec, goals_N: structure.Goal | None = 
     if goals_N is None:
         first_keys_N = jax.vmap(_keys)(keys_N)[0]
         goals_N = jax.vmap(partial(structure.goal, spec=spec))(first_keys_N)
-    found = search_many(keys_N, goals_N, spec)
-    return jax.vmap(partial(finish, spec=spec))(keys_N, goals_N, *found)
+    found_N = search_many(keys_N, goals_N, spec)
+    # Piece by piece, so that what is worked on stays in a processor's cache.
+    count = keys_N.shape[0]
+    pieces = -(-count // PIECE)
+    place_CxQ = jnp.minimum(jnp.arange(pieces * min(PIECE, count)).reshape(pieces, -1), count - 1)
+    finish_all = jax.vmap(partial(finish, spec=spec))
+    made_CxQ = jax.lax.map(
+        lambda place_Q: finish_all(*jax.tree.map(lambda x_N: x_N[place_Q], (keys_N, found_N))),
+        place_CxQ,
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], made_CxQ)

@@ -189,17 +189,13 @@ def lines(problem: Problem, vocab: Vocabulary, spec: Spec) -> tuple[_Lines, jax.
     child_TxW = jnp.asarray(table.children_AxW)[abstract_T]
     edge_TxW = params.exists_P[child_TxW]
     factor_TxW = jnp.where(edge_TxW, jnp.asarray(table.factors_AxW)[abstract_T], -1)
-    child_TxW = compact(jnp.where(edge_TxW, child_TxW, -1))
     # A child's number and its factor's are both at least 0 or both left out.
-    factor_TxW = compact(factor_TxW)
-    width = max(child_TxW.shape[-1], problem.refs_IxR.shape[-1])
-
-    def wide(x_TxK: jax.Array) -> jax.Array:
-        pad = ((0, 0), (0, width - x_TxK.shape[-1]))
-        return jnp.pad(x_TxK, pad, constant_values=-1)
-
-    first_TxK = jnp.where(instance_T[:, None], wide(problem.refs_IxR[at_T]), wide(child_TxW))
-    second_TxK = jnp.where(instance_T[:, None], -1, wide(factor_TxW))
+    width = max(spec.max_width, problem.refs_IxR.shape[-1])
+    child_TxK = compact(jnp.where(edge_TxW, child_TxW, -1), width)
+    refs_TxR = problem.refs_IxR[at_T]
+    refs_TxK = jnp.pad(refs_TxR, ((0, 0), (0, width - refs_TxR.shape[-1])), constant_values=-1)
+    first_TxK = jnp.where(instance_T[:, None], refs_TxK, child_TxK)
+    second_TxK = jnp.where(instance_T[:, None], -1, compact(factor_TxW, width))
     count_T = (first_TxK >= 0).sum(-1)
     product_T = (second_TxK[:, 0] >= 0) & ~instance_T
     constant_T = instance_T & problem.constant_I[at_T]

@@ -5,6 +5,7 @@ layer g + 1; then abstract ones (g, j, c), item j of layer g has things of categ
 the order of g, then c, then j.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_gen import bits
 from data_gen.spec import Spec
-from data_gen.structure import Structure
+from data_gen.structure import Graph, Structure, edge_bounds
 
 
 class Layout(NamedTuple):
@@ -66,40 +68,116 @@ class Parameters(NamedTuple):
 
     slot_P: jax.Array  # bool: the layers have these items (an instance slot may lack its edge)
     exists_P: jax.Array  # bool: and, for an instance parameter, the edge
-    cost_A: jax.Array  # int32: operations of an abstract parameter
-    needs_AxP: jax.Array  # bool: direct predecessors of an abstract parameter
-    closure_AxP: jax.Array  # bool: itself and all that it needs, transitively
 
 
 def parameters(structure: Structure, spec: Spec) -> Parameters:
     """Reads the parameters off a structure graph (Part 2.1, Section 2.1)."""
-    table = layout(spec)
-    depth, width = spec.max_depth, spec.max_width
+    table, width = layout(spec), spec.max_width
     inside_DxW = jnp.arange(width)[None, :] < structure.sizes_D[:, None]
-    edge_I = structure.edges_GxWxW.reshape(-1)
     owner_P = inside_DxW[table.layer_P, table.item_P]
     counted_P = table.category_P < structure.depth
     slot_P = owner_P & counted_P & (table.abstract_P | inside_DxW[table.category_P, table.thing_P])
-    instances = spec.instance_slots
-    exists_P = jnp.concatenate([edge_I, slot_P[instances:]])
+    edge_I = structure.edges_GxWxW.reshape(-1)
+    return Parameters(slot_P, jnp.concatenate([edge_I, slot_P[spec.instance_slots :]]))
 
-    edge_AxW = edge_I[table.children_AxW] & slot_P[instances:, None]
-    children_A = edge_AxW.sum(-1)
-    cost_A = jnp.where(
-        table.reach_A == 1, jnp.maximum(children_A - 1, 1), jnp.maximum(2 * children_A - 1, 1)
+
+def bounds(spec: Spec) -> tuple[int, ...]:
+    """Bounds of a set of slots: a word for each pair of layers, and one for abstract ones."""
+    return (*edge_bounds(spec), spec.slots)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["exists", "planes", "rows"],
+    meta_fields=["spec"],
+)
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What the parameters of a graph need and cost; a word of abstract slots starts at bit 0.
+
+    Attributes:
+      exists: the parameters there are.
+      planes: bit b of the operations that each abstract one costs.
+      rows: [g][j], a bit for each thing of item j of layer g.
+      spec: the class.
+    """
+
+    exists: bits.Bits
+    planes: tuple[jax.Array, ...]
+    rows: tuple[tuple[jax.Array, ...], ...]
+    spec: Spec
+
+    def of(self, abstract: jax.Array) -> bits.Bits:
+        """What a set of abstract parameters (a word) is computed from directly."""
+        width, layers = self.spec.max_width, range(self.spec.max_depth - 1)
+        owners = [jnp.uint32(0)] * len(layers)
+        wanted = jnp.uint32(0)
+        for g, c, start in abstract_runs(self.spec):
+            mine = (abstract >> np.uint32(start)) & np.uint32(2**width - 1)
+            owners[g] |= mine
+            if c == g + 1:
+                continue
+            below = next(s for h, d, s in abstract_runs(self.spec) if (h, d) == (g + 1, c))
+            for j in range(width):
+                things = self.rows[g][j] << np.uint32(below)
+                wanted |= jnp.where(bits.has(mine, j), things, jnp.uint32(0))
+        instances = []
+        for g in layers:
+            word = jnp.uint32(0)
+            for j in range(width):
+                things = self.rows[g][j] << np.uint32(j * width)
+                word |= jnp.where(bits.has(owners[g], j), things, jnp.uint32(0))
+            instances.append(word)
+        return bits.Bits((*instances, wanted), self.exists.bounds)
+
+    def closure(self, chosen: bits.Bits) -> bits.Bits:
+        """These parameters and all that they need, transitively."""
+        # An abstract parameter needs abstract ones of the next layer alone: a pass a layer.
+        for _ in range(self.spec.max_depth - 1):
+            chosen |= self.of(chosen.words[-1])
+        return chosen
+
+    def total(self, chosen: bits.Bits) -> jax.Array:
+        """int32: operations of these parameters, before predecessors are added (step 6)."""
+        instances = sum(bits.count(word) for word in chosen.words[:-1])
+        abstract = chosen.words[-1]
+        planes = enumerate(self.planes)
+        return instances + sum(bits.count(abstract & plane) << b for b, plane in planes)
+
+
+def needs(graph: Graph, spec: Spec) -> Needs:
+    """Reads what the parameters need and cost off a graph."""
+    width, layers = spec.max_width, range(spec.max_depth - 1)
+    full = np.uint32(2**width - 1)
+    rows = tuple(
+        tuple((graph.edges.words[g] >> np.uint32(j * width)) & full for j in range(width))
+        for g in layers
     )
-    one_hot = np.arange(spec.slots)
-    child_AxWxP = table.children_AxW[:, :, None] == one_hot
-    factor_AxWxP = table.factors_AxW[:, :, None] == one_hot
-    needs_AxP = (edge_AxW[:, :, None] & (child_AxWxP | factor_AxWxP)).any(1)
+    exists, planes = jnp.uint32(0), [jnp.uint32(0)] * 3
+    for g, c, start in abstract_runs(spec):
+        for j in range(width):
+            bit = np.uint32(1 << (start + j))
+            there = (j < graph.sizes[g]) & (c < graph.depth)
+            exists |= jnp.where(there, bit, jnp.uint32(0))
+            terms = bits.count(rows[g][j])
+            cost = jnp.maximum(terms - 1 if c == g + 1 else 2 * terms - 1, 1)
+            for b in range(3):
+                planes[b] |= jnp.where((cost >> b) & 1 != 0, bit, jnp.uint32(0))
+    every = bits.Bits((*graph.edges.words, exists), bounds(spec))
+    return Needs(every, tuple(planes), rows, spec)
 
-    # An abstract parameter needs abstract ones of the next layer alone, so one pass a layer.
-    own_AxP = needs_AxP | (np.arange(spec.abstract_slots)[:, None] + instances == one_hot)
-    closure_AxP = own_AxP
-    factor_AxW = np.maximum(table.factors_AxW - instances, 0)
-    multiplied_AxW = edge_AxW & (table.factors_AxW >= 0)
-    for _ in range(depth - 2):
-        through_AxP = (multiplied_AxW[:, :, None] & closure_AxP[factor_AxW]).any(1)
-        closure_AxP = own_AxP | through_AxP
-    closure_AxP &= slot_P[instances:, None]
-    return Parameters(slot_P, exists_P, cost_A, needs_AxP, closure_AxP)
+
+@functools.lru_cache(maxsize=64)
+def abstract_runs(spec: Spec) -> tuple[tuple[int, int, int], ...]:
+    """(layer, category, first bit) of each run of abstract slots, item by item."""
+    pairs = [(g, c) for g in range(spec.max_depth - 1) for c in range(g + 1, spec.max_depth)]
+    return tuple((g, c, n * spec.max_width) for n, (g, c) in enumerate(pairs))
+
+
+@functools.lru_cache(maxsize=64)
+def reach_words(spec: Spec) -> tuple[int, ...]:
+    """For 1..D-1: the abstract slots, as a word, whose category is so many layers below."""
+    words = [0] * (spec.max_depth - 1)
+    for g, c, start in abstract_runs(spec):
+        words[c - g - 1] |= (2**spec.max_width - 1) << start
+    return tuple(words)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import draws
+from data_gen import bits, draws
 from data_gen.spec import Spec
 
 
@@ -23,6 +23,14 @@ class Plan(NamedTuple):
     high_width: jax.Array
     edges: jax.Array
     grow: jax.Array
+
+
+class Graph(NamedTuple):
+    """A structure graph as the sampler works on it."""
+
+    depth: jax.Array  # int32
+    sizes: tuple[jax.Array, ...]  # int32 of each of the spec's layers, 0 from `depth` on
+    edges: bits.Bits  # of instance slots: item j of layer g has item k of layer g + 1
 
 
 class Structure(NamedTuple):
@@ -96,54 +104,85 @@ def plan(key: jax.Array, aim: Goal, spec: Spec) -> Plan:
     The total is drawn given that it is not below the target, since an attempt never has more
     operations than its total: the rejections that this saves leave the law unchanged.
     """
-    word = draws.words(key, 9)
+    word = draws.source(key).word
     span = aim.cap - aim.target + 1
-    total = aim.target + jnp.minimum(draws.below(word[0], span), draws.below(word[1], span))
-    first, second = draws.below(word[2], total), draws.below(word[3], total)
+    total = aim.target + jnp.minimum(draws.below(word(0), span), draws.below(word(1), span))
+    first, second = draws.below(word(2), total), draws.below(word(3), total)
     abstract = 1 + jnp.maximum(first, second)
-    least = abstract + draws.below(word[4], total - abstract + 1)
+    least = abstract + draws.below(word(4), total - abstract + 1)
     shapes, thresholds = _shapes(spec)
-    row = (word[5] >= jnp.asarray(thresholds)[total, :-1]).sum()
-    depth, low, high = jnp.asarray(shapes)[row]
+    row = (word(5) >= jnp.asarray(thresholds)[total, :-1]).sum()
+    depth, low, high = (jnp.asarray(column)[row] for column in shapes.T)
     fewest = (depth - 1) * low
     span = spec.max_edges - fewest + 1
-    edges = fewest + jnp.minimum(draws.below(word[6], span), draws.below(word[7], span))
+    edges = fewest + jnp.minimum(draws.below(word(6), span), draws.below(word(7), span))
     edges = jnp.minimum(edges, (depth - 1) * high**2)
-    return Plan(total, abstract, least, depth, low, high, edges, word[8])
+    return Plan(total, abstract, least, depth, low, high, edges, word(8))
 
 
-def build(key: jax.Array, aim: Plan, spec: Spec) -> Structure:
+def build(key: jax.Array, aim: Plan, spec: Spec) -> Graph:
     """Draws layer sizes and edges (steps 4 and 5 of the class)."""
-    word = draws.words(key, 4)
-    sizes_D = _sizes(word[:2], aim, spec)
-    depth, width = spec.max_depth, spec.max_width
-    layer, item = jnp.arange(depth)[:, None], jnp.arange(width)[None, :]
-    exists_DxW = item < sizes_D[:, None]
-    slots_GxWxW = exists_DxW[:-1, :, None] & exists_DxW[1:, None, :]
-    parent_word = draws.mix(word[2] + (layer * width + item)[1:].astype(jnp.uint32) * 40503)
-    parent_GxW = draws.below(parent_word, sizes_D[:-1, None])
-    first_GxWxW = slots_GxWxW & (parent_GxW[:, None, :] == jnp.arange(width)[None, :, None])
-    unused = (slots_GxWxW & ~first_GxWxW).reshape(-1)
-    rest = draws.subset(word[3], unused, aim.edges - sizes_D[1:].sum())
-    return Structure(aim.depth, sizes_D, first_GxWxW | rest.reshape(first_GxWxW.shape))
+    source = draws.source(key)
+    sizes = _sizes(source.word(0), source.word(1), aim, spec)
+    width = spec.max_width
+    bounds = edge_bounds(spec)
+    first, slots = [], []
+    for g in range(spec.max_depth - 1):
+        parents = children = jnp.uint32(0)
+        for k in range(width):
+            parent = draws.below(source.word(4 + g * width + k), sizes[g])
+            bit = jnp.uint32(1) << (parent * width + k).astype(jnp.uint32)
+            parents |= jnp.where(k < sizes[g + 1], bit, jnp.uint32(0))
+            children |= jnp.where(k < sizes[g + 1], np.uint32(1 << k), np.uint32(0))
+        rows = jnp.uint32(0)
+        for j in range(width):
+            rows |= jnp.where(j < sizes[g], children << np.uint32(j * width), jnp.uint32(0))
+        first.append(parents)
+        slots.append(rows)
+    tree = bits.Bits(tuple(first), bounds)
+    unused = bits.Bits(tuple(slots), bounds) - tree
+    rest = unused.subset(source.word(2), aim.edges - sum(sizes[1:]))
+    return Graph(aim.depth, sizes, tree | rest)
 
 
-def _sizes(word: jax.Array, aim: Plan, spec: Spec) -> jax.Array:
-    active = jnp.arange(spec.max_depth) < aim.depth
+def edge_bounds(spec: Spec) -> tuple[int, ...]:
+    """Bounds of a set of instance slots: one word for each pair of neighbouring layers."""
+    return tuple(g * spec.max_width**2 for g in range(spec.max_depth))
 
-    def grow(i: jax.Array, carry: tuple) -> tuple:
-        sizes_D, going = carry
-        most = (sizes_D[:-1] * sizes_D[1:]).sum()
-        least = sizes_D[1:].sum()
-        count = jnp.uint32(i) * jnp.uint32(0x9E3779B9)
-        lucky = draws.mix(word[0] + count) < aim.grow
-        room = active & (sizes_D < aim.high_width)
-        going &= (most < aim.edges) | ((least != aim.edges) & lucky & room.any())
-        chosen = draws.pick(draws.mix(word[1] + count), room)
-        added = jnp.arange(spec.max_depth) == chosen
-        return sizes_D + (going & added), going
 
-    steps = spec.max_depth * (spec.max_width - spec.min_width)
-    start = jnp.where(active, aim.low_width, 0)
-    sizes_D, _ = jax.lax.fori_loop(0, steps, grow, (start, jnp.bool_(True)))
-    return sizes_D
+def structure(graph: Graph, spec: Spec) -> Structure:
+    """The graph as arrays."""
+    edges_GxWxW = graph.edges.mask().reshape(-1, spec.max_width, spec.max_width)
+    return Structure(graph.depth, jnp.stack(graph.sizes), edges_GxWxW)
+
+
+def graph(structure: Structure, spec: Spec) -> Graph:
+    """The arrays as a graph."""
+    words = []
+    value_B = np.uint32(1) << np.arange(spec.max_width**2, dtype=np.uint32)
+    for g in range(spec.max_depth - 1):
+        edge_B = structure.edges_GxWxW[g].reshape(-1)
+        words.append(jnp.where(edge_B, value_B, 0).sum(dtype=jnp.uint32))
+    sizes = tuple(structure.sizes_D[i] for i in range(spec.max_depth))
+    return Graph(structure.depth, sizes, bits.Bits(tuple(words), edge_bounds(spec)))
+
+
+def _sizes(
+    grow_word: jax.Array, layer_word: jax.Array, aim: Plan, spec: Spec
+) -> tuple[jax.Array, ...]:
+    layers = range(spec.max_depth)
+    sizes = [jnp.where(i < aim.depth, aim.low_width, 0) for i in layers]
+    going = jnp.bool_(True)
+    for turn in range(spec.max_depth * (spec.max_width - spec.min_width)):
+        most = sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        least = sum(sizes[1:])
+        step = np.uint32(turn * 0x9E3779B9 % 2**32)
+        lucky = draws.mix(grow_word + step) < aim.grow
+        room = jnp.uint32(0)
+        for i in layers:
+            open_ = (i < aim.depth) & (sizes[i] < aim.high_width)
+            room |= jnp.where(open_, np.uint32(1 << i), np.uint32(0))
+        going &= (most < aim.edges) | ((least != aim.edges) & lucky & (room != 0))
+        chosen = bits.nth(room, draws.below(draws.mix(layer_word + step), bits.count(room)))
+        sizes = [size + (going & (chosen == i)) for i, size in enumerate(sizes)]
+    return tuple(sizes)

@@ -3,13 +3,15 @@
 import functools
 import re
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from drawn import SMALL, drawn, facts_of, keys
 
-from data_gen import draws, language, names, slots, stream, structure
+from data_gen import bits, draws, language, names, slots, stream, structure
 from data_gen.judge import judge
 from data_gen.problem import sample
 from data_gen.spec import HARD, MED, Spec, reachable_op
@@ -178,38 +180,62 @@ def test_names_come_from_the_part_that_is_asked_for():
 
 
 def test_abstract_closure_matches_a_walk():
-    """Closures from matrix passes equal a recursive walk over the definition."""
+    """Closures and costs from words equal a recursive walk over the definition."""
     spec = MED
     problems, _, _ = drawn(spec)
     params = jax.vmap(functools.partial(slots.parameters, spec=spec))(problems.structure)
     table, first = slots.layout(spec), spec.instance_slots
 
+    def closures(graph):
+        needs = slots.needs(graph, spec)
+        everything = bits.empty(slots.bounds(spec))
+        return jax.vmap(lambda slot: needs.closure(everything.one(slot)).mask())(
+            jnp.arange(first, spec.slots)
+        )
+
+    def total(graph, slot):
+        needs = slots.needs(graph, spec)
+        return needs.total(needs.closure(bits.empty(slots.bounds(spec)).one(slot)))
+
+    graphs = jax.vmap(functools.partial(structure.graph, spec=spec))(problems.structure)
+    closure_NxAxP = jax.jit(jax.vmap(closures))(graphs)
+    totals = jax.jit(jax.vmap(jax.vmap(total, (None, 0)), (0, None)))
+    total_NxA = totals(graphs, jnp.arange(first, spec.slots))
+
     def walk(n, abstract):
-        found = {abstract}
+        found, cost, terms = {abstract}, 0, 0
         for child, factor in zip(
             table.children_AxW[abstract - first], table.factors_AxW[abstract - first], strict=True
         ):
             if params.exists_P[n, child]:
                 found.add(int(child))
+                terms += 1 if factor < 0 else 2
                 if factor >= 0:
                     found |= walk(n, int(factor))
+        costs[abstract] = max(terms - 1, 1)
         return found
 
     for n in range(16):
         for abstract in range(first, spec.slots):
             if params.slot_P[n, abstract]:
-                closure = set(np.flatnonzero(params.closure_AxP[n, abstract - first]))
-                assert closure == walk(n, abstract)
+                costs = {}
+                found = walk(n, abstract)
+                closure = set(np.flatnonzero(closure_NxAxP[n, abstract - first]))
+                assert closure == found
+                instances = sum(slot < first for slot in found)
+                assert total_NxA[n, abstract - first] == sum(costs.values()) + instances
 
 
-def test_pick_and_subset_are_uniform():
-    mask = jnp.array([True, False, True, True, False, True, True])
+def test_picks_and_subsets_are_uniform():
+    mask = np.array([True, False, True, True, False, True, True])
     word = draws.words(jax.random.key(1), 60_000)
-    picked = np.bincount(draws.pick(word, mask), minlength=7)
-    members = picked[np.asarray(mask)]
-    assert picked.sum() == members.sum() == 60_000
-    assert ((members - 12_000) ** 2 / 12_000).sum() < 18.5  # 4 degrees, p = 0.001
-    chosen = jax.vmap(lambda w: draws.subset(w, mask, 2))(word)
+    # Members in two words, as slots are.
+    members = bits.of(mask, (0, 3, 7))
+    for picked in (draws.pick(word, mask), jax.vmap(members.pick)(word)):
+        counts = np.bincount(picked, minlength=7)
+        assert counts.sum() == counts[mask].sum() == 60_000
+        assert ((counts[mask] - 12_000) ** 2 / 12_000).sum() < 18.5  # 4 degrees, p = 0.001
+    chosen = jax.vmap(lambda w: members.subset(w, jnp.int32(2)).mask())(word)
     assert (chosen.sum(-1) == 2).all()
     pairs = np.bincount(np.asarray(chosen) @ (1 << np.arange(7)))
     pairs = pairs[pairs > 0]
@@ -217,6 +243,27 @@ def test_pick_and_subset_are_uniform():
     order = jax.vmap(lambda w: draws.shuffled(w, mask, 6))(word[:6000])
     assert (np.sort(order, -1) == [-1, 0, 2, 3, 5, 6]).all()
     assert abs(np.mean(order[:, 0] == 3) - 0.2) < 0.02
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(st.sets(st.integers(0, 52)), st.sets(st.integers(0, 52)))
+def test_bits_are_sets(left, right):
+    def held(members):
+        return bits.of(np.isin(np.arange(53), list(members)), (0, 16, 48, 53))
+
+    def read(members):
+        return set(np.flatnonzero(members.mask()))
+
+    a, b = held(left), held(right)
+    assert read(a & b) == left & right
+    assert read(a | b) == left | right
+    assert read(a - b) == left - right
+    assert a.size() == len(left) and bool(a.any()) == bool(left)
+    found = [int(a.member(jnp.int32(n))) for n in range(len(left) + 1)]
+    assert found == [*sorted(left), -1]
+    assert read(a.subset(jnp.uint32(len(left)), jnp.int32(99))) == left
+    assert len(read(a.subset(jnp.uint32(7), jnp.int32(3)))) == min(3, len(left))
+    assert read(a.one(jnp.int32(min(left, default=-1)))) == set(sorted(left)[:1])
 
 
 def test_names_are_unambiguous():
