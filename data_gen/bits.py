@@ -4,6 +4,7 @@ The sampler holds one such set per problem that it tries, so that all its loops 
 """
 
 import dataclasses
+from collections.abc import Iterable
 from functools import partial
 
 import jax
@@ -37,7 +38,7 @@ class Bits:
     def __sub__(self, other: "Bits") -> "Bits":
         return self._with(a & ~b for a, b in zip(self.words, other.words, strict=True))
 
-    def _with(self, words) -> "Bits":
+    def _with(self, words: Iterable[jax.Array]) -> "Bits":
         return Bits(tuple(words), self.bounds)
 
     def where(self, condition: jax.Array, other: "Bits") -> "Bits":
@@ -59,7 +60,7 @@ class Bits:
 
     def size(self) -> jax.Array:
         """int32: the number of members."""
-        return sum(count(word) for word in self.words)
+        return jnp.asarray(sum(count(word) for word in self.words))
 
     def mask(self) -> jax.Array:
         """bool[bounds[-1]]: which integers are members."""

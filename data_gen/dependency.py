@@ -139,7 +139,11 @@ def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
         quotes = ~is_abstract & ((word[1] < quote_below) | must) & remain.any()
         among = free.where(must, remain)
         outside, inside = among - stack, among & stack
-        classes = (inside - abstract, (inside & abstract) | (outside - abstract), outside & abstract)
+        classes = (
+            inside - abstract,
+            (inside & abstract) | (outside - abstract),
+            outside & abstract,
+        )
         mass_K = [members.size() * weight_K[k] for k, members in enumerate(classes)]
         # A product of a 24-bit fraction and an integer below 2**24 rounds alike everywhere.
         fraction = (word[2] >> 8).astype(jnp.float32) * np.float32(2.0**-24)
@@ -153,7 +157,7 @@ def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
 
     free = choice.chosen - needs.of(choice.chosen.words[-1])
     start = (choice.chosen, nothing, free, jnp.bool_(True))
-    (*_, solved), (slot_T, link_T) = jax.lax.scan(place, start, np.arange(cap))
+    (*_, solved), (slot_T, link_T) = jax.lax.scan(place, start, jnp.arange(cap))
     # The query is placed first and solved last.
     place_T = count - 1 - np.arange(cap)
     step_T = jnp.where(place_T >= 0, slot_T[place_T], -1)
@@ -212,7 +216,7 @@ def terms(key: jax.Array, ordered: Order, extra_op: jax.Array, spec: Spec) -> Te
             refs.append(ref)
         return earlier | nothing.one(slot), (constant, *refs)
 
-    at_T = (np.arange(cap), step_T, ordered.link_T, extra_T)
+    at_T = (jnp.arange(cap), step_T, ordered.link_T, extra_T)
     _, (constant_T, *refs) = jax.lax.scan(define, nothing, at_T)
     instance_T = (step_T >= 0) & (step_T < spec.instance_slots)
     refs_TxR = jnp.where(instance_T[:, None], compact(jnp.stack(refs, -1), TERMS), -1)

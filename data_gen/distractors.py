@@ -69,7 +69,7 @@ def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec)
     rest = needs.exists - needed
     rest = bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds)
     start = (rest, needed, nothing, open_)
-    _, (slot_E, constant_E, refs) = jax.lax.scan(add, start, np.arange(cap))
+    _, (slot_E, constant_E, refs) = jax.lax.scan(add, start, jnp.arange(cap))
 
     slot_N = jnp.concatenate([step_T, slot_E])
     at_N = jnp.where((slot_N >= 0) & (slot_N < instances), slot_N, instances)

@@ -42,7 +42,7 @@ def source(key: jax.Array) -> Source:
 
 def words(key: jax.Array, count: int) -> jax.Array:
     """uint32[count]: the first random words of a key."""
-    return source(key).word(np.arange(count, dtype=np.uint32))
+    return source(key).word(jnp.arange(count, dtype=jnp.uint32))
 
 
 def below(word: jax.Array, n: jax.Array | int) -> jax.Array:

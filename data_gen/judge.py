@@ -2,8 +2,15 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from data_gen.reader import Facts
+from numpy.typing import ArrayLike
+
+from data_gen.language import Vocabulary, vocabulary
+from data_gen.reader import Facts, read
+from data_gen.records import split
+from data_gen.spec import Spec
 
 BACK = " BACK"
 
@@ -81,6 +88,40 @@ def judge(facts: Facts, solution: str, answer: str | None = None) -> Verdict:
         if wrong is None and not right_answer:
             reason, wrong = f"the answer is {facts.answer}", len(steps)
     return Verdict(wrong is None, reason, wrong, retries, book.unnecessary, op, right_answer)
+
+
+def judge_tokens(facts: Facts, ids: ArrayLike, vocab: Vocabulary) -> Verdict:
+    """Judges what a model wrote after a prompt: solution, answer marker, answer, end.
+
+    Never raises: ids that are no solution, or no ids of the vocabulary, are wrong.
+
+    Args:
+      facts: the problem.
+      ids: int[M]; what comes after the end marker is not looked at.
+      vocab: the vocabulary.
+    """
+    solution, answer = split(ids, vocab)
+    return judge(facts, solution, answer or "")
+
+
+def judge_many(
+    records: Iterable[Mapping[str, Any]], ids_NxM: Iterable[ArrayLike], spec: Spec
+) -> list[Verdict]:
+    """Judges one continuation of each problem's prompt.
+
+    Args:
+      records: N problems as `data_gen.records` gives them (layers, problem, question).
+      ids_NxM: token ids of what was written after each prompt.
+      spec: the class.
+
+    Raises:
+      ValueError: a problem (not a solution) cannot be read.
+    """
+    vocab, found = vocabulary(spec), []
+    for record, ids in zip(records, ids_NxM, strict=True):
+        facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
+        found.append(judge_tokens(facts, ids, vocab))
+    return found
 
 
 def _last_number(text: str) -> int | None:

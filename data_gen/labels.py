@@ -1,14 +1,18 @@
-"""What is known and what can be computed next, after every step of the solution."""
+"""What is known, what can be computed next and what the query needs, after every step."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.problem import Problem
-from data_gen.slots import layout, parameters
+from data_gen.slots import Parameters, layout, parameters
 from data_gen.spec import Spec
+
+if TYPE_CHECKING:
+    from data_gen.problem import Problem
 
 NEVER = 127  # later than any step
 
@@ -44,3 +48,63 @@ def schedule(problem: Problem, spec: Spec) -> Schedule:
     ready_P = jnp.minimum(jnp.concatenate([after_IxR.max(-1), ready_A]), NEVER)
     stated_P = params.exists_P & (np.arange(spec.slots) < instances)
     return Schedule(params.slot_P, stated_P, solved_P, ready_P)
+
+
+class Labels(NamedTuple):
+    """What a probe may be asked about each slot (Part 2.1, Section 4.1); X = T + 1 moments.
+
+    Moment x is after x steps. Past the solution's end, rows repeat its last moment.
+    """
+
+    slot_P: jax.Array  # bool: the slot belongs to the problem's layers
+    known_XxP: jax.Array  # bool: a step has computed it
+    can_next_XxP: jax.Array  # bool: not known, and all that it needs is
+    nece_P: jax.Array  # bool: the query needs it
+    nece_next_XxP: jax.Array  # bool: both
+    value_XxP: jax.Array  # int32: its value, or m where it is not known
+    dep_PxP: jax.Array  # bool: the row needs the column, transitively
+    neighbour_PxP: jax.Array  # bool: directly
+
+
+def labels(problem: Problem, spec: Spec) -> Labels:
+    """All labels of one problem; `vmap` for more."""
+    when = schedule(problem, spec)
+    params = parameters(problem.structure, spec)
+    needs_PxP = needs(problem, params, spec)
+    dep_PxP = closure(needs_PxP)
+    after_X = jnp.minimum(np.arange(problem.order_T.shape[0] + 1), problem.steps)[:, None]
+    known_XxP = when.solved_P < after_X
+    can_next_XxP = when.slot_P & (when.ready_P <= after_X) & ~known_XxP
+    nece_P = dep_PxP[problem.query]
+    return Labels(
+        slot_P=when.slot_P,
+        known_XxP=known_XxP,
+        can_next_XxP=can_next_XxP,
+        nece_P=nece_P,
+        nece_next_XxP=nece_P & can_next_XxP,
+        value_XxP=jnp.where(known_XxP, problem.value_P, spec.modulus),
+        dep_PxP=dep_PxP & ~np.eye(spec.slots, dtype=bool),
+        neighbour_PxP=needs_PxP,
+    )
+
+
+def needs(problem: Problem, params: Parameters, spec: Spec) -> jax.Array:
+    """bool[P, P]: what each parameter (row) is computed from directly."""
+    table, slot_P = layout(spec), np.arange(spec.slots)
+    present_IxR = problem.refs_IxR >= 0
+    instance_IxP = ((problem.refs_IxR[:, :, None] == slot_P) & present_IxR[:, :, None]).any(1)
+    edge_AxW = params.exists_P[table.children_AxW] & params.slot_P[spec.instance_slots :, None]
+    child_AxWxP = table.children_AxW[:, :, None] == slot_P
+    factor_AxWxP = table.factors_AxW[:, :, None] == slot_P
+    abstract_AxP = (edge_AxW[:, :, None] & (child_AxWxP | factor_AxWxP)).any(1)
+    return jnp.concatenate([instance_IxP, abstract_AxP])
+
+
+def closure(needs_PxP: jax.Array) -> jax.Array:
+    """bool[P, P]: what each parameter needs, transitively, itself included (Warshall)."""
+
+    def through(found_PxP: jax.Array, slot: jax.Array) -> tuple[jax.Array, None]:
+        return found_PxP | (found_PxP[:, slot, None] & found_PxP[slot]), None
+
+    size = needs_PxP.shape[0]
+    return jax.lax.scan(through, needs_PxP | np.eye(size, dtype=bool), jnp.arange(size))[0]

@@ -55,10 +55,10 @@ class Mistakes:
     def sentence_cap(self, spec: Spec) -> int:
         """Sentences of a solution that there is room for: six deviations above the mean."""
         if self.rate == 0.0:
-            return spec.op_cap
-        mean = spec.op_cap * self.rate / (1 - self.rate)
-        deviation = math.sqrt(spec.op_cap * self.rate) / (1 - self.rate)
-        return spec.op_cap + math.ceil(mean + 6 * deviation) + 4
+            return spec.op_room
+        mean = spec.op_room * self.rate / (1 - self.rate)
+        deviation = math.sqrt(spec.op_room * self.rate) / (1 - self.rate)
+        return spec.op_room + math.ceil(mean + 6 * deviation) + 4
 
 
 class Script(NamedTuple):
@@ -91,7 +91,7 @@ def script(
             pool_P = waiting_P & when.stated_P
         pool_P &= ~used_P
         wrong = live & (word_2[0] < threshold) & pool_P.any()
-        right = problem.order_T[jnp.minimum(step, spec.op_cap - 1)]
+        right = problem.order_T[jnp.minimum(step, spec.op_room - 1)]
         slot = jnp.where(wrong, draws.pick(word_2[1], pool_P), right)
         used_P = wrong & (used_P | (slot_P == slot))
         return (step + (live & ~wrong), used_P), (jnp.where(live, slot, -1), step, wrong)

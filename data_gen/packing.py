@@ -1,4 +1,4 @@
-"""Documents laid one after another into windows, cut on the right."""
+"""Documents laid one after another into windows, cut on the right or kept whole."""
 
 from typing import NamedTuple
 
@@ -26,18 +26,27 @@ def empty(windows: int, size: int, fill: int) -> Packed:
 
 
 def extend(
-    packed: Packed, tokens_DxN: jax.Array, weights_DxN: jax.Array, length_D: jax.Array
+    packed: Packed,
+    tokens_DxN: jax.Array,
+    weights_DxN: jax.Array,
+    length_D: jax.Array,
+    *,
+    whole: bool = False,
 ) -> Packed:
     """Lays D more documents into the windows (Part 2.2, Appendix: "cut on the right").
 
     A document that does not fit into what is left of its window loses its end, and the next
-    one begins the next window. Documents longer than a window are dropped, as are those that
-    come when all windows are full.
+    one begins the next window; or, if documents are to stay `whole`, what is left is padding
+    and the document itself begins the next window. Documents longer than a window are dropped,
+    as are those that come when all windows are full.
     """
     windows, size = packed.tokens_KxS.shape
 
     def lay(carry: tuple, length: jax.Array) -> tuple[tuple, tuple]:
         window, offset = carry
+        if whole:
+            moves = (length <= size) & (offset + length > size)
+            window, offset = jnp.where(moves, window + 1, window), jnp.where(moves, 0, offset)
         keep = (length <= size) & (window < windows)
         at = jnp.where(keep, window * size + offset, -1)
         end = offset + length

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import arithmetic, bits, dependency, distractors, draws, slots, structure
+from data_gen import arithmetic, bits, dependency, distractors, draws, slots, solution, structure
 from data_gen.spec import Spec
 
 # Template hashes are taken modulo 23; those below 17 are for training (Part 2.1, Section 3).
@@ -27,8 +27,8 @@ PIECE = 1024
 class Problem(NamedTuple):
     """A problem and its shortest solution, as arrays of fixed shapes.
 
-    I instance slots, P slots in all, T the op cap, E the edge cap, D and W the caps of the
-    structure, R = 4. Slots are laid out as `data_gen.slots` says.
+    I instance slots, P slots in all, T the spec's room for operations, E the edge cap, D and W
+    the caps of the structure, R = 4. Slots are laid out as `data_gen.slots` says.
     """
 
     ok: jax.Array  # bool: false where the search gave up
@@ -148,7 +148,7 @@ def _right_sides(drawn: Draft, spec: Spec) -> tuple[dependency.Terms, arithmetic
 
 def _keys(key: jax.Array) -> tuple[jax.Array, ...]:
     """Keys of a problem's stages: target, drafts, and what finishes an accepted one."""
-    return tuple(jax.random.split(key, 6))
+    return tuple(jax.random.split(key, 7))
 
 
 def search(key: jax.Array, goal: structure.Goal, spec: Spec) -> Draft:
@@ -160,8 +160,8 @@ def search(key: jax.Array, goal: structure.Goal, spec: Spec) -> Draft:
 
     `search_many` of one key: the loop is written once.
     """
-    alone = jax.tree.map(lambda x: x[None], (key, goal))
-    return jax.tree.map(lambda x: x[0], search_many(*alone, spec))
+    key_1, goal_1 = jax.tree.map(lambda x: x[None], (key, goal))
+    return jax.tree.map(lambda x_1: x_1[0], search_many(key_1, goal_1, spec))
 
 
 def search_many(
@@ -226,7 +226,7 @@ def search_many(
 
 def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
     """Makes the problem of an accepted draft: distractors, constants, values, names."""
-    _, _, rest_key, number_key, name_key, text_key = _keys(key)
+    _, _, rest_key, number_key, name_key, text_key, order_key = _keys(key)
     needs = slots.needs(core.graph, spec)
     graph = structure.structure(core.graph, spec)
     params = slots.parameters(graph, spec)
@@ -243,12 +243,13 @@ def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
         word[2 + spec.max_depth :]
     )
     text_word, instances = draws.words(text_key, 2), spec.instance_slots
-    return Problem(
+    order_T = jnp.pad(core.ordered.step_T, (0, spec.op_room - spec.op_cap), constant_values=-1)
+    made = Problem(
         ok=core.accepted,
         op=core.op,
         structure=graph,
         steps=core.ordered.steps,
-        order_T=core.ordered.step_T,
+        order_T=order_T,
         constant_I=constant_I,
         number_I=number_I,
         refs_IxR=refs_IxR,
@@ -260,8 +261,11 @@ def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
         first_category=draws.below(word[1], 4 - graph.depth + 1),
         subcategory_D=subcategory_D,
         items_DxW=items_DxW,
-        letters=draws.shuffled(text_word[1], jnp.ones(spec.letters, bool), spec.op_cap),
+        letters=draws.shuffled(text_word[1], jnp.ones(spec.letters, bool), spec.op_room),
     )
+    if spec.reask or spec.solution == "any":
+        return solution.resolve(order_key, made, spec)
+    return made
 
 
 def sample(key: jax.Array, spec: Spec) -> Problem:

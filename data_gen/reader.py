@@ -38,6 +38,16 @@ class Facts:
         return self.value[self.query]
 
 
+@dataclasses.dataclass
+class Right:
+    """The right side of a sentence: a constant or None, how it is used, what is added up."""
+
+    number: int | None
+    times: bool
+    difference: bool
+    refs: list[str]
+
+
 def name(owner: str, thing: str) -> str:
     """The text of a parameter."""
     return f"{owner}'s {thing}"
@@ -49,6 +59,19 @@ def read(layers: Layers, problem: str, question: str, modulus: int = 23) -> Fact
     Raises:
       ValueError: one sentence that says what cannot be read.
     """
+    return _stated(layers, problem, modulus).facts(question.strip())
+
+
+def right_sides(layers: Layers, problem: str, modulus: int = 23) -> dict[str, Right]:
+    """What each parameter that the problem states equals, in the order of its sentences.
+
+    Raises:
+      ValueError: one sentence that says what cannot be read.
+    """
+    return _stated(layers, problem, modulus).sides
+
+
+def _stated(layers: Layers, problem: str, modulus: int) -> "_Reader":
     if len(layers) < 2 or any(len(layer) != 2 or not layer[1] for layer in layers):
         raise ValueError("layers must be two or more pairs [category, [item, …]].")
     items = [list(map(str, layer[1])) for layer in layers]
@@ -56,7 +79,7 @@ def read(layers: Layers, problem: str, question: str, modulus: int = 23) -> Fact
     reader = _Reader(categories, items, modulus)
     for sentence in _sentences(problem):
         reader.state(sentence)
-    return reader.facts(question.strip())
+    return reader
 
 
 def _sentences(problem: str) -> list[str]:
@@ -64,20 +87,10 @@ def _sentences(problem: str) -> list[str]:
     return [part.strip() for part in re.split(r"\.(?:\s+|$)", text) if part.strip()]
 
 
-@dataclasses.dataclass
-class _Side:
-    """The right side of a sentence."""
-
-    number: int | None
-    times: bool
-    difference: bool
-    refs: list[str]
-
-
 class _Reader:
     def __init__(self, categories: list[str], items: list[list[str]], modulus: int) -> None:
         self.modulus = modulus
-        self.sides: dict[str, _Side] = {}
+        self.sides: dict[str, Right] = {}
         self.abstract: dict[str, list[tuple[str, str | None]]] = {}
         self.instances: list[str] = []
         self.questions: dict[str, str] = {}
@@ -109,12 +122,12 @@ class _Reader:
         assert found is not None
         self.sides[found[1]] = self.side(rest[len(" equals ") :])
 
-    def side(self, text: str) -> _Side:
+    def side(self, text: str) -> Right:
         number, times = None, False
         if found := re.match(r"\d+", text):
             number, text = int(found[0]) % self.modulus, text[found.end() :]
             if not text:
-                return _Side(number, False, False, [])
+                return Right(number, False, False, [])
             times = text.startswith(_TIMES)
             if not times and not text.startswith(_MORE):
                 raise ValueError(f"the right side {text[:80]!r} does not go on after its number.")
@@ -123,7 +136,7 @@ class _Reader:
         refs = [found[1] for found in self.pattern.finditer(text)]
         if not refs:
             raise ValueError(f"the right side {text[:80]!r} names no known parameter.")
-        return _Side(number, times, difference, refs)
+        return Right(number, times, difference, refs)
 
     def facts(self, question: str) -> Facts:
         if question not in self.questions:

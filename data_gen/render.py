@@ -215,8 +215,8 @@ def lines(problem: Problem, vocab: Vocabulary, spec: Spec) -> tuple[_Lines, jax.
     match_PxT = (jnp.arange(spec.slots)[:, None] == slot_T) & live_T
     letter_P = letter_T[match_PxT.argmax(-1)]
 
-    line_L = np.arange(spec.op_cap)
-    step_L = jnp.minimum((line_L[:, None] >= end_T[None, :]).sum(-1), spec.op_cap - 1)
+    line_L = np.arange(spec.op_room)
+    step_L = jnp.minimum((line_L[:, None] >= end_T[None, :]).sum(-1), spec.op_room - 1)
     live_L = jnp.asarray(line_L) < end_T[-1]
     turn_L = line_L - start_T[step_L]
     last_L = turn_L == op_T[step_L] - 1
@@ -298,7 +298,7 @@ def _solution(
     last_L = line.last_L.astype(jnp.int32)
     size_L = jnp.select([line.form_L == 0, line.form_L == 1], [5, 7], 12 + last_L) * line.live_L
     before_L = jnp.cumsum(size_L) - size_L
-    in_step_TxL = (np.arange(spec.op_cap)[:, None] == line.step_L) & line.live_L
+    in_step_TxL = (np.arange(spec.op_room)[:, None] == line.step_L) & line.live_L
     size_T = (in_step_TxL * size_L).sum(-1)
     before_T = jnp.cumsum(size_T) - size_T
 
@@ -321,7 +321,7 @@ def _solution(
     for n, (token, role) in enumerate(header):
         pieces.put(at_S + n, token, role, live_S, place_S)
 
-    right_SxT = (script.step_S[:, None] == np.arange(spec.op_cap)) & (live_S & ~wrong_S)[:, None]
+    right_SxT = (script.step_S[:, None] == np.arange(spec.op_room)) & (live_S & ~wrong_S)[:, None]
     sentence_T = right_SxT.argmax(0)
     sentence_L = sentence_T[line.step_L]
     base_L = start + HEADER * (sentence_L + 1) + before_L

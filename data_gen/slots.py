@@ -142,7 +142,9 @@ class Needs:
         instances = sum(bits.count(word) for word in chosen.words[:-1])
         abstract = chosen.words[-1]
         planes = enumerate(self.planes)
-        return instances + sum(bits.count(abstract & plane) << b for b, plane in planes)
+        return jnp.asarray(
+            instances + sum(bits.count(abstract & plane) << b for b, plane in planes)
+        )
 
 
 def needs(graph: Graph, spec: Spec) -> Needs:

@@ -5,12 +5,14 @@ import functools
 import itertools
 
 ORDERS = ("pq", "qp")
+SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
 
 # A structure graph has slots for this much at most; the published class fills it.
 DEPTH_LIMIT = 4
 WIDTH_LIMIT = 4
 LETTER_LIMIT = 52
+MODULUS_LIMIT = 256  # what is drawn without bias
 EDGE_LIMIT = 255  # beyond what any structure holds, and within what is drawn without bias
 
 
@@ -28,10 +30,16 @@ class Spec:
       min_width, max_width: items of a layer, within 1..4.
       modulus: all arithmetic is modulo this number, at least 2.
       order: "pq", the question last, or "qp", the question first.
+      solution: "shortest", what the query needs alone, in the order it was drawn in; or "any",
+        all parameters in a random order in which they can be computed, up to the query. Where
+        that would need more letters than there are, only what the query needs is computed.
+      reask: ask for another parameter, drawn from all whose solution the letters suffice for
+        (Part 2.1, Section 3); the number of operations then varies.
       hierarchies: of 4 (say region, library, shelf, book), how many are used.
       subcategories: of each category's 5, how many are used.
       names: of each sub-category's 20, how many are used; at least `max_width`.
-      letters: of a..z, A..Z, how many name results; a solution takes one per operation.
+      letters: of a..z, A..Z, how many name results; a solution takes one per operation, and
+        one that would run out of them is not asked for.
       split: "train" (template hash < 17 of 23), "test" (the others), or "all".
       unsplit_op: problems with at most so many operations are on both sides of the split, at
         least 2: there are two templates of one operation and hardly more of two, so that one
@@ -47,6 +55,8 @@ class Spec:
     max_width: int = 4
     modulus: int = 23
     order: str = "pq"
+    solution: str = "shortest"
+    reask: bool = False
     hierarchies: int = 4
     subcategories: int = 5
     names: int = 20
@@ -64,7 +74,7 @@ class Spec:
         _within("max_depth", self.max_depth, self.min_depth, DEPTH_LIMIT)
         _within("min_width", self.min_width, 1, WIDTH_LIMIT)
         _within("max_width", self.max_width, self.min_width, WIDTH_LIMIT)
-        _within("modulus", self.modulus, 2, 100)
+        _within("modulus", self.modulus, 2, MODULUS_LIMIT)
         _within("hierarchies", self.hierarchies, 1, 4)
         _within("subcategories", self.subcategories, 1, 5)
         _within("names", self.names, self.max_width, 20)
@@ -77,6 +87,12 @@ class Spec:
         _within("unsplit_op", self.unsplit_op, 2, LETTER_LIMIT)
         if self.order not in ORDERS:
             raise ValueError(f"order={self.order!r} is unknown; choose one of {', '.join(ORDERS)}.")
+        if self.solution not in SOLUTIONS:
+            raise ValueError(
+                f"solution={self.solution!r} is unknown; choose one of {', '.join(SOLUTIONS)}."
+            )
+        if not isinstance(self.reask, bool):
+            raise ValueError(f"reask={self.reask!r} is not allowed: True or False is.")
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split!r} is unknown; choose one of {', '.join(SPLITS)}.")
         least_edges = (self.min_depth - 1) * self.min_width
@@ -98,6 +114,11 @@ class Spec:
     def op_cap(self) -> int:
         """The largest number of operations that a problem of this class has."""
         return self.max_op if self.op is None else self.op
+
+    @property
+    def op_room(self) -> int:
+        """Operations that arrays have room for: the cap, or all letters where it can be passed."""
+        return self.letters if self.reask or self.solution == "any" else self.op_cap
 
     @property
     def instance_slots(self) -> int:

@@ -17,6 +17,7 @@ from data_gen.structure import Goal
 
 LOSS_ON = ("all", "solution")
 ATTENTION = ("window", "document")
+PACKING = ("cut", "whole")
 
 # Windows that are packed from one run of documents. More of them waste fewer documents at
 # the run's end; fewer let a host make its rows without making its neighbours'.
@@ -73,7 +74,9 @@ def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Ar
     return 1.0 - (role_N[..., None] == np.array(unused)).any(-1).astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "mistakes", "loss_on"), donate_argnums=0)
+@functools.partial(
+    jax.jit, static_argnames=("spec", "mistakes", "loss_on", "pack"), donate_argnums=0
+)
 def _lay(
     packed_Q: packing.Packed,
     keys_QxD: jax.Array,
@@ -82,6 +85,7 @@ def _lay(
     spec: Spec,
     mistakes: Mistakes,
     loss_on: str,
+    pack: str,
 ) -> tuple[packing.Packed, jax.Array]:
     """Writes D problems for each of Q segments and packs them; also the share that is too long."""
     size = packed_Q.tokens_KxS.shape[-1]
@@ -92,7 +96,8 @@ def _lay(
         x.reshape(*keys_QxD.shape, *x.shape[1:])
         for x in (written.tokens_N, weights, written.length)
     )
-    return jax.vmap(packing.extend)(packed_Q, *parts), (written.length > size).mean()
+    lay = functools.partial(packing.extend, whole=pack == "whole")
+    return jax.vmap(lay)(packed_Q, *parts), (written.length > size).mean()
 
 
 @jax.jit
@@ -112,6 +117,7 @@ def segments(
     spec: Spec,
     mistakes: Mistakes,
     loss_on: str,
+    pack: str = "cut",
 ) -> packing.Packed:
     """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
 
@@ -124,7 +130,7 @@ def segments(
         keys_QxD = _chunk_keys(root, numbers_Q, turn)
         made = problems(keys_QxD.reshape(-1), spec=spec)
         packed, dropped = _lay(
-            packed, keys_QxD, made, spec=spec, mistakes=mistakes, loss_on=loss_on
+            packed, keys_QxD, made, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
         )
         if (np.asarray(packed.window) == SEGMENT).all():
             return packed
@@ -160,6 +166,7 @@ class Stream:
         window: int,
         loss_on: str = "all",
         attention: str = "window",
+        pack: str = "cut",
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
@@ -170,6 +177,7 @@ class Stream:
           loss_on: "all" tokens, or those of the "solution" and the answer.
           attention: over the whole "window", or within a "document": then batches say which
             document of its window a token belongs to.
+          pack: documents that run over their window are "cut", or go "whole" to the next.
 
         Raises:
           ValueError: where a setting is out of range or no document fits a window.
@@ -180,11 +188,13 @@ class Stream:
             raise ValueError(
                 f"attention={attention!r} is unknown; choose one of {', '.join(ATTENTION)}."
             )
+        if pack not in PACKING:
+            raise ValueError(f"pack={pack!r} is unknown; choose one of {', '.join(PACKING)}.")
         if batch < 1:
             raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
         check_window(spec, window)
         self._make = functools.partial(
-            segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on
+            segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
         )
         self._root_of = functools.partial(root_key, seed, TRAINING)
         self._batch, self._window = batch, window

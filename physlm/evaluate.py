@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import language, reader, records, stream, structure
-from data_gen.judge import Verdict, judge
+from data_gen import language, records, stream, structure
+from data_gen.judge import Verdict, judge_many
 from data_gen.mistakes import Mistakes
 from data_gen.spec import Spec
 from physlm import decode
@@ -140,17 +140,6 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
 _write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
 
 
-def verdicts(tests: TestSet, written_NxM: np.ndarray, spec: Spec) -> list[Verdict]:
-    """Judges what a model wrote after each prompt."""
-    vocab = language.vocabulary(spec)
-    found = []
-    for record, ids in zip(tests.records, written_NxM, strict=True):
-        facts = reader.read(record["layers"], record["problem"], record["question"], spec.modulus)
-        solution, answer = records.split(ids, vocab)
-        found.append(judge(facts, solution, answer or ""))
-    return found
-
-
 def _batches(tests: TestSet, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows, prompts and lengths of equal shapes; the last batch repeats its last row."""
     count = len(tests.lengths_N)
@@ -215,7 +204,7 @@ def evaluate(
                 )
                 rows_done = min(rows_done + len(set(rows.tolist())), total)
                 shown.update(rows_done)
-            found.append(_summary(cell, verdicts(tests, written_NxM, spec)))
+            found.append(_summary(cell, judge_many(tests.records, written_NxM, spec)))
     return found
 
 

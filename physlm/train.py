@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
+from data_gen.stream import ATTENTION, LOSS_ON, PACKING
 from physlm import model as model_lib
 from physlm import optimizer as optimizer_lib
 from physlm.checkpoint import Checkpoints
@@ -26,8 +27,6 @@ from physlm.optimizer import OptimizerConfig
 from physlm.progress import Reporter
 from physlm.sharding import batch_sharding, check_batch, shardings
 
-_LOSSES = ("all", "solution")
-_REACHES = ("window", "document")
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
 _IN_FLIGHT = 2
@@ -44,6 +43,8 @@ class TrainConfig:
       loss_on: which tokens bear loss, `all` or those of the `solution`; read by the stream.
       attention: how far it reaches, over the whole `window`, as in the paper, or within a
         `document`; read by the stream.
+      pack: documents that run over their window are `cut`, as in the paper, or go `whole` to
+        the next; read by the stream.
       log_every: steps between lines of metrics.
       save_every: steps between checkpoints.
       keep: checkpoints kept; two, so that a damaged one leaves another.
@@ -57,6 +58,7 @@ class TrainConfig:
     window: int
     loss_on: str = "all"
     attention: str = "window"
+    pack: str = "cut"
     log_every: int = 50
     save_every: int = 1000
     keep: int = 2
@@ -65,12 +67,14 @@ class TrainConfig:
         for name in ("steps", "batch", "window", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.loss_on not in _LOSSES:
-            raise ValueError(f"train.loss_on is {self.loss_on!r}; it must be one of {_LOSSES}.")
-        if self.attention not in _REACHES:
+        if self.loss_on not in LOSS_ON:
+            raise ValueError(f"train.loss_on is {self.loss_on!r}; it must be one of {LOSS_ON}.")
+        if self.attention not in ATTENTION:
             raise ValueError(
-                f"train.attention is {self.attention!r}; it must be one of {_REACHES}."
+                f"train.attention is {self.attention!r}; it must be one of {ATTENTION}."
             )
+        if self.pack not in PACKING:
+            raise ValueError(f"train.pack is {self.pack!r}; it must be one of {PACKING}.")
 
 
 class TrainState(NamedTuple):

@@ -14,12 +14,14 @@ from data_gen.mistakes import Mistakes
 from data_gen.stream import SEGMENT, Stream, shortest_document
 
 
-def pack_slowly(documents, weights, windows, size):
-    """The rule in plain Python: lay down, cut on the right, next window."""
+def pack_slowly(documents, weights, windows, size, whole):
+    """The rule in plain Python: lay down, cut on the right (or leave a gap), next window."""
     tokens_out = np.zeros((windows, size), np.int32)
     weights_out = np.zeros((windows, size), np.float32)
     window = offset = 0
     for document, weight in zip(documents, weights, strict=True):
+        if len(document) <= size and whole and offset + len(document) > size:
+            window, offset = window + 1, 0
         if len(document) > size or window == windows:
             continue
         part = document[: size - offset]
@@ -32,8 +34,12 @@ def pack_slowly(documents, weights, windows, size):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(1, 12), min_size=12, max_size=12), st.integers(0, 2**32 - 1))
-def test_packing_equals_the_rule_in_python(lengths, seed):
+@given(
+    st.lists(st.integers(1, 12), min_size=12, max_size=12),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+)
+def test_packing_equals_the_rule_in_python(lengths, seed, whole):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, 99, (12, 12))
     weights = rng.random((12, 12)).astype(np.float32)
@@ -42,21 +48,39 @@ def test_packing_equals_the_rule_in_python(lengths, seed):
         [row[:n] for row, n in zip(weights, lengths, strict=True)],
         4,
         10,
+        whole,
     )
     packed = packing.empty(4, 10, 0)
     # In two goes: what is packed first does not depend on what comes later.
     for rows in (slice(0, 5), slice(5, 12)):
         packed = packing.extend(
-            packed, jnp.array(tokens[rows]), jnp.array(weights[rows]), jnp.array(lengths[rows])
+            packed,
+            jnp.array(tokens[rows]),
+            jnp.array(weights[rows]),
+            jnp.array(lengths[rows]),
+            whole=whole,
         )
     for ours, theirs in zip(packed, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def make(batch, window=96, seed=0, rate=0.5, loss_on="all"):
-    return Stream(
-        SMALL, Mistakes(rate=rate), seed=seed, batch=batch, window=window, loss_on=loss_on
-    )
+def make(batch, window=96, seed=0, rate=0.5, **settings):
+    return Stream(SMALL, Mistakes(rate=rate), seed=seed, batch=batch, window=window, **settings)
+
+
+def test_whole_documents_are_not_cut():
+    stream = make(64, pack="whole")
+    vocab = language.vocabulary(SMALL)
+    whole, cut = stream.batch(0)["tokens"], make(64).batch(0)["tokens"]
+
+    def begun_and_ended(ids):
+        ends = (ids[:, 1:] == vocab.end) & (ids[:, :-1] != vocab.end)
+        return (ids == vocab.problem).sum(), ends.sum()
+
+    begun, ended = begun_and_ended(whole)
+    assert begun == ended > 64
+    begun, ended = begun_and_ended(cut)
+    assert begun > ended
 
 
 def test_windows_do_not_depend_on_batch_size_or_order():

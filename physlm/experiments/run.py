@@ -186,6 +186,7 @@ def _train(settings: config_lib.Settings, directory: pathlib.Path) -> train.Trai
         window=settings.train.window,
         loss_on=settings.train.loss_on,
         attention=settings.train.attention,
+        pack=settings.train.pack,
     )
     with contextlib.closing(stream), Progress("train", settings.train.steps) as progress:
         return train.train(

@@ -1,13 +1,15 @@
-"""Holds the reader and the judge against the public generator's own output.
+"""Holds reader, parser, labels and judge against the public generator's own output.
 
     python tests/benchmarks/reference.py DIRECTORY
 
 DIRECTORY has `cases_*.jsonl.gz`: problems with their labels and altered solutions, each with the
 public program's verdict, solutions with mistakes taken back, and re-asked questions. Prints how
-many verdicts, answers and sets of necessary parameters differ, and exits with 1 where any does.
+many verdicts, and how many problems' answers, sets of necessary parameters or, after any step,
+sets of parameters that can be computed next differ; exits with 1 where any does.
 """
 
 import collections
+import functools
 import gzip
 import json
 import pathlib
@@ -16,8 +18,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import numpy as np
+
 from data_gen.judge import judge
+from data_gen.labels import Labels, labels
+from data_gen.parser import parse, slot_names
+from data_gen.problem import Problem
 from data_gen.reader import read
+from data_gen.spec import Spec
+
+# Room for every problem of the reference, re-asked ones included.
+ROOMY = Spec(max_op=52, max_edges=48)
 
 
 def solutions(record: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
@@ -31,19 +43,43 @@ def solutions(record: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
         yield "reask", asked["question"], asked["solution"], True
 
 
+@functools.partial(jax.jit, static_argnames="spec")
+def _labels(problem: Problem, *, spec: Spec) -> Labels:
+    return labels(problem, spec)
+
+
+def labels_agree(record: dict[str, Any]) -> bool:
+    """Whether our labels, from arrays read off the text, are those that the record holds."""
+    texts = (record["problem"], record["question"], record["solution"])
+    problem = parse(record["layers"], *texts, ROOMY)
+    found = jax.tree.map(np.asarray, _labels(problem, spec=ROOMY))
+    place = {
+        slot: record["params"].index(text)
+        for slot, text in slot_names(record["layers"], ROOMY).items()
+    }
+
+    def members(mask_P: np.ndarray) -> set[int]:
+        return {place[slot] for slot in np.flatnonzero(mask_P)}
+
+    moments = zip(found.can_next_XxP, record["can_next"], strict=False)
+    return (
+        members(found.nece_P) == set(record["necessary"])
+        and int(problem.value_P[problem.query]) == record["answer"]
+        and len(record["can_next"]) == problem.steps + 1
+        and all(members(ours_P) == set(theirs) for ours_P, theirs in moments)
+    )
+
+
 def main(directory: pathlib.Path) -> int:
     """Prints one line a kind of solution, and the sums."""
     judged, differing = collections.Counter(), collections.Counter()
-    problems = labels = 0
+    problems = different = 0
     started = time.perf_counter()
     for path in sorted(directory.glob("cases_*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for record in map(json.loads, lines):
                 problems += 1
-                facts = read(record["layers"], record["problem"], record["question"])
-                necessary = {record["params"].index(name) for name in facts.necessary}
-                labels += facts.answer != record["answer"]
-                labels += necessary != set(record["necessary"])
+                different += not labels_agree(record)
                 for kind, question, solution, correct in solutions(record):
                     facts = read(record["layers"], record["problem"], question)
                     judged[kind] += 1
@@ -55,10 +91,10 @@ def main(directory: pathlib.Path) -> int:
         print(f"{kind:<12}{count:>6} judged {differing[kind]:>5} differ")
     seconds = time.perf_counter() - started
     print(
-        f"{judged.total()} verdicts: {differing.total()} differ; {problems} problems: {labels} "
-        f"answers or necessary sets differ; {seconds:.1f} s"
+        f"{judged.total()} verdicts: {differing.total()} differ; {problems} problems: {different} "
+        f"differ in answer, necessary or can_next; {seconds:.1f} s"
     )
-    return int(differing.total() + labels > 0)
+    return int(differing.total() + different > 0)
 
 
 if __name__ == "__main__":
