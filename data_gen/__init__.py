@@ -9,8 +9,10 @@ and problem `i` is a function of `(seed, i)` and its `Spec` alone.
     from data_gen import problem, spec
     p = problem.sample(jax.random.key(0), spec.Spec())
 
-Rooms, in the order in which a problem is made: `spec`, `structure`, `dependency`,
-`distractors`, `arithmetic`, `problem`; then `language` and `render` write it as tokens,
-`mistakes` puts wrong steps in, `packing` and `stream` make training windows, and
-`facts`, `reader` and `judge` say whether a solution is right.
+Rooms, in the order in which a problem is made: `spec`, `structure`, `slots`, `dependency`,
+`distractors`, `arithmetic`, `solution`, `problem` (their sets are `bits`, their random words
+`draws`); then `language` and `render` write it as tokens, `mistakes` puts wrong steps in, and
+`packing` and `stream` make training windows. `labels` says what is known and needed after every
+step, `features` what can be counted. From text, `reader` finds a problem's facts, `parser` its
+arrays, and `judge` says whether a solution is right.
 """

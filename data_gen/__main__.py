@@ -1,7 +1,9 @@
-"""Command line: `sample` prints problems as JSON lines, `check` judges solutions.
+"""Command line: problems as JSON lines, verdicts on solutions, counts, and speed.
 
 python -m data_gen sample --spec med --count 3 --seed 0 --mistakes retry --rate 0.5
 python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen check -
+python -m data_gen stats --spec med --count 2048
+python -m data_gen bench --spec med
 """
 
 import argparse
@@ -9,14 +11,20 @@ import dataclasses
 import functools
 import json
 import os
+import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from data_gen.judge import judge
 from data_gen.mistakes import KINDS, Mistakes
 from data_gen.reader import read
-from data_gen.spec import NAMED, ORDERS, SPLITS, Spec
+from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
+
+if TYPE_CHECKING:
+    from data_gen.problem import Problem
+    from data_gen.render import Document
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256
@@ -24,16 +32,24 @@ _BATCH = 256
 _ROOM = 1024
 
 
-def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Problem `start`, `start` + 1, … of a seed, with their solutions."""
+def _class(args: argparse.Namespace) -> Spec:
+    chosen = {
+        name: getattr(args, name)
+        for name in ("op", "order", "split", "solution", "reask", "names_file")
+    }
+    return dataclasses.replace(NAMED[args.spec], **chosen)
+
+
+def _drawn(
+    args: argparse.Namespace, spec: Spec, mistakes: Mistakes
+) -> "Iterator[tuple[int, Problem, Document]]":
+    """Problems `start`, `start` + 1, … of a seed, in batches, with their documents."""
     import jax
     import jax.numpy as jnp
 
-    from data_gen import records, stream
+    from data_gen import stream
     from data_gen.problem import problem_key
 
-    spec = dataclasses.replace(NAMED[args.spec], op=args.op, order=args.order, split=args.split)
-    mistakes = Mistakes(kind=args.mistakes or "retry", rate=args.rate if args.mistakes else 0.0)
     write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
     batch, room = min(_BATCH, args.count), _ROOM
     for first in range(0, args.count, batch):
@@ -46,9 +62,63 @@ def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         while documents.length.max() > room:
             room *= 2
             documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+        yield first, problems, documents
+
+
+def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Problem `start`, `start` + 1, … of a seed, with their solutions."""
+    from data_gen import records
+
+    spec = _class(args)
+    mistakes = Mistakes(kind=args.mistakes or "retry", rate=args.rate if args.mistakes else 0.0)
+    for first, problems, documents in _drawn(args, spec, mistakes):
         for n, record in enumerate(records.records(problems, documents, spec)):
             if first + n < args.count:
                 yield {"id": f"{args.spec}-{args.seed}-{args.start + first + n}", **record}
+
+
+def stats(args: argparse.Namespace) -> str:
+    """The table of features of a class."""
+    import jax
+    import numpy as np
+
+    from data_gen.features import features, table
+
+    spec, parts = _class(args), []
+    count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
+    for first, problems, documents in _drawn(args, spec, Mistakes()):
+        found = count(problems, documents)
+        parts.append(jax.tree.map(lambda x, n=args.count - first: np.asarray(x)[:n], found))
+    return table(jax.tree.map(lambda *columns: np.concatenate(columns), *parts))
+
+
+def bench(args: argparse.Namespace) -> str:
+    """Problems a second, arrays out, once compiled."""
+    import jax
+    import jax.numpy as jnp
+
+    from data_gen import stream
+    from data_gen.problem import problem_key
+
+    spec = _class(args)
+    keys = jax.vmap(functools.partial(problem_key, args.seed))(jnp.arange(args.count))
+    started = time.perf_counter()
+    make = stream.problems.lower(keys, spec=spec).compile()
+    compiled = time.perf_counter() - started
+    jax.block_until_ready(make(keys))
+    rates = []
+    for _ in range(args.rounds):
+        started = time.perf_counter()
+        jax.block_until_ready(make(keys))
+        rates.append(args.count / (time.perf_counter() - started))
+    memory = make.memory_analysis()
+    used = "" if memory is None else f", {memory.temp_size_in_bytes / 2**20:.0f} MiB of work space"
+    device = jax.devices()[0]
+    cores = f", {len(os.sched_getaffinity(0))} cores" if device.platform == "cpu" else ""
+    return (
+        f"{statistics.median(rates):,.0f} problems/s ({args.spec}, {args.count} at once, median "
+        f"of {args.rounds}) on {device.device_kind}{cores}; compiled in {compiled:.1f} s{used}"
+    )
 
 
 def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
@@ -91,19 +161,32 @@ def _whole(low: int, text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_gen", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("sample", help="print problems as JSON lines")
-    one.add_argument("--spec", choices=sorted(NAMED), default="med")
-    one.add_argument("--count", type=functools.partial(_whole, 1), default=1)
-    one.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
+    drawing = argparse.ArgumentParser(add_help=False)
+    drawing.add_argument("--spec", choices=sorted(NAMED), default="med")
+    drawing.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
+    drawing.add_argument("--op", type=functools.partial(_whole, 1), help="so many operations")
+    drawing.add_argument("--order", choices=ORDERS, default=Spec.order)
+    drawing.add_argument("--split", choices=SPLITS, default=Spec.split)
+    drawing.add_argument("--solution", choices=SOLUTIONS, default=Spec.solution)
+    drawing.add_argument("--reask", action="store_true", help="ask for another parameter")
+    drawing.add_argument("--names-file", default=Spec.names_file, help="a JSON file of names")
+
+    def adding(name: str, count: int, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=[drawing], help=help)
+        command.add_argument("--count", type=functools.partial(_whole, 1), default=count)
+        return command
+
+    one = adding("sample", 1, "print problems as JSON lines")
     one.add_argument("--start", type=functools.partial(_whole, 0), default=0)
-    one.add_argument("--op", type=functools.partial(_whole, 1), help="exactly so many operations")
-    one.add_argument("--order", choices=ORDERS, default=Spec.order)
-    one.add_argument("--split", choices=SPLITS, default=Spec.split)
     one.add_argument("--mistakes", choices=KINDS, help="put mistakes of this kind in")
     one.add_argument("--rate", type=float, default=0.5, help="of mistakes, in [0, 1)")
     two = commands.add_parser("check", help="judge the solutions of JSON lines")
     two.add_argument("file", help="a file of JSON lines, or - for standard input")
     two.add_argument("--modulus", type=functools.partial(_whole, 2), default=Spec.modulus)
+    three = adding("stats", 1024, "print a table of what can be counted on problems")
+    three.add_argument("--start", type=functools.partial(_whole, 0), default=0)
+    four = adding("bench", 4096, "measure problems a second")
+    four.add_argument("--rounds", type=functools.partial(_whole, 1), default=5)
     return parser
 
 
@@ -118,6 +201,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "sample":
             for record in sample(args):
                 print(json.dumps(record))
+        elif args.command in ("stats", "bench"):
+            print({"stats": stats, "bench": bench}[args.command](args))
         else:
             with _open(args.file) as lines:
                 for verdict in check(lines, args.modulus):

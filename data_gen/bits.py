@@ -82,13 +82,15 @@ class Bits:
 
     def member(self, number: jax.Array) -> jax.Array:
         """int32: member `number` (from 0, smallest first); -1 if there are fewer."""
-        found = jnp.full_like(number, -1)
+        start = jnp.full_like(number, -1)
+        chosen, rank = jnp.broadcast_to(self.words[0], number.shape), jnp.zeros_like(number)
         for word, low in zip(self.words, self.bounds[:-1], strict=True):
             size = count(word)
             here = (number >= 0) & (number < size)
-            found = jnp.where(here, low + nth(word, number), found)
+            chosen, start = jnp.where(here, word, chosen), jnp.where(here, low, start)
+            rank = jnp.where(here, number, rank)
             number = number - size
-        return found
+        return jnp.where(start >= 0, start + nth(chosen, rank), -1)
 
     def subset(self, word: jax.Array, wanted: jax.Array) -> "Bits":
         """`wanted` members, uniformly without replacement; all, if there are fewer.

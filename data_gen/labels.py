@@ -12,7 +12,9 @@ from data_gen.slots import Parameters, layout, parameters
 from data_gen.spec import Spec
 
 if TYPE_CHECKING:
+    from data_gen.mistakes import Script
     from data_gen.problem import Problem
+    from data_gen.render import Document
 
 NEVER = 127  # later than any step
 
@@ -85,6 +87,29 @@ def labels(problem: Problem, spec: Spec) -> Labels:
         value_XxP=jnp.where(known_XxP, problem.value_P, spec.modulus),
         dep_PxP=dep_PxP & ~np.eye(spec.slots, dtype=bool),
         neighbour_PxP=needs_PxP,
+    )
+
+
+class TokenLabels(NamedTuple):
+    """Where each of a document's tokens stands in its solution."""
+
+    step_N: jax.Array  # int32: the step it is part of, -1 in mistakes and outside the solution
+    moment_N: jax.Array  # int32: steps finished before it: its row of `Labels`
+    slot_N: jax.Array  # int32: the parameter that its sentence defines, mistakes included, or -1
+    kind_N: jax.Array  # int32: as the document has it
+
+
+def token_labels(document: Document, script: Script, problem: Problem) -> TokenLabels:
+    """Aligns the tokens of one document with the script that it was written from."""
+    sentence_N = jnp.maximum(document.sentence_N, 0)
+    solved_N = document.sentence_N >= 0
+    before_N = jnp.where(solved_N, script.step_S[sentence_N], 0)
+    after_N = (np.arange(sentence_N.shape[0]) >= document.prompt) & ~solved_N
+    return TokenLabels(
+        step_N=jnp.where(solved_N & ~script.wrong_S[sentence_N], before_N, -1),
+        moment_N=jnp.where(after_N, problem.steps, before_N),
+        slot_N=jnp.where(solved_N, script.slot_S[sentence_N], -1),
+        kind_N=document.kind_N,
     )
 
 

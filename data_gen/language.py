@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data_gen.names import HIERARCHIES
+from data_gen.names import hierarchies
 from data_gen.spec import Spec
 
 LETTERS = string.ascii_lowercase + string.ascii_uppercase
@@ -41,6 +41,11 @@ PHRASES = (
 )
 
 
+# What a token is.
+MARKER, WORD, OPERATOR, NUMBER, LETTER, CATEGORY, NAME = range(7)
+OPERATORS = (" +", " -", " *")
+
+
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
     """Token ids of a spec: markers, phrases, numbers, letters, categories, names, in this order.
@@ -66,6 +71,17 @@ class Vocabulary:
     def ids(self) -> dict[str, int]:
         """The id of each token's text."""
         return {token: n for n, token in enumerate(self.tokens)}
+
+    @functools.cached_property
+    def kinds(self) -> np.ndarray:
+        """int32[V]: MARKER, WORD, OPERATOR, NUMBER, LETTER, CATEGORY or NAME of each id."""
+        starts = (0, len(MARKERS), self.numbers, self.letters, self.categories, self.names)
+        kinds = np.repeat(
+            np.array((MARKER, WORD, NUMBER, LETTER, CATEGORY, NAME), np.int32),
+            np.diff((*starts, self.size)),
+        )
+        kinds[[self.ids[token] for token in OPERATORS]] = OPERATOR
+        return kinds
 
     @property
     def problem(self) -> int:
@@ -100,7 +116,7 @@ def vocabulary(spec: Spec) -> Vocabulary:
     """The vocabulary of a spec: only what its problems can contain."""
     numbers = [f" {n}" for n in range(spec.modulus)]
     letters = [f" {letter}" for letter in LETTERS[: spec.letters]]
-    used = HIERARCHIES[: spec.hierarchies]
+    used = hierarchies(spec.names_file)[: spec.hierarchies]
     categories = [f" {category.name}" for hierarchy in used for category in hierarchy]
     names = [
         f" {category.item(sub, name)}"

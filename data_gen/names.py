@@ -5,26 +5,121 @@ that make names of them: sub-category "Library" and first word "Linden" give "Li
 First words differ between the categories of a hierarchy, so no name begins another.
 """
 
-from typing import NamedTuple
+import functools
+import itertools
+import json
+import re
+from typing import Any, NamedTuple
+
+HIERARCHY_COUNT = CATEGORY_COUNT = 4
+SUBCATEGORY_COUNT = 5
+NAME_COUNT = 20
+
+# Words and marks of the grammar: a name that held one could be read in two ways.
+_RESERVED = re.compile(r"\b(and|each|equals|does|as|have|BACK)\b|'s|[.,;?<>]|[^\S ]|  |^ | $")
 
 
 class Category(NamedTuple):
-    """One level of a hierarchy."""
+    """One level of a hierarchy: its own name, and the names of each sub-category."""
 
     name: str
-    subcategories: tuple[str, ...]
-    firsts: tuple[str, ...]
+    items: tuple[tuple[str, ...], ...]
 
     def item(self, subcategory: int, name: int) -> str:
         """The name number `name` (0..19) of sub-category 0..4."""
-        return f"{self.firsts[name]} {self.subcategories[subcategory]}"
+        return self.items[subcategory][name]
+
+
+Hierarchies = tuple[tuple[Category, ...], ...]
+
+
+@functools.lru_cache(maxsize=16)
+def hierarchies(path: str = "") -> Hierarchies:
+    """Our own names, or those of a JSON file of the same shape.
+
+    The file holds a list of 4 hierarchies, each a list of 4 categories from the largest to the
+    smallest, each an object with `name` and `items`, a list of 5 lists of 20 names.
+
+    Raises:
+      ValueError: the file cannot be read, is of another shape, or has a name twice or one that
+        makes a text ambiguous; one sentence.
+    """
+    if not path:
+        return HIERARCHIES
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"names_file={path!r} cannot be read: {error}.") from error
+    found = tuple(
+        tuple(
+            Category(_at(category, "name", where), tuple(map(tuple, _items(category, where))))
+            for category, where in _list(hierarchy, CATEGORY_COUNT, f"hierarchy {h}")
+        )
+        for h, (hierarchy, _) in enumerate(_list(content, HIERARCHY_COUNT, "the file"), 1)
+    )
+    check(found)
+    return found
+
+
+def check(found: Hierarchies) -> None:
+    """Refuses names that would make a text ambiguous.
+
+    Raises:
+      ValueError: names the first name that is wrong, and why.
+    """
+    for h, hierarchy in enumerate(found, 1):
+        names = [category.name for category in hierarchy]
+        names += [name for category in hierarchy for sub in category.items for name in sub]
+        for name in names:
+            if not isinstance(name, str) or not name or _RESERVED.search(name):
+                raise ValueError(
+                    f"the name {name!r} of hierarchy {h} is not allowed: a text of words parted "
+                    'by single blanks is, without "\'s", marks of punctuation and the words and, '
+                    "each, equals, does, as, have, BACK."
+                )
+        ordered = sorted(names)
+        for first, second in itertools.pairwise(ordered):
+            if first == second:
+                raise ValueError(f"the name {first!r} stands twice in hierarchy {h}.")
+        known = set(names)
+        for name in names:
+            words = name.split(" ")
+            for n in range(1, len(words)):
+                if (start := " ".join(words[:n])) in known:
+                    raise ValueError(
+                        f"the name {start!r} begins the name {name!r} of hierarchy {h}."
+                    )
+
+
+def _list(content: Any, count: int, where: str) -> list[tuple[Any, str]]:
+    if not isinstance(content, list) or len(content) != count:
+        raise ValueError(f"{where} must hold a list of {count}.")
+    return [(part, f"{where}, part {n}") for n, part in enumerate(content, 1)]
+
+
+def _at(content: Any, key: str, where: str) -> Any:
+    if not isinstance(content, dict) or key not in content:
+        raise ValueError(f"{where} has no {key!r}.")
+    return content[key]
+
+
+def _items(category: Any, where: str) -> list[list[Any]]:
+    subcategories = _list(_at(category, "items", where), SUBCATEGORY_COUNT, where)
+    return [[name for name, _ in _list(sub, NAME_COUNT, at)] for sub, at in subcategories]
 
 
 def _category(name: str, subcategories: str, firsts: str) -> Category:
-    return Category(name, tuple(subcategories.split(", ")), tuple(firsts.split()))
+    return Category(
+        name,
+        tuple(
+            tuple(f"{first} {last}" for first in firsts.split())
+            for last in subcategories.split(", ")
+        ),
+    )
 
 
-HIERARCHIES: tuple[tuple[Category, ...], ...] = (
+HIERARCHIES: Hierarchies = (
     (
         _category(
             "Region",

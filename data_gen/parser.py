@@ -133,7 +133,7 @@ def _places(layers: Sequence[Any], spec: Spec) -> tuple[int, int, np.ndarray, np
     depth, width = spec.max_depth, spec.max_width
     items = np.tile(np.arange(width, dtype=np.int32), (depth, 1))
     subcategories = np.zeros(depth, np.int32)
-    for h, hierarchy in enumerate(names.HIERARCHIES[: spec.hierarchies]):
+    for h, hierarchy in enumerate(names.hierarchies(spec.names_file)[: spec.hierarchies]):
         for first in range(len(hierarchy) - len(layers) + 1):
             pairs = zip(hierarchy[first:], layers, strict=False)
             found = [_items(c, things, spec) for c, (text, things) in pairs if c.name == text]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_gen.language import Vocabulary, vocabulary
-from data_gen.names import HIERARCHIES
+from data_gen.names import hierarchies
 from data_gen.problem import Problem
 from data_gen.render import Document
 from data_gen.spec import Spec
@@ -15,7 +15,7 @@ from data_gen.spec import Spec
 
 def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
     """[[category, [item, …]], …], top layer first, of one problem (NumPy leaves)."""
-    categories = HIERARCHIES[int(problem.hierarchy)]
+    categories = hierarchies(spec.names_file)[int(problem.hierarchy)]
     found = []
     for layer in range(int(problem.structure.depth)):
         category = categories[int(problem.first_category) + layer]

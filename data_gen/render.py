@@ -27,6 +27,7 @@ class Document(NamedTuple):
 
     tokens_N: jax.Array  # int32, the end marker from `length` on
     role_N: jax.Array  # int32: OUTSIDE, PROBLEM, …
+    kind_N: jax.Array  # int32: what the token is, MARKER, WORD, … of `data_gen.language`
     sentence_N: jax.Array  # int32: the script's sentence that a solution token is in, or -1
     length: jax.Array  # int32: of the whole document, also where it exceeds the room
     prompt: jax.Array  # int32: tokens up to and including the solution marker
@@ -98,7 +99,8 @@ def document(problem: Problem, script: Script, size: int, spec: Spec) -> Documen
         ANSWER,
     )
     tokens_N, role_N, sentence_N = pieces.scatter(size, vocab.end)
-    return Document(tokens_N, role_N, sentence_N, end + 3, prompt)
+    kind_N = jnp.asarray(vocab.kinds)[tokens_N]
+    return Document(tokens_N, role_N, kind_N, sentence_N, end + 3, prompt)
 
 
 def _problem(

@@ -133,9 +133,9 @@ class Needs:
     def closure(self, chosen: bits.Bits) -> bits.Bits:
         """These parameters and all that they need, transitively."""
         # An abstract parameter needs abstract ones of the next layer alone: a pass a layer.
-        for _ in range(self.spec.max_depth - 1):
-            chosen |= self.of(chosen.words[-1])
-        return chosen
+        return jax.lax.fori_loop(
+            0, self.spec.max_depth - 1, lambda _, found: found | self.of(found.words[-1]), chosen
+        )
 
     def total(self, chosen: bits.Bits) -> jax.Array:
         """int32: operations of these parameters, before predecessors are added (step 6)."""

@@ -38,6 +38,7 @@ class Spec:
       hierarchies: of 4 (say region, library, shelf, book), how many are used.
       subcategories: of each category's 5, how many are used.
       names: of each sub-category's 20, how many are used; at least `max_width`.
+      names_file: a JSON file of other names, of the shape that `data_gen.names` describes.
       letters: of a..z, A..Z, how many name results; a solution takes one per operation, and
         one that would run out of them is not asked for.
       split: "train" (template hash < 17 of 23), "test" (the others), or "all".
@@ -60,6 +61,7 @@ class Spec:
     hierarchies: int = 4
     subcategories: int = 5
     names: int = 20
+    names_file: str = ""
     letters: int = 52
     split: str = "all"
     unsplit_op: int = 2
@@ -91,6 +93,8 @@ class Spec:
             raise ValueError(
                 f"solution={self.solution!r} is unknown; choose one of {', '.join(SOLUTIONS)}."
             )
+        if not isinstance(self.names_file, str):
+            raise ValueError(f"names_file={self.names_file!r} is not allowed: a path is.")
         if not isinstance(self.reask, bool):
             raise ValueError(f"reask={self.reask!r} is not allowed: True or False is.")
         if self.split not in SPLITS:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 
@@ -79,3 +80,34 @@ def test_bad_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
+
+
+def test_stats_is_the_table_of_what_sample_prints(sampled, capsys):
+    whole, _ = sampled
+    assert main(["stats", "--seed", "3", "--count", "6"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    ops = [record["op"] for record in whole]
+    assert rows["op"][0] == f"{sum(ops) / 6:.3f}"
+    assert (float(rows["op"][2]), float(rows["op"][-1])) == (min(ops), max(ops))
+    assert float(rows["answer"][0]) == pytest.approx(sum(r["answer"] for r in whole) / 6, abs=1e-3)
+
+
+def test_bench_says_what_it_measured_on(capsys):
+    assert main(["bench", "--count", "6", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert re.match(r"[\d,]+ problems/s \(med, 6 at once, median of 1\) on \w+", out)
+    assert "compiled in" in out
+
+
+def test_reasked_problems_pass_the_check(sampled, tmp_path, capsys):
+    whole, _ = sampled
+    assert main(["sample", "--seed", "3", "--count", "6", "--reask", "--order", "qp"]) == 0
+    lines = capsys.readouterr().out
+    asked = [json.loads(line) for line in lines.splitlines()]
+    for before, after in zip(whole, asked, strict=True):
+        assert before["problem"] == after["problem"] and before["question"] != after["question"]
+    path = tmp_path / "asked.jsonl"
+    path.write_text(lines)
+    assert main(["check", str(path)]) == 0
+    verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [verdict["correct"] for verdict in verdicts] == [True] * 6

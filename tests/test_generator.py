@@ -1,7 +1,11 @@
 """iGSM problems: what would be false if the sampler were wrong."""
 
 import functools
+import json
+import os
 import re
+import subprocess
+import sys
 
 import hypothesis
 import hypothesis.strategies as st
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn, facts_of, keys
 
-from data_gen import bits, draws, language, names, slots, stream, structure
+from data_gen import bits, draws, language, names, records, slots, stream, structure
 from data_gen.judge import judge
 from data_gen.problem import sample
 from data_gen.spec import HARD, MED, Spec, reachable_op
@@ -63,6 +67,32 @@ def test_many_equal_one_by_one():
     for a, b, c in zip(*map(jax.tree.leaves, (many, alone, some)), strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a[7:19], c)
+
+
+_SHARDED = """
+import functools, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, PartitionSpec as P
+from data_gen.problem import problem_key, sample_many
+from data_gen.spec import Spec
+spec = Spec(max_op=3, max_edges=4, max_depth=2, max_width=2, letters=4, names=2)
+keys = jax.vmap(functools.partial(problem_key, 0))(jnp.arange(32))
+make = functools.partial(sample_many, spec=spec)
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+sharded = jax.jit(
+    jax.shard_map(make, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
+)
+for a, b in zip(*map(jax.tree.leaves, (jax.jit(make)(keys), sharded(keys))), strict=True):
+    assert len(b.sharding.device_set) == 2
+    np.testing.assert_array_equal(a, b)
+"""
+
+
+def test_sharded_equals_unsharded():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", _SHARDED], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def template(record):
@@ -266,7 +296,69 @@ def test_bits_are_sets(left, right):
     assert read(a.one(jnp.int32(min(left, default=-1)))) == set(sorted(left)[:1])
 
 
+def shaped(change):
+    """Names of a file's shape, none beginning another, after `change` to them."""
+    content = [
+        [
+            {
+                "name": f"Kind{h}{c}",
+                "items": [[f"First{h}{c} N{s}x{n}" for n in range(20)] for s in range(5)],
+            }
+            for c in range(4)
+        ]
+        for h in range(4)
+    ]
+    change(content)
+    return content
+
+
+def test_names_can_come_from_a_file(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(shaped(lambda content: None)))
+    spec = Spec(**{**SMALL.__dict__, "names_file": str(path)})
+    vocab, ours = language.vocabulary(spec), language.vocabulary(SMALL)
+    assert vocab.size == ours.size and " First10 N1x2" in vocab.ids
+    assert not any(token.startswith(" First") for token in ours.tokens)
+    problems, documents, _ = drawn(SMALL)
+    found = records.records(problems, documents, spec)
+    assert found[0]["layers"][0][0].startswith("Kind")
+    assert all(judge(facts_of(r, spec), r["solution"]).correct for r in found)
+
+
+def rename(name):
+    def change(content):
+        content[1][2]["items"][3][4] = name
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.pop(), "the file must hold a list of 4."),
+        (lambda c: c[0][0].pop("name"), "hierarchy 1, part 1 has no 'name'."),
+        (lambda c: c[3][1]["items"].pop(), "hierarchy 4, part 2 must hold a list of 5."),
+        (rename("First10 N0x0"), "the name 'First10 N0x0' stands twice in hierarchy 2."),
+        (rename("First10"), "the name 'First10' begins the name 'First10 N0x0' of hierarchy 2."),
+        (rename("Salt and Pepper"), "the name 'Salt and Pepper' of hierarchy 2 is not allowed"),
+        (rename("Sedano's Market"), "is not allowed"),
+        (rename("St. Mary"), "is not allowed"),
+        (rename("Two  Blanks"), "is not allowed"),
+        (rename(7), "the name 7 of hierarchy 2 is not allowed"),
+    ],
+)
+def test_files_with_ambiguous_names_are_refused(change, said, tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(shaped(change)))
+    with pytest.raises(ValueError, match=re.escape(said)):
+        names.hierarchies(str(path))
+    with pytest.raises(ValueError, match="cannot be read"):
+        names.hierarchies(str(tmp_path / "missing.json"))
+
+
 def test_names_are_unambiguous():
+    names.check(names.HIERARCHIES)
+
     spec = Spec()
     vocab = language.vocabulary(spec)
     assert len(set(vocab.tokens)) == vocab.size

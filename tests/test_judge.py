@@ -1,11 +1,15 @@
 """The judge and the reader, on a problem small enough to check by hand."""
 
+import numpy as np
 import pytest
+from drawn import SMALL, drawn, facts_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.judge import judge
+from data_gen import language
+from data_gen.judge import judge, judge_many, judge_tokens
 from data_gen.reader import read
+from data_gen.records import split
 
 LAYERS = [
     ["Library", ["Oak Library", "Elm Library"]],
@@ -157,3 +161,37 @@ def test_any_damage_gets_a_verdict(at, cut, put):
 def test_unreadable_problems_are_refused(problem, question, said):
     with pytest.raises(ValueError, match=said):
         read(LAYERS, problem, question)
+
+
+@given(st.lists(st.integers(-5, 2**31 - 1) | st.integers(0, 80), max_size=60))
+def test_any_tokens_get_a_verdict(ids):
+    vocab = language.vocabulary(SMALL)
+    verdict = judge_tokens(FACTS, ids, vocab)
+    assert verdict.correct == (verdict.reason == "")
+
+
+@given(st.binary(max_size=80), st.integers(0, len(SOLUTION)))
+def test_any_bytes_get_a_verdict(data, at):
+    for text in (data.decode("utf-8", "replace"), data.decode("latin-1")):
+        for solution in (text, SOLUTION[:at] + text + SOLUTION[at:]):
+            assert isinstance(judge(FACTS, solution, text).reason, str)
+
+
+def test_tokens_and_texts_get_the_same_verdicts():
+    problems, documents, found = drawn(SMALL)
+    written = [
+        ids[prompt:] for ids, prompt in zip(documents.tokens_N, documents.prompt, strict=True)
+    ]
+    verdicts = judge_many(found, written, SMALL)
+    assert all(verdict.correct for verdict in verdicts)
+    # One token changed: what the tokens say is what their text says.
+    rng, vocab = np.random.default_rng(0), language.vocabulary(SMALL)
+    for n, record in enumerate(found):
+        ids = written[n].copy()
+        ids[rng.integers(0, documents.length[n] - documents.prompt[n])] = rng.integers(
+            0, vocab.size
+        )
+        solution, answer = split(ids, vocab)
+        facts = facts_of(record, SMALL)
+        assert judge_tokens(facts, ids, vocab) == judge(facts, solution, answer or "")
+    assert problems.ok.all()

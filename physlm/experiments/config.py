@@ -44,6 +44,7 @@ _PAPER: dict[str, dict[str, Any]] = {
         "hierarchies": 4,
         "subcategories": 5,
         "names": 20,
+        "names_file": "",
         "letters": 52,
         "split": "train",
         "unsplit_op": 2,
@@ -114,10 +115,10 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.beyond": (9, 10, 11, 12),
         "evaluate.max_new_tokens": 768,
     },
-    # Two CPU cores teach some seventeen million tokens in six minutes. What a small model is slow to
-    # learn is to find a parameter by its two names: two layers of two items, three names for each,
-    # make that easy and leave the reasoning. With so few names, other documents of a window would
-    # answer for the same parameters, so attention stays within a document. Muon, a loss on
+    # Two CPU cores teach some seventeen million tokens in six minutes. What a small model is slow
+    # to learn is to find a parameter by its two names: two layers of two items, three names for
+    # each, make that easy and leave the reasoning. With so few names, other documents of a window
+    # would answer for the same parameters, so attention stays within a document. Muon, a loss on
     # solutions alone and initial weights as wide as the narrow model wants them (0.02 is GPT-2's,
     # for a width of 768) learn most from so few tokens; few letters leave little that no model can
     # predict. The class has some forty templates of three operations, so few that a split would
