@@ -1,7 +1,8 @@
-"""Command line: `sample` prints problems as JSON lines, `check` judges solutions.
+"""Command line: `sample` prints problems as JSON lines, `check` judges solutions, `draw` draws.
 
 python -m data_gen sample --spec med --count 3 --seed 0 --mistakes retry --rate 0.5
 python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen check -
+python -m data_gen draw --spec med --seed 0 --index 5 --out problem.svg
 """
 
 import argparse
@@ -79,6 +80,28 @@ def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
         yield {"id": record.get("id"), **{key: verdict[key] for key in kept}}
 
 
+def draw(args: argparse.Namespace) -> None:
+    """Draws the problem that `sample --seed seed --start index` prints."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from data_gen import draw as picture
+    from data_gen import stream
+    from data_gen.problem import problem_key
+
+    picture.check_out(args.out)
+    spec = dataclasses.replace(NAMED[args.spec], op=args.op, order=args.order, reask=args.reask)
+    problems = stream.problems(problem_key(args.seed, jnp.uint32(args.index))[None], spec=spec)
+    problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)
+    if not problem.ok:
+        raise ValueError(
+            f"index={args.index} has no problem of op={spec.op} and reask={spec.reask}: "
+            "many thousand draws, or the letters, were not enough; choose another."
+        )
+    picture.save(picture.draw(problem, spec), args.out)
+
+
 def _whole(low: int, text: str) -> int:
     # JAX seeds and counts in 32 bits.
     if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
@@ -104,6 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     two = commands.add_parser("check", help="judge the solutions of JSON lines")
     two.add_argument("file", help="a file of JSON lines, or - for standard input")
     two.add_argument("--modulus", type=functools.partial(_whole, 2), default=Spec.modulus)
+    three = commands.add_parser("draw", help="draw a problem's two graphs")
+    three.add_argument("--spec", choices=sorted(NAMED), default="med")
+    three.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
+    three.add_argument("--index", type=functools.partial(_whole, 0), default=0)
+    three.add_argument("--op", type=functools.partial(_whole, 1), help="exactly so many operations")
+    three.add_argument(
+        "--order", choices=ORDERS, default=Spec.order, help="qp: the question on top, pq: below"
+    )
+    three.add_argument("--reask", action="store_true", help="ask for another parameter")
+    three.add_argument("--out", required=True, help="file to write, .png or .svg")
     return parser
 
 
@@ -118,6 +151,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "sample":
             for record in sample(args):
                 print(json.dumps(record))
+        elif args.command == "draw":
+            draw(args)
         else:
             with _open(args.file) as lines:
                 for verdict in check(lines, args.modulus):
