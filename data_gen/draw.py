@@ -29,7 +29,8 @@ PAD = 0.08  # between a label and its outline
 TIP = 0.12  # of a hexagon, beyond a rectangle
 TWICE = 0.035  # between two outlines
 BOX_HEIGHT = 0.36  # two lines of a label
-PITCH = 0.86  # from row to row of the dependency graph
+ROOM = 0.46  # for lines between two rows of the dependency graph, and more an inch they span
+ROOM_AN_INCH = 0.07
 STRUCTURE_PITCH = 1.1
 LEGEND_PITCH = 0.32
 ARROW = 0.075
@@ -80,7 +81,8 @@ def draw(problem: Problem, spec: Spec) -> Figure:
     left, right = _structure(found, layers), _dependency(found)
     used = sorted({(n.role, n.abstract) for n in found.nodes}, key=list(_LOOKS).index)
     question = _question(found, int(problem.op))
-    legend = HEAD + LEGEND_PITCH * (len(used) + 2)
+    lines = sorted({strong for *_, strong, _ in (*left.lines, *right.lines)}, reverse=True)
+    legend = HEAD + LEGEND_PITCH * (len(used) + len(lines))
     inner = max(left.height + legend, right.height)
     left_width = max(left.width, 2.6)
     width = left_width + GUTTER + right.width + 2 * MARGIN
@@ -98,7 +100,7 @@ def draw(problem: Problem, spec: Spec) -> Figure:
     axes.text(MARGIN, at_question, question, fontsize=TITLE_POINTS, va="center")
     _put(axes, left, MARGIN, top)
     _put(axes, right, MARGIN + left_width + GUTTER, top)
-    _legend(axes, used, MARGIN, top + left.height + HEAD)
+    _legend(axes, used, lines, MARGIN, top + left.height + HEAD)
     return figure
 
 
@@ -194,7 +196,12 @@ def _dependency(found: Relations) -> _Panel:
     rows = {node.slot: node.depth for node in found.nodes}
     needed = {node.slot for node in found.nodes if node.role != DISTRACTOR}
     placed = layering.place(widths, rows, found.edges, GAP)
-    middle = [HEAD + BOX_HEIGHT / 2 + PITCH * row for row in range(max(rows.values()) + 1)]
+    span = [0.0] * (max(rows.values()) + 1)
+    for link in placed.links:
+        span[link.row + 1] = max(span[link.row + 1], abs(link.end - link.start))
+    middle = [HEAD + BOX_HEIGHT / 2]
+    for longest in span[1:]:
+        middle.append(middle[-1] + BOX_HEIGHT + ROOM + ROOM_AN_INCH * longest)
     boxes = tuple(
         _Box(
             placed.centre[node.slot],
@@ -299,7 +306,9 @@ def _outline(box: _Box, inset: float) -> Patch:
     return FancyBboxPatch((left, top), width, height, boxstyle=style)
 
 
-def _legend(axes: Axes, used: list[tuple[str, bool]], x: float, y: float) -> None:
+def _legend(
+    axes: Axes, used: list[tuple[str, bool]], lines: list[bool], x: float, y: float
+) -> None:
     """Says what outlines, fills and lines mean, of those in use."""
     words_at = x + _SWATCH + GAP
     for n, key in enumerate(used):
@@ -308,10 +317,11 @@ def _legend(axes: Axes, used: list[tuple[str, bool]], x: float, y: float) -> Non
         at = x + _SWATCH / 2
         _box(axes, _Box(at, middle, _SWATCH, "", _LOOKS[key], shape, twice, _SWATCH_HEIGHT))
         axes.text(words_at, middle, _LOOKS[key].said, fontsize=TEXT_POINTS, va="center")
-    for n, (strong, said) in enumerate(((True, "needed by the query"), (False, "not needed"))):
+    for n, strong in enumerate(lines):
         middle = y + LEGEND_PITCH * (len(used) + n)
         colour, dash, width = _STRONG if strong else _WEAK
         axes.plot([x, x + _SWATCH], [middle] * 2, color=colour, linestyle=dash, linewidth=width)
+        said = "needed by the query" if strong else "not needed"
         axes.text(words_at, middle, said, fontsize=TEXT_POINTS, va="center")
 
 

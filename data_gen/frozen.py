@@ -98,7 +98,8 @@ class IgsmConfig(tfds.core.BuilderConfig):
                 return config
         text = json.dumps(self.settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return dataclasses.replace(self, name=f"custom_{digest}")
+        name = f"custom_{digest}"
+        return IgsmConfig(name=name, spec=self.spec, seed=self.seed, counts=self.counts)
 
 
 def _within(field: str, value: int, low: int, high: int) -> None:
@@ -205,6 +206,9 @@ def keys(spec: Spec, seed: int, split: str, numbers_N: np.ndarray) -> jax.Array:
     return jax.vmap(functools.partial(jax.random.fold_in, root))(numbers_N)
 
 
+_write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
+
+
 def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str, Any]]:
     """The first `count` problems of a split, features but for `id`, and `number`.
 
@@ -215,7 +219,6 @@ def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str,
       ValueError: many thousand draws did not give a problem of the class.
     """
     spec = dataclasses.replace(spec, split=split)
-    write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
     room, first, kept = ROOM, 0, 0
     while kept < count:
         numbers_N = first + np.arange(BATCH, dtype=np.int32)
@@ -224,10 +227,10 @@ def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str,
         ok_N = np.asarray(problems.ok)
         if not ok_N.any():
             raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
-        documents = write(keys_N, problems, size=room, spec=spec, mistakes=Mistakes())
+        documents = _write(keys_N, problems, size=room, spec=spec, mistakes=Mistakes())
         while np.asarray(documents.length)[ok_N].max() > room:
             room *= 2
-            documents = write(keys_N, problems, size=room, spec=spec, mistakes=Mistakes())
+            documents = _write(keys_N, problems, size=room, spec=spec, mistakes=Mistakes())
         chosen_K = np.flatnonzero(ok_N)[: count - kept]
         problems, documents = jax.tree.map(
             lambda x_N, chosen_K=chosen_K: np.asarray(x_N)[chosen_K], (problems, documents)

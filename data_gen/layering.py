@@ -134,9 +134,8 @@ def _ordered(
         rows = [list(row) for row in rows]
         for row in turn:
             at = {cell: n / len(line) for line in rows for n, cell in enumerate(line)}
-            rows[row].sort(
-                key=lambda cell, at=at, near=near: _mean([at[n] for n in near.get(cell, [cell])])
-            )
+            barycentre = {c: _mean([at[n] for n in near.get(c, [c])]) for c in rows[row]}
+            rows[row].sort(key=barycentre.__getitem__)
         count = _crossings(rows, joins)
         if count < fewest:
             best, fewest = rows, count

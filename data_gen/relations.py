@@ -48,8 +48,8 @@ def relations(problem: Problem, spec: Spec) -> Relations:
     """
     table, instances = layout(spec), spec.instance_slots
     params = parameters(problem.structure, spec)
-    needs_PxP = np.asarray(labels.needs(problem, params, spec))
-    closure_PxP = np.asarray(labels.closure(needs_PxP))
+    needs = labels.needs(problem, params, spec)
+    needs_PxP, closure_PxP = np.asarray(needs), np.asarray(labels.closure(needs))
     query = int(problem.query)
     stated = [int(slot) for slot in problem.sentences_E if slot >= 0]
     shown = np.flatnonzero(closure_PxP[[*stated, query]].any(0)).tolist()

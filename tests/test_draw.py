@@ -1,5 +1,6 @@
 """The picture of a problem: what is in it is what the arrays say, and no two things overlap."""
 
+import dataclasses
 import itertools
 import xml.etree.ElementTree as ET
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn
 
-from data_gen import draw, layering
+from data_gen import draw, layering, stream
 from data_gen.__main__ import main
+from data_gen.problem import problem_key
 from data_gen.relations import DISTRACTOR, NECESSARY, QUERY, relations
 from data_gen.slots import layout
 
@@ -151,22 +153,37 @@ def test_another_suffix_is_refused_before_anything_is_drawn(name, tmp_path, caps
 
 
 def test_the_command_draws_the_problem_asked_for(tmp_path, monkeypatch):
-    drawn_of = {}
-
-    def remember(problem, spec):
-        drawn_of[spec.order] = problem
-        return original(problem, spec)
-
-    original = draw.draw
-    monkeypatch.setattr(draw, "draw", remember)
-    monkeypatch.setattr("data_gen.__main__.NAMED", {"med": SMALL})
-    for order in ("pq", "qp"):
-        path = tmp_path / f"{order}.png"
-        assert main(["draw", "--index", "3", "--order", order, "--out", str(path)]) == 0
-        assert path.stat().st_size > 1000
     every, _, _ = drawn(SMALL)
-    for found in drawn_of.values():
-        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y[3]), found, every)
+    asked = []
+
+    def remember(keys_N, *, spec):
+        asked.append((jax.random.key_data(keys_N).tolist(), spec))
+        return jax.tree.map(lambda x: x[3:4], every)
+
+    # What is asked of the sampler is what counts; it is tested elsewhere.
+    monkeypatch.setattr(stream, "problems", remember)
+    monkeypatch.setattr("data_gen.__main__.NAMED", {"med": SMALL})
+    path = tmp_path / "problem.png"
+    assert main(["draw", "--index", "3", "--out", str(path)]) == 0
+    below = path.read_bytes()
+    assert main(["draw", "--index", "3", "--order", "qp", "--out", str(path)]) == 0
+    assert path.read_bytes() != below
+    assert main(["draw", "--seed", "1", "--op", "2", "--reask", "--out", str(path)]) == 0
+    keys = [jax.random.key_data(problem_key(*of))[None].tolist() for of in ((0, 3), (0, 3), (1, 0))]
+    changes = [{}, {"order": "qp"}, {"op": 2, "reask": True}]
+    specs = [dataclasses.replace(SMALL, **change) for change in changes]
+    assert asked == list(zip(keys, specs, strict=True))
+
+
+def test_a_problem_that_was_not_found_is_one_sentence(tmp_path, monkeypatch, capsys):
+    every, _, _ = drawn(SMALL)
+    none = jax.tree.map(lambda x: x[:1], every)._replace(ok=np.array([False]))
+    monkeypatch.setattr(stream, "problems", lambda keys_N, *, spec: none)
+    path = tmp_path / "problem.svg"
+    assert main(["draw", "--op", "9", "--out", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "index=0 has no problem of op=9" in error and error.count("\n") == 1
+    assert not path.exists()
 
 
 def test_few_lines_cross():

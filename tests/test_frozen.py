@@ -40,7 +40,8 @@ def sampled(split):
     root = jax.random.fold_in(stream.root_key(SEED, purpose), 0)
     keys_N = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(frozen.BATCH))
     problems = stream.problems(keys_N, spec=spec)
-    documents = stream.documents(keys_N, problems, size=ROOM, spec=spec, mistakes=ERROR_FREE)
+    write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
+    documents = write(keys_N, problems, size=ROOM, spec=spec, mistakes=ERROR_FREE)
     problems, documents = jax.tree.map(np.asarray, (problems, documents))
     return documents, records.records(problems, documents, spec)
 
