@@ -202,7 +202,7 @@ def test_neighbours_keep_their_gap_and_are_as_near_as_can_be():
 
 
 def test_a_long_line_keeps_clear_of_the_rows_that_it_passes():
-    widths = {n: 1.0 for n in range(5)}
+    widths = {n: 3.0 for n in range(5)}
     rows = {0: 0, 1: 1, 2: 2, 3: 3, 4: 1}
     edges = [(0, 1), (1, 2), (2, 3), (0, 3), (0, 4)]
     placed = layering.place(widths, rows, edges, 0.25)
@@ -211,6 +211,7 @@ def test_a_long_line_keeps_clear_of_the_rows_that_it_passes():
     for link in passing:
         for node, row in rows.items():
             if row == link.row + 1:
-                assert abs(placed.centre[node] - link.end) >= 0.75 - 1e-9
+                assert abs(placed.centre[node] - link.end) >= 1.75 - 1e-9
+    assert abs(placed.centre[1] - placed.centre[4]) >= 3.25 - 1e-9
     last = next(link for link in placed.links if link.to == 3 and link.source == 0)
     assert last.targets == {3} and last.row == 2
