@@ -1,7 +1,8 @@
-"""Command line: problems as JSON lines, verdicts on solutions, counts, and speed.
+"""Command line: problems as JSON lines, verdicts on solutions, pictures, counts, and speed.
 
 python -m data_gen sample --spec med --count 3 --seed 0 --mistakes retry --rate 0.5
 python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen check -
+python -m data_gen draw --spec med --seed 0 --index 5 --out problem.svg
 python -m data_gen stats --spec med --count 2048
 python -m data_gen bench --spec med
 """
@@ -149,6 +150,28 @@ def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
         yield {"id": record.get("id"), **{key: verdict[key] for key in kept}}
 
 
+def draw(args: argparse.Namespace) -> None:
+    """Draws the problem that `sample --seed seed --start index` prints."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from data_gen import draw as picture
+    from data_gen import stream
+    from data_gen.problem import problem_key
+
+    picture.check_out(args.out)
+    spec = _class(args)
+    problems = stream.problems(problem_key(args.seed, jnp.uint32(args.index))[None], spec=spec)
+    problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)
+    if not problem.ok:
+        raise ValueError(
+            f"index={args.index} has no problem of op={spec.op} and reask={spec.reask}: "
+            "many thousand draws, or the letters, were not enough; choose another."
+        )
+    picture.save(picture.draw(problem, spec), args.out)
+
+
 def _whole(low: int, text: str) -> int:
     # JAX seeds and counts in 32 bits.
     if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
@@ -187,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     three.add_argument("--start", type=functools.partial(_whole, 0), default=0)
     four = adding("bench", 4096, "measure problems a second")
     four.add_argument("--rounds", type=functools.partial(_whole, 1), default=5)
+    five = commands.add_parser("draw", parents=[drawing], help="draw a problem's two graphs")
+    five.add_argument("--index", type=functools.partial(_whole, 0), default=0)
+    five.add_argument("--out", required=True, help="file to write, .png or .svg")
     return parser
 
 
@@ -203,6 +229,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(json.dumps(record))
         elif args.command in ("stats", "bench"):
             print({"stats": stats, "bench": bench}[args.command](args))
+        elif args.command == "draw":
+            draw(args)
         else:
             with _open(args.file) as lines:
                 for verdict in check(lines, args.modulus):
