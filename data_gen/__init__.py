@@ -10,7 +10,7 @@ and problem `i` is a function of `(seed, i)` and its `Spec` alone.
     p = problem.sample(jax.random.key(0), spec.Spec())
 
 Rooms, in the order in which a problem is made: `spec`, `structure`, `dependency`,
-`distractors`, `arithmetic`, `problem`; then `language` and `render` write it as tokens,
-`mistakes` puts wrong steps in, `packing` and `stream` make training windows, and
-`facts`, `reader` and `judge` say whether a solution is right.
+`distractors`, `arithmetic`, `problem`; then `language` and `render` write it as symbols,
+`mistakes` puts wrong steps in, `tokenizer` makes tokens of the symbols, `packing` and
+`stream` make training windows, and `reader` and `judge` say whether a solution is right.
 """
