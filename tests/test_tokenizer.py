@@ -314,12 +314,20 @@ def test_command_line_says_in_one_line_what_is_missing(tmp_path, capsys):
     assert "is not a directory with GPT-2's files" in error and error.count("\n") == 1
 
 
-def test_a_run_trains_and_is_judged_on_byte_pairs(spec, directory, tmp_path, monkeypatch):
-    judged = []
-    monkeypatch.setattr(
-        run.evaluate, "judge_many",
-        lambda *args, judge_many=run.evaluate.judge_many: judged.append(args) or judge_many(*args),
-    )  # fmt: skip
+def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monkeypatch):
+    asked, judged = [], []
+
+    def seen(name, room, calls):
+        real = getattr(room, name)
+
+        def call(*args, **settings):
+            calls.append((args, settings))
+            return real(*args, **settings)
+
+        monkeypatch.setattr(room, name, call)
+
+    seen("greedy", run.evaluate.decode, asked)
+    seen("judge_many", run.evaluate, judged)
     # The class and the windows of the tests above, which are compiled already.
     changes = {
         **{f"data.{key}": getattr(spec, key) for key in config.base("smoke").data},
@@ -342,11 +350,14 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, directory, tmp_path, mon
     run.execute(one, tmp_path)
     result = json.loads((tmp_path / one.name / "result.json").read_text())
     assert result["step"] == 6 and [cell["n"] for cell in result["cells"]] == [4, 4]
+    (found, _, tested), _ = judged[0]
+    (_, _, prompts, lengths), settings = asked[0]
+    assert settings["stop"] == table.end
+    for row, ids, n in zip(found, prompts, lengths, strict=True):
+        text = f"<|problem|>{row['problem']}{row['question']}<|solution|>"
+        assert table.decode(ids[:n]) == text
     # A right answer in these tokens is judged right.
-    found, _, tested = judged[0]
-    encode = room._load(str(directory))[0].encode
-    rights = [
-        [*encode(row["solution"]).ids, 224, *encode(f" {row['answer']}").ids, table.end, 0]
-        for row in found
-    ]
+    rights = [[*by_hand(row, backend, table)[1], 0] for row in found]
     assert all(verdict.correct for verdict in run.evaluate.judge_many(found, rights, tested))
+    wrong = [by_hand(dict(row, answer=row["answer"] + 1), backend, table)[1] for row in found]
+    assert not any(verdict.correct for verdict in run.evaluate.judge_many(found, wrong, tested))
