@@ -11,8 +11,9 @@ and problem `i` is a function of `(seed, i)` and its `Spec` alone.
 
 Rooms, in the order in which a problem is made: `spec`, `structure`, `slots`, `dependency`,
 `distractors`, `arithmetic`, `solution`, `problem` (their sets are `bits`, their random words
-`draws`); then `language` and `render` write it as tokens, `mistakes` puts wrong steps in, and
-`packing` and `stream` make training windows. `labels` says what is known and needed after every
-step, `features` what can be counted. From text, `reader` finds a problem's facts, `parser` its
+`draws`); then `language` and `render` write it as symbols, `mistakes` puts wrong steps in,
+`tokenizer` makes tokens of the symbols, `packing` and `stream` make training windows, and
+`frozen` keeps sets as files. `labels` says what is known and needed after every step, `features`
+what can be counted, `draw` draws it. From text, `reader` finds a problem's facts, `parser` its
 arrays, and `judge` says whether a solution is right.
 """

@@ -7,10 +7,11 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from data_gen.language import Vocabulary, vocabulary
+from data_gen.language import Vocabulary
 from data_gen.reader import Facts, read
 from data_gen.records import split
 from data_gen.spec import Spec
+from data_gen.tokenizer import Tokenizer, tokenizer
 
 BACK = " BACK"
 
@@ -90,7 +91,7 @@ def judge(facts: Facts, solution: str, answer: str | None = None) -> Verdict:
     return Verdict(wrong is None, reason, wrong, retries, book.unnecessary, op, right_answer)
 
 
-def judge_tokens(facts: Facts, ids: ArrayLike, vocab: Vocabulary) -> Verdict:
+def judge_tokens(facts: Facts, ids: ArrayLike, vocab: Vocabulary | Tokenizer) -> Verdict:
     """Judges what a model wrote after a prompt: solution, answer marker, answer, end.
 
     Never raises: ids that are no solution, or no ids of the vocabulary, are wrong.
@@ -98,7 +99,7 @@ def judge_tokens(facts: Facts, ids: ArrayLike, vocab: Vocabulary) -> Verdict:
     Args:
       facts: the problem.
       ids: int[M]; what comes after the end marker is not looked at.
-      vocab: the vocabulary.
+      vocab: whose ids they are.
     """
     solution, answer = split(ids, vocab)
     return judge(facts, solution, answer or "")
@@ -117,7 +118,7 @@ def judge_many(
     Raises:
       ValueError: a problem (not a solution) cannot be read.
     """
-    vocab, found = vocabulary(spec), []
+    vocab, found = tokenizer(spec), []
     for record, ids in zip(records, ids_NxM, strict=True):
         facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
         found.append(judge_tokens(facts, ids, vocab))

@@ -11,6 +11,7 @@ from data_gen.names import hierarchies
 from data_gen.problem import Problem
 from data_gen.render import Document
 from data_gen.spec import Spec
+from data_gen.tokenizer import Tokenizer
 
 
 def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
@@ -25,7 +26,7 @@ def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
     return found
 
 
-def split(ids: ArrayLike, vocab: Vocabulary) -> tuple[str, str | None]:
+def split(ids: ArrayLike, vocab: Vocabulary | Tokenizer) -> tuple[str, str | None]:
     """A continuation of a prompt as (solution, answer) texts; no answer without its marker."""
     ids = np.asarray(ids)
     stops = np.flatnonzero(ids == vocab.end)
@@ -40,7 +41,7 @@ def records(problems: Problem, documents: Document, spec: Spec) -> list[dict[str
     """One dictionary a problem: layers, problem, question, solution, answer, op.
 
     Args:
-      problems, documents: with a leading axis, on any device; each document whole.
+      problems, documents: with a leading axis, on any device; each document whole, in symbols.
     """
     vocab = vocabulary(spec)
     problems, documents = jax.tree.map(np.asarray, (problems, documents))

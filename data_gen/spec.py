@@ -7,6 +7,7 @@ import itertools
 ORDERS = ("pq", "qp")
 SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
+TOKENIZERS = ("word", "gpt2")
 
 # A structure graph has slots for this much at most; the published class fills it.
 DEPTH_LIMIT = 4
@@ -45,6 +46,9 @@ class Spec:
       unsplit_op: problems with at most so many operations are on both sides of the split, at
         least 2: there are two templates of one operation and hardly more of two, so that one
         side would go without.
+      tokenizer: "word", a token for each symbol of the grammar, or "gpt2", GPT-2's byte pairs.
+      tokenizer_files: directory with GPT-2's vocabulary; "" takes the one that `transformers`
+        has in its cache. It is read where token ids are first needed, not here.
     """
 
     max_op: int = 15
@@ -65,6 +69,8 @@ class Spec:
     letters: int = 52
     split: str = "all"
     unsplit_op: int = 2
+    tokenizer: str = "word"
+    tokenizer_files: str = ""
 
     def __post_init__(self) -> None:
         """Refuses what no problem can satisfy.
@@ -99,6 +105,19 @@ class Spec:
             raise ValueError(f"reask={self.reask!r} is not allowed: True or False is.")
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split!r} is unknown; choose one of {', '.join(SPLITS)}.")
+        if self.tokenizer not in TOKENIZERS:
+            raise ValueError(
+                f"tokenizer={self.tokenizer!r} is unknown; choose one of {', '.join(TOKENIZERS)}."
+            )
+        if not isinstance(self.tokenizer_files, str):
+            raise ValueError(
+                f"tokenizer_files={self.tokenizer_files!r} is not allowed: the text of a path is."
+            )
+        if self.tokenizer_files and self.tokenizer != "gpt2":
+            raise ValueError(
+                f"tokenizer_files={self.tokenizer_files!r} is not allowed: only tokenizer='gpt2' "
+                "reads files."
+            )
         least_edges = (self.min_depth - 1) * self.min_width
         if self.max_edges < least_edges:
             raise ValueError(

@@ -14,6 +14,7 @@ from data_gen.mistakes import Mistakes, script
 from data_gen.problem import Problem, sample_many
 from data_gen.spec import Spec
 from data_gen.structure import Goal
+from data_gen.tokenizer import encode, tokenizer
 
 LOSS_ON = ("all", "solution")
 ATTENTION = ("window", "document")
@@ -46,7 +47,7 @@ def problems(keys_N: jax.Array, goals_N: Goal | None = None, *, spec: Spec) -> P
 def documents(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec, mistakes: Mistakes
 ) -> render.Document:
-    """Writes N problems (leading axis N), `size` tokens of room each.
+    """Writes N problems (leading axis N) in symbols of the vocabulary, with room for `size` each.
 
     The length of a document whose mistakes found no room is reported as size + 1.
     """
@@ -60,6 +61,11 @@ def documents(
         return document._replace(length=jnp.where(fits, document.length, size + 1))
 
     return jax.vmap(write)(keys_N, problems_N)
+
+
+def encoded(documents_N: render.Document, *, size: int, spec: Spec) -> render.Document:
+    """The same documents in tokens, with room for `size` each; longer ones say so by length."""
+    return jax.vmap(functools.partial(encode, table=tokenizer(spec), size=size))(documents_N)
 
 
 def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Array:
@@ -91,6 +97,7 @@ def _lay(
     size = packed_Q.tokens_KxS.shape[-1]
     keys_N = keys_QxD.reshape(-1)
     written = documents(keys_N, problems_N, size=size, spec=spec, mistakes=mistakes)
+    written = encoded(written, size=size, spec=spec)
     weights = token_weights(written.role_N, mistakes, loss_on)
     parts = (
         x.reshape(*keys_QxD.shape, *x.shape[1:])
@@ -124,7 +131,7 @@ def segments(
     Raises:
       ValueError: documents hardly ever fit a window.
     """
-    blank = packing.empty(SEGMENT, window + 1, vocabulary(spec).end)
+    blank = packing.empty(SEGMENT, window + 1, tokenizer(spec).end)
     packed = jax.tree.map(lambda x: jnp.repeat(x[None], len(numbers_Q), 0), blank)
     for turn in range(CHUNK_LIMIT):
         keys_QxD = _chunk_keys(root, numbers_Q, turn)
@@ -142,11 +149,23 @@ def segments(
 
 def shortest_document(spec: Spec) -> int:
     """Tokens that every document of the class has at least."""
+    vocab, length_V = vocabulary(spec), tokenizer(spec).lengths_V
+
+    def take(*phrases: str) -> int:
+        return sum(int(length_V[vocab.ids[phrase]]) for phrase in phrases)
+
+    name = int(length_V[vocab.categories :].min())
+    letter = int(length_V[vocab.letters : vocab.categories].min())
+    number = int(length_V[vocab.numbers : vocab.letters].min())
     edges = (spec.min_depth - 1) * spec.min_width
     least_op = 1 if spec.op is None else spec.op
-    sentence, question, markers, answer = 7, 5, 2, 3
-    # An operation beyond a sentence's first takes eleven tokens or more of its own.
-    return markers + edges * (sentence - 1) + question + render.HEADER + 5 * least_op + answer
+    markers = 4
+    sentence = take(" The number of each", "'s", " equals") + 2 * name + number
+    question = take(" How many", " does", " have?") + 2 * name
+    header = take(" Define", "'s", " as", ";") + 2 * name + letter
+    # An operation beyond a sentence's first takes more symbols than these of its own.
+    line = take(" so", " =", ".") + letter + number
+    return markers + edges * sentence + question + header + line * least_op + number
 
 
 class Stream:
@@ -198,7 +217,7 @@ class Stream:
         )
         self._root_of = functools.partial(root_key, seed, TRAINING)
         self._batch, self._window = batch, window
-        self._segmented, self._first = attention == "document", vocabulary(spec).problem
+        self._segmented, self._first = attention == "document", tokenizer(spec).problem
         # A block is a whole number of batches and of segments.
         unit = math.lcm(batch, SEGMENT)
         self._block = unit * max(1, BLOCK_WINDOWS // unit)

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import language, records, stream, structure
+from data_gen import records, render, stream, structure
 from data_gen.judge import Verdict, judge_many
 from data_gen.mistakes import Mistakes
+from data_gen.problem import Problem
 from data_gen.spec import Spec
+from data_gen.tokenizer import tokenizer
 from physlm import decode
 from physlm.metrics import wilson_interval
 from physlm.model import ModelConfig, Params
@@ -111,7 +113,6 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     """
     root = stream.root_key(config.seed, stream.TESTING)
     root = jax.random.fold_in(root, cell.op if cell.fixed else 0)
-    vocab = language.vocabulary(spec)
     prompts: list[np.ndarray] = []
     kept: list[dict[str, Any]] = []
     for turn in range(_ROUNDS):
@@ -119,25 +120,31 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         keys_N = jax.vmap(functools.partial(jax.random.fold_in, root))(indices_N)
         goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed)
         problems = stream.problems(keys_N, goals_N, spec=spec)
-        documents = _write(keys_N, problems, size=window, spec=spec, mistakes=Mistakes())
-        problems, documents = jax.tree.map(np.asarray, (problems, documents))
-        fits = np.flatnonzero(documents.length <= window)[: config.problems - len(prompts)]
-        problems, documents = jax.tree.map(lambda x, fits=fits: x[fits], (problems, documents))
-        lengths = documents.prompt.tolist()
-        prompts += [ids[:n] for ids, n in zip(documents.tokens_N, lengths, strict=True)]
+        documents, tokens = _write(keys_N, problems, size=window, spec=spec)
+        written = jax.tree.map(np.asarray, (problems, documents, tokens))
+        fits = np.flatnonzero(written[2].length <= window)[: config.problems - len(prompts)]
+        problems, documents, tokens = jax.tree.map(lambda x, fits=fits: x[fits], written)
+        lengths = tokens.prompt.tolist()
+        prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
         kept += records.records(problems, documents, spec)
         if len(prompts) == config.problems:
             break
     if not prompts:
         raise ValueError(f"No problem of the cell {cell.name} fits a window of {window} tokens.")
     lengths_N = np.array([len(ids) for ids in prompts], np.int32)
-    prompts_NxP = np.full((len(prompts), lengths_N.max()), vocab.end, np.int32)
+    prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
     for row, ids in zip(prompts_NxP, prompts, strict=True):
         row[: len(ids)] = ids
     return TestSet(prompts_NxP, lengths_N, kept)
 
 
-_write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
+@functools.partial(jax.jit, static_argnames=("size", "spec"))
+def _write(
+    keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
+) -> tuple[render.Document, render.Document]:
+    """Error-free documents, in symbols and in tokens."""
+    written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=Mistakes())
+    return written, stream.encoded(written, size=size, spec=spec)
 
 
 def _batches(tests: TestSet, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -183,7 +190,7 @@ def evaluate(
     # Prompts of all cells are padded alike, to a multiple that changes little between seeds.
     width = -(-width // 32) * 32
     total = sum(len(tests.lengths_N) for tests in sets)
-    end = language.vocabulary(spec).end
+    end = tokenizer(spec).end
     rows_done, found = 0, []
     with progress("evaluate", total, "problem") as shown:
         for cell, tests in zip(todo, sets, strict=True):

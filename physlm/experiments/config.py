@@ -11,10 +11,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_gen import language
 from data_gen.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.stream import check_window
+from data_gen.tokenizer import tokenizer
 from physlm.evaluate import EvalConfig
 from physlm.model import ModelConfig
 from physlm.optimizer import OptimizerConfig, schedule
@@ -48,6 +48,8 @@ _PAPER: dict[str, dict[str, Any]] = {
         "letters": 52,
         "split": "train",
         "unsplit_op": 2,
+        "tokenizer": "word",
+        "tokenizer_files": "",
     },
     "mistakes": {"kind": "retry", "rate": 0.0, "mask": "none"},
     "model": {
@@ -284,9 +286,7 @@ def resolve(config: ConfigDict) -> Settings:
         seed=config.seed,
         data=data,
         mistakes=Mistakes(**config.mistakes),
-        model=ModelConfig(
-            vocab=language.vocabulary(data).size, window=config.train.window, **config.model
-        ),
+        model=ModelConfig(vocab=tokenizer(data).size, window=config.train.window, **config.model),
         optimizer=OptimizerConfig(**config.optimizer),
         train=TrainConfig(**config.train),
         evaluate=EvalConfig(**config.evaluate),
