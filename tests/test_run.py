@@ -45,6 +45,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "train.batch": 24,
         "train.loss_on": "all",
         "train.attention": "document",
+        "train.pack": "whole",
     }
     shared = registry.configure(registry.load("quickstart"), "smoke")
     one = run.make_run(config.override(shared, changes), varied=changes)
@@ -58,6 +59,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "window": settings.train.window,
         "loss_on": "all",
         "attention": "document",
+        "pack": "whole",
     }
     assert seen["closed"]
     trained = seen["train"]
