@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from data_gen.judge import judge
+from data_gen.language import vocabulary
 from data_gen.mistakes import KINDS, Mistakes
 from data_gen.reader import read
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
@@ -34,11 +35,34 @@ _ROOM = 1024
 
 
 def _class(args: argparse.Namespace) -> Spec:
-    chosen = {
-        name: getattr(args, name)
-        for name in ("op", "order", "split", "solution", "reask", "names_file")
-    }
-    return dataclasses.replace(NAMED[args.spec], **chosen)
+    names = ("op", "order", "split", "solution", "reask", "names_file")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    for assignment in args.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment!r} is not of the form FIELD=VALUE.")
+        given[name] = _value(name, text)
+    spec = dataclasses.replace(NAMED[args.spec], **given)
+    # Refuses a file of names that cannot be used before anything compiles.
+    vocabulary(spec)
+    return spec
+
+
+def _value(name: str, text: str) -> int | str | bool:
+    """The value of a field of a spec, of the type that the field has."""
+    defaults = dataclasses.asdict(Spec())
+    if name not in defaults:
+        raise ValueError(f"unknown field {name!r}: a spec has {', '.join(defaults)}.")
+    if isinstance(defaults[name], str):
+        return text
+    if isinstance(defaults[name], bool):
+        if text not in ("true", "false"):
+            raise ValueError(f"{name}={text!r} is not allowed: true or false is.")
+        return text == "true"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is not allowed: a whole number is.") from None
 
 
 def _drawn(
@@ -188,11 +212,16 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("--spec", choices=sorted(NAMED), default="med")
     drawing.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
     drawing.add_argument("--op", type=functools.partial(_whole, 1), help="so many operations")
-    drawing.add_argument("--order", choices=ORDERS, default=Spec.order)
-    drawing.add_argument("--split", choices=SPLITS, default=Spec.split)
-    drawing.add_argument("--solution", choices=SOLUTIONS, default=Spec.solution)
-    drawing.add_argument("--reask", action="store_true", help="ask for another parameter")
-    drawing.add_argument("--names-file", default=Spec.names_file, help="a JSON file of names")
+    drawing.add_argument("--order", choices=ORDERS)
+    drawing.add_argument("--split", choices=SPLITS)
+    drawing.add_argument("--solution", choices=SOLUTIONS)
+    drawing.add_argument(
+        "--reask", action="store_const", const=True, help="ask for another parameter"
+    )
+    drawing.add_argument("--names-file", help="a JSON file of names")
+    drawing.add_argument(
+        "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="any other field of the spec"
+    )
 
     def adding(name: str, count: int, help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[drawing], help=help)

@@ -4,6 +4,7 @@ The sampler holds one such set per problem that it tries, so that all its loops 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from functools import partial
 
@@ -114,7 +115,7 @@ class Bits:
 def of(mask: np.ndarray, bounds: tuple[int, ...]) -> Bits:
     """The constant sets of a bool[..., bounds[-1]] array; words are uint32[...]."""
     words = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         value = np.uint64(1) << np.arange(high - low, dtype=np.uint64)
         words.append(jnp.asarray((mask[..., low:high] * value).sum(-1).astype(np.uint32)))
     return Bits(tuple(words), bounds)
@@ -152,7 +153,7 @@ def nth(word: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def _places(bounds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+    spans = list(itertools.pairwise(bounds))
     which = np.concatenate([np.full(high - low, w) for w, (low, high) in enumerate(spans)])
     bit = np.concatenate([np.arange(high - low) for low, high in spans])
     return which, bit.astype(np.uint32)

@@ -25,27 +25,22 @@ def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec)
 
     In random order, each is with probability one half "independent", computed from earlier
     independent ones alone, else from anything defined so far, complete abstract parameters
-    included (`_complete` says which count as complete).
+    included (`complete` says which count as complete).
     """
     instances, cap = spec.instance_slots, spec.edge_cap
     source = draws.source(key)
     nothing = bits.empty(needs.exists.bounds)
     step_T = ordered.step_T
     needed, _ = jax.lax.scan(lambda found, slot: (found | found.one(slot), None), nothing, step_T)
-    open_ = needs.exists.words[-1] & ~needed.words[-1]
-    for g in range(spec.max_depth - 1):
-        for j in range(spec.max_width):
-            open_ = _close_row(open_, g, j, _full_row(needed, needs, g, j), spec)
-    for g in range(spec.max_depth - 1):
-        open_ = _close_layer(open_, g, g + 2, needs, jnp.bool_(True))
+    open_ = unavailable(needed, needs, spec)
 
     def add(carry: tuple, turn: jax.Array) -> tuple[tuple, tuple]:
         rest, defined, alone, open_ = carry
         word = [source.word((TERMS + 4) * turn + n) for n in range(TERMS + 4)]
         slot = rest.pick(word[0])
         independent = draws.coin(word[1])
-        complete = needs.exists.words[-1] & ~open_
-        known = bits.Bits((*defined.words[:-1], complete), nothing.bounds)
+        available = needs.exists.words[-1] & ~open_
+        known = bits.Bits((*defined.words[:-1], available), nothing.bounds)
         pool = alone.where(independent, known)
         size = pool.size()
         # 1 + Geometric(1/2), read off the leading zeros of a random word.
@@ -64,7 +59,7 @@ def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec)
         defined |= here
         carry = (rest - here, defined, alone | here.only(independent), open_)
         written = (slot, constant, refs)
-        return (*carry[:3], _complete(open_, slot, defined, needs, spec)), written
+        return (*carry[:3], complete(open_, slot, defined, needs, spec)), written
 
     rest = needs.exists - needed
     rest = bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds)
@@ -80,7 +75,18 @@ def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec)
     return Definitions(slot_N, constant_I, refs_IxR)
 
 
-def _complete(
+def unavailable(needed: bits.Bits, needs: Needs, spec: Spec) -> jax.Array:
+    """A word of the abstract parameters that are not available when the solution is complete."""
+    open_ = needs.exists.words[-1] & ~needed.words[-1]
+    for g in range(spec.max_depth - 1):
+        for j in range(spec.max_width):
+            open_ = _close_row(open_, g, j, _full_row(needed, needs, g, j), spec)
+    for g in range(spec.max_depth - 1):
+        open_ = _close_layer(open_, g, g + 2, needs, jnp.bool_(True))
+    return open_
+
+
+def complete(
     open_: jax.Array, slot: jax.Array, defined: bits.Bits, needs: Needs, spec: Spec
 ) -> jax.Array:
     """The abstract parameters that are still not available once `slot` is defined.

@@ -157,11 +157,25 @@ def search(key: jax.Array, goal: structure.Goal, spec: Spec) -> Draft:
     A draft whose order cannot be completed is repeated with the same plan (`inner` + 1), up to
     `STRUCTURES` times; one with another op than asked, or of the other split, is given up for
     a new plan (`outer` + 1), as the public program does.
-
-    `search_many` of one key: the loop is written once.
     """
-    key_1, goal_1 = jax.tree.map(lambda x: x[None], (key, goal))
-    return jax.tree.map(lambda x_1: x_1[0], search_many(key_1, goal_1, spec))
+    draw_key, zero = _keys(key)[1], jnp.int32(0)
+    draw = partial(draft, draw_key, goal, spec=spec)
+
+    def step(carry: tuple) -> tuple:
+        _, outer, inner, tries = carry
+        drawn = draw(outer, inner)
+        return drawn, *_next(drawn, outer, inner), tries + 1
+
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(draw, zero, zero))
+    return jax.lax.while_loop(
+        lambda carry: ~carry[0].accepted & (carry[-1] < TRIES), step, (blank, zero, zero, zero)
+    )[0]
+
+
+def _next(drawn: Draft, outer: jax.Array, inner: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which draft comes after one that is not accepted: the plan's next structure, or a plan."""
+    again = ~drawn.solved & (inner + 1 < STRUCTURES)
+    return jnp.where(again, outer, outer + 1), jnp.where(again, inner + 1, 0)
 
 
 def search_many(
@@ -205,9 +219,9 @@ def search_many(
         )
         turn_L = jnp.cumsum(done_L) - 1
         which_next_L = jnp.where(done_L, jnp.minimum(taken + turn_L, count), which_L)
-        again_L = ~done_L & ~drawn_L.solved & (inner_L + 1 < STRUCTURES)
-        outer_next_L = jnp.where(done_L, 0, jnp.where(again_L, outer_L, outer_L + 1))
-        inner_next_L = jnp.where(again_L, inner_L + 1, 0)
+        outer_next_L, inner_next_L = _next(drawn_L, outer_L, inner_L)
+        outer_next_L = jnp.where(done_L, 0, outer_next_L)
+        inner_next_L = jnp.where(done_L, 0, inner_next_L)
         tries_next_L = jnp.where(done_L, 0, tries_L + 1)
         taken = jnp.minimum(taken + done_L.sum(), count)
         filled += done_L.sum()

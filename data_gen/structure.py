@@ -1,6 +1,7 @@
 """The structure graph: how many operations and edges to aim at, layers, items, edges."""
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -174,7 +175,7 @@ def _sizes(
     sizes = [jnp.where(i < aim.depth, aim.low_width, 0) for i in layers]
     going = jnp.bool_(True)
     for turn in range(spec.max_depth * (spec.max_width - spec.min_width)):
-        most = sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        most = sum(a * b for a, b in itertools.pairwise(sizes))
         least = sum(sizes[1:])
         step = np.uint32(turn * 0x9E3779B9 % 2**32)
         lucky = draws.mix(grow_word + step) < aim.grow

@@ -16,23 +16,38 @@ SMALL = Spec(
     max_op=4, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=2, subcategories=2,
     names=4, letters=8,
 )  # fmt: skip
+# The least that has all stages, for what needs compilations of its own.
+TINY = Spec(
+    max_op=3, max_edges=4, max_depth=2, max_width=2, modulus=5, hierarchies=2, subcategories=2,
+    names=4, letters=8,
+)  # fmt: skip
 COUNT = 512  # one number of problems everywhere: one compilation a class
 ROOM = 1024
 ERROR_FREE = Mistakes()
 
 
-def keys(count):
-    return jax.vmap(functools.partial(problem_key, 0))(jnp.arange(count))
+def keys(count, start=0):
+    return jax.vmap(functools.partial(problem_key, 0))(start + jnp.arange(count))
+
+
+@functools.cache
+def _writer(spec, mistakes):
+    return jax.jit(functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=mistakes))
+
+
+@functools.cache
+def written(spec, mistakes=ERROR_FREE, batch=0):
+    """COUNT problems of a class, and their documents, as NumPy; the others in further batches."""
+    keys_N = keys(COUNT, batch * COUNT)
+    problems = stream.problems(keys_N, spec=spec)
+    documents = _writer(spec, mistakes)(keys_N, problems)
+    return jax.tree.map(np.asarray, (problems, documents))
 
 
 @functools.cache
 def drawn(spec, mistakes=ERROR_FREE):
-    """COUNT problems of a class: (problems, documents, records) as NumPy."""
-    keys_N = keys(COUNT)
-    problems = stream.problems(keys_N, spec=spec)
-    write = jax.jit(functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=mistakes))
-    documents = write(keys_N, problems)
-    problems, documents = jax.tree.map(np.asarray, (problems, documents))
+    """The first COUNT problems of a class: (problems, documents, records)."""
+    problems, documents = written(spec, mistakes)
     return problems, documents, records.records(problems, documents, spec)
 
 

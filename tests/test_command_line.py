@@ -8,13 +8,16 @@ import pytest
 
 from data_gen.__main__ import main
 
+# A class that compiles fast.
+TINY = ["--set", "max_op=3", "max_edges=4", "max_depth=2", "max_width=2"]
+
 
 @pytest.fixture(scope="module")
 def sampled():
     """Six problems as the command prints them, and again in two parts."""
 
     def lines(*extra):
-        arguments = ["sample", "--seed", "3", "--mistakes", "retry", "--rate", "0.5", *extra]
+        arguments = ["sample", "--seed", "3", "--mistakes", "retry", "--rate", "0.5", *extra, *TINY]
         with pytest.MonkeyPatch.context() as patch:
             out = io.StringIO()
             patch.setattr("sys.stdout", out)
@@ -64,6 +67,12 @@ def test_check_judges_what_sample_prints(sampled, tmp_path, capsys):
         (["check", "/nowhere.jsonl"], "No such file"),
         (["sample", "--rate", "1.5", "--mistakes", "retry"], "rate=1.5 is not allowed"),
         (["sample", "--op", "60"], "op=60 is not allowed: an integer in 1..52"),
+        (["stats", "--set", "max_op"], "--set 'max_op' is not of the form FIELD=VALUE."),
+        (["stats", "--set", "maxop=3"], "unknown field 'maxop': a spec has max_op, max_edges, op"),
+        (["bench", "--set", "max_op=few"], "max_op='few' is not allowed: a whole number is."),
+        (["bench", "--set", "reask=1"], "reask='1' is not allowed: true or false is."),
+        (["sample", "--set", "max_edges=1"], "max_edges=1 is too small"),
+        (["sample", "--names-file", "/nowhere.json"], "names_file='/nowhere.json' cannot be read"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, said, capsys):
@@ -84,7 +93,7 @@ def test_bad_arguments_exit_with_2(arguments, capsys):
 
 def test_stats_is_the_table_of_what_sample_prints(sampled, capsys):
     whole, _ = sampled
-    assert main(["stats", "--seed", "3", "--count", "6"]) == 0
+    assert main(["stats", "--seed", "3", "--count", "6", *TINY]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     ops = [record["op"] for record in whole]
     assert rows["op"][0] == f"{sum(ops) / 6:.3f}"
@@ -92,8 +101,14 @@ def test_stats_is_the_table_of_what_sample_prints(sampled, capsys):
     assert float(rows["answer"][0]) == pytest.approx(sum(r["answer"] for r in whole) / 6, abs=1e-3)
 
 
+def test_any_field_of_a_spec_can_be_set(capsys):
+    assert main(["sample", "--count", "6", *TINY, "order=qp", "reask=true", "modulus=7"]) == 0
+    for record in map(json.loads, capsys.readouterr().out.splitlines()):
+        assert [len(items) for _, items in record["layers"]] == [2, 2]
+
+
 def test_bench_says_what_it_measured_on(capsys):
-    assert main(["bench", "--count", "6", "--rounds", "1"]) == 0
+    assert main(["bench", "--count", "6", "--rounds", "1", *TINY]) == 0
     out = capsys.readouterr().out
     assert re.match(r"[\d,]+ problems/s \(med, 6 at once, median of 1\) on \w+", out)
     assert "compiled in" in out
@@ -101,7 +116,7 @@ def test_bench_says_what_it_measured_on(capsys):
 
 def test_reasked_problems_pass_the_check(sampled, tmp_path, capsys):
     whole, _ = sampled
-    assert main(["sample", "--seed", "3", "--count", "6", "--reask", "--order", "qp"]) == 0
+    assert main(["sample", "--seed", "3", "--count", "6", "--reask", "--order", "qp", *TINY]) == 0
     lines = capsys.readouterr().out
     asked = [json.loads(line) for line in lines.splitlines()]
     for before, after in zip(whole, asked, strict=True):

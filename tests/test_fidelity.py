@@ -5,15 +5,12 @@ import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks.fidelity import NOT_COMPARED, compare
-from drawn import COUNT, ERROR_FREE, ROOM, drawn
+from drawn import drawn, written
 
-from data_gen import stream
 from data_gen.features import Features, features, table
-from data_gen.problem import problem_key
 from data_gen.spec import HARD, MED, Spec
 
 HISTOGRAMS = json.loads(pathlib.Path(__file__).with_name("histograms.json").read_text())
@@ -23,19 +20,13 @@ CLASSES = {"med": MED, "hard": HARD, "med op=20": Spec(op=20, order="qp")}
 @functools.cache
 def counted(name, batches=4):
     """Features of `batches` times COUNT problems; the first of them are `drawn`."""
-    spec, found = CLASSES[name], []
-    count = jax.jit(
-        lambda keys_N, problems_N: jax.vmap(functools.partial(features, spec=spec))(
-            problems_N,
-            stream.documents(keys_N, problems_N, size=ROOM, spec=spec, mistakes=ERROR_FREE),
-        )
-    )
-    for n in range(batches):
-        keys_N = jax.vmap(functools.partial(problem_key, 0))(n * COUNT + jnp.arange(COUNT))
-        found.append(count(keys_N, stream.problems(keys_N, spec=spec)))
+    spec = CLASSES[name]
+    count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
+    found = [count(*written(spec, batch=batch)) for batch in range(batches)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_features_agree_with_the_public_generator(name):
     found = counted(name)
@@ -55,7 +46,7 @@ def test_the_comparison_notices_a_difference():
 
 
 def test_features_are_what_the_text_shows():
-    problems, _, found = drawn(MED)
+    _, _, found = drawn(MED)
     counts = counted("med")
     for n, record in enumerate(found):
         text, question = record["problem"], record["question"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from drawn import ERROR_FREE, ROOM, SMALL
+from drawn import ERROR_FREE, ROOM, TINY
 
 from data_gen import records, stream
 from data_gen.spec import HARD, Spec
@@ -25,7 +25,7 @@ COUNTS = {"train": 24, "test": 40}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return frozen.build(SMALL, seed=SEED, counts=COUNTS, directory=tmp_path_factory.mktemp("sets"))
+    return frozen.build(TINY, seed=SEED, counts=COUNTS, directory=tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def rows(built):
 
 def sampled(split):
     """The same problems without the module under test but for its keys' purposes."""
-    spec = dataclasses.replace(SMALL, split=split)
+    spec = dataclasses.replace(TINY, split=split)
     purpose = {"train": frozen.FROZEN, "test": stream.TESTING}[split]
     root = jax.random.fold_in(stream.root_key(SEED, purpose), 0)
     keys_N = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(frozen.BATCH))
@@ -68,7 +68,7 @@ def test_training_rows_are_not_those_of_the_stream():
 
 def test_the_metadata_say_what_was_built_and_how_to_read_tokens(built, rows):
     said = json.loads((Path(built.data_dir) / "metadata.json").read_text())
-    assert Spec(**said["spec"]) == SMALL
+    assert Spec(**said["spec"]) == TINY
     assert (said["seed"], said["counts"]) == (SEED, COUNTS)
     row = rows["test"][3]
     text = "".join(said["vocabulary"][n] for n in row["tokens"][row["prompt_length"] :])
@@ -88,7 +88,7 @@ def files(builder):
 
 def test_a_second_build_has_the_same_bytes(built, tmp_path):
     first = files(built)
-    again = frozen.build(SMALL, seed=SEED, counts=COUNTS, directory=tmp_path)
+    again = frozen.build(TINY, seed=SEED, counts=COUNTS, directory=tmp_path)
     assert Path(again.data_dir) != Path(built.data_dir)
     assert any("array_record" in name for name in first)
     assert files(again) == first
@@ -97,7 +97,7 @@ def test_a_second_build_has_the_same_bytes(built, tmp_path):
 def test_sets_of_other_settings_lie_side_by_side(built):
     names = {
         frozen.IgsmConfig(name="one", spec=spec, seed=seed, counts=counts).named().name
-        for spec in (SMALL, dataclasses.replace(SMALL, modulus=7))
+        for spec in (TINY, dataclasses.replace(TINY, modulus=7))
         for seed in (0, 1)
         for counts in (COUNTS, {"test": 40})
     }
@@ -124,11 +124,11 @@ def test_the_published_sets_have_names():
         ({"counts": {"valid": 3}}, "rows for train, test or both"),
         ({"counts": {"test": 0}}, r"counts\['test'\]=0 is not allowed: an integer in 1..65536"),
         ({"seed": -1}, "seed=-1 is not allowed"),
-        ({"spec": dataclasses.replace(SMALL, split="train")}, "split='train' is not allowed"),
+        ({"spec": dataclasses.replace(TINY, split="train")}, "split='train' is not allowed"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, said, tmp_path):
-    settings = {"spec": SMALL, "seed": 0, "counts": {"test": 1}, **changes}
+    settings = {"spec": TINY, "seed": 0, "counts": {"test": 1}, **changes}
     with pytest.raises(ValueError, match=said):
         frozen.build(settings.pop("spec"), **settings, directory=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -409,6 +409,7 @@ def wait_for(path, process, seconds=120.0):
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     process = start_sweep(undisturbed)

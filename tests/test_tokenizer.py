@@ -314,6 +314,7 @@ def test_command_line_says_in_one_line_what_is_missing(tmp_path, capsys):
     assert "is not a directory with GPT-2's files" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monkeypatch):
     asked, judged = [], []
 

@@ -44,7 +44,7 @@ for name in ("pandas", "torch", "torch.nn", "torch.nn.functional", "torch.distri
         sys.modules[name] = types.ModuleType(name)
 class Tokenizer:
     from_pretrained = classmethod(lambda cls, name: cls())
-    encode = __call__ = lambda self, text, **rest: [0]
+    encode = __call__ = lambda self, text, **rest: np.zeros((1, 1), int)
     decode = lambda self, ids, **rest: ""
 sys.modules["transformers"] = types.ModuleType("transformers")
 sys.modules["transformers"].GPT2Tokenizer = Tokenizer

@@ -1,0 +1,213 @@
+"""The sampler's stages, each beside a slow one that is easy to read."""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+from drawn import COUNT, drawn
+
+from data_gen import bits, distractors, draws, slots, structure
+from data_gen.spec import MED
+
+
+def test_abstract_closure_matches_a_walk():
+    """Closures and costs from words equal a recursive walk over the definition."""
+    spec = MED
+    problems, _, _ = drawn(spec)
+    params = jax.vmap(functools.partial(slots.parameters, spec=spec))(problems.structure)
+    table, first = slots.layout(spec), spec.instance_slots
+
+    def closures(graph):
+        needs = slots.needs(graph, spec)
+        everything = bits.empty(slots.bounds(spec))
+        return jax.vmap(lambda slot: needs.closure(everything.one(slot)).mask())(
+            jnp.arange(first, spec.slots)
+        )
+
+    def total(graph, slot):
+        needs = slots.needs(graph, spec)
+        return needs.total(needs.closure(bits.empty(slots.bounds(spec)).one(slot)))
+
+    graphs = jax.vmap(functools.partial(structure.graph, spec=spec))(problems.structure)
+    closure_NxAxP = jax.jit(jax.vmap(closures))(graphs)
+    totals = jax.jit(jax.vmap(jax.vmap(total, (None, 0)), (0, None)))
+    total_NxA = totals(graphs, jnp.arange(first, spec.slots))
+
+    def walk(n, abstract):
+        found, terms = {abstract}, 0
+        for child, factor in zip(
+            table.children_AxW[abstract - first], table.factors_AxW[abstract - first], strict=True
+        ):
+            if params.exists_P[n, child]:
+                found.add(int(child))
+                terms += 1 if factor < 0 else 2
+                if factor >= 0:
+                    found |= walk(n, int(factor))
+        costs[abstract] = max(terms - 1, 1)
+        return found
+
+    for n in range(16):
+        for abstract in range(first, spec.slots):
+            if params.slot_P[n, abstract]:
+                costs = {}
+                found = walk(n, abstract)
+                closure = set(np.flatnonzero(closure_NxAxP[n, abstract - first]))
+                assert closure == found
+                instances = sum(slot < first for slot in found)
+                assert total_NxA[n, abstract - first] == sum(costs.values()) + instances
+
+
+def test_picks_and_subsets_are_uniform():
+    mask = np.array([True, False, True, True, False, True, True])
+    word = draws.words(jax.random.key(1), 60_000)
+    # Members in two words, as slots are.
+    members = bits.of(mask, (0, 3, 7))
+    for picked in (draws.pick(word, mask), jax.vmap(members.pick)(word)):
+        counts = np.bincount(picked, minlength=7)
+        assert counts.sum() == counts[mask].sum() == 60_000
+        assert ((counts[mask] - 12_000) ** 2 / 12_000).sum() < 18.5  # 4 degrees, p = 0.001
+    chosen = jax.vmap(lambda w: members.subset(w, jnp.int32(2)).mask())(word)
+    assert (chosen.sum(-1) == 2).all()
+    pairs = np.bincount(np.asarray(chosen) @ (1 << np.arange(7)))
+    pairs = pairs[pairs > 0]
+    assert len(pairs) == 10 and ((pairs - 6000) ** 2 / 6000).sum() < 27.9  # 9 degrees
+    order = jax.vmap(lambda w: draws.shuffled(w, mask, 6))(word[:6000])
+    assert (np.sort(order, -1) == [-1, 0, 2, 3, 5, 6]).all()
+    assert abs(np.mean(order[:, 0] == 3) - 0.2) < 0.02
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(st.sets(st.integers(0, 52)), st.sets(st.integers(0, 52)))
+def test_bits_are_sets(left, right):
+    def held(members):
+        return bits.of(np.isin(np.arange(53), list(members)), (0, 16, 48, 53))
+
+    def read(members):
+        return set(np.flatnonzero(members.mask()))
+
+    a, b = held(left), held(right)
+    assert read(a & b) == left & right
+    assert read(a | b) == left | right
+    assert read(a - b) == left - right
+    assert a.size() == len(left) and bool(a.any()) == bool(left)
+    found = [int(a.member(jnp.int32(n))) for n in range(len(left) + 1)]
+    assert found == [*sorted(left), -1]
+    assert read(a.subset(jnp.uint32(len(left)), jnp.int32(99))) == left
+    assert len(read(a.subset(jnp.uint32(7), jnp.int32(3)))) == min(3, len(left))
+    assert read(a.one(jnp.int32(min(left, default=-1)))) == set(sorted(left)[:1])
+
+
+class Availability:
+    """Which abstract parameters the public program lets distractors refer to, with sets."""
+
+    def __init__(self, graph, needed):
+        sizes = [int(size) for size in graph.sizes_D[: graph.depth]]
+        self.depth, self.sizes, self.edges = len(sizes), sizes, graph.edges_GxWxW
+        self.defined = {slot[:3] for slot in needed if len(slot) == 3}
+        self.open = {
+            (g, j, c, "abstract")
+            for g in range(self.depth - 1)
+            for j in range(sizes[g])
+            for c in range(g + 1, self.depth)
+        } - needed
+        for g in range(self.depth - 1):
+            for j in range(sizes[g]):
+                if self.full(g, j):
+                    self.open.discard((g, j, g + 1, "abstract"))
+        for g in range(self.depth - 1):
+            self.look(g, g + 2)
+
+    def things(self, g, j):
+        return [k for k in range(self.sizes[g + 1]) if self.edges[g, j, k]]
+
+    def full(self, g, j):
+        return all((g, j, k) in self.defined for k in self.things(g, j))
+
+    def lacks(self, g, j, c):
+        return any((g + 1, k, c, "abstract") in self.open for k in self.things(g, j))
+
+    def look(self, g, first):
+        stopped = False
+        for c in range(first, self.depth):
+            for j in range(self.sizes[g]):
+                if (g, j, g + 1, "abstract") in self.open:
+                    continue
+                stopped = stopped or self.lacks(g, j, c)
+                if stopped:
+                    break
+                self.open.discard((g, j, c, "abstract"))
+
+    def define(self, g, j, k):
+        self.defined.add((g, j, k))
+        if not self.full(g, j):
+            return
+        self.open.discard((g, j, g + 1, "abstract"))
+        for c in range(g + 2, self.depth):
+            if self.lacks(g, j, c):
+                break
+            self.open.discard((g, j, c, "abstract"))
+        for upper in reversed(range(g)):
+            self.look(upper, g + 1)
+
+
+def test_abstract_parameters_become_available_as_in_the_public_program():
+    spec = MED
+    problems, _, _ = drawn(spec)
+    table, bounds = slots.layout(spec), slots.bounds(spec)
+
+    def follow(shape, needed_P, order_E):
+        needs = slots.needs(structure.graph(shape, spec), spec)
+        needed = bits.empty(bounds)
+        for slot in range(spec.slots):
+            needed |= needed.one(jnp.int32(slot)).only(needed_P[slot])
+        first = distractors.unavailable(needed, needs, spec)
+
+        def step(carry, slot):
+            defined, open_ = carry
+            defined |= defined.one(slot)
+            found = distractors.complete(open_, slot, defined, needs, spec)
+            open_ = jnp.where(slot >= 0, found, open_)
+            return (defined, open_), open_
+
+        return first, jax.lax.scan(step, (needed, first), order_E)[1]
+
+    def named(slot):
+        where = int(table.layer_P[slot]), int(table.item_P[slot])
+        if table.abstract_P[slot]:
+            return (*where, int(table.category_P[slot]), "abstract")
+        return (*where, int(table.thing_P[slot]))
+
+    rng, orders = np.random.default_rng(0), []
+    needed = np.zeros((COUNT, spec.slots), bool)
+    for n in range(COUNT):
+        needed[n, problems.order_T[n][problems.order_T[n] >= 0]] = True
+        rest = np.flatnonzero(problems.structure.edges_GxWxW[n].reshape(-1))
+        rest = rng.permutation([slot for slot in rest if not needed[n, slot]])
+        orders.append(np.pad(rest, (0, 20 - len(rest)), constant_values=-1))
+    first, later = jax.jit(jax.vmap(follow))(
+        problems.structure, jnp.array(needed), jnp.array(np.array(orders), jnp.int32)
+    )
+
+    def held(word):
+        rows = range(spec.instance_slots, spec.slots)
+        return {named(slot) for n, slot in enumerate(rows) if int(word) >> n & 1}
+
+    early = 0
+    for n in range(COUNT):
+        graph = jax.tree.map(lambda x, n=n: x[n], problems.structure)
+        slow = Availability(graph, {named(slot) for slot in np.flatnonzero(needed[n])})
+        assert held(first[n]) == slow.open
+        for turn, slot in enumerate(orders[n][orders[n] >= 0]):
+            slow.define(*named(slot))
+            assert held(later[n, turn]) == slow.open
+            # The order of looking matters: some are complete and still not available.
+            early += any(
+                all((g, j, k) in slow.defined for k in slow.things(g, j))
+                and not slow.lacks(g, j, c)
+                for g, j, c, _ in slow.open
+                if c > g + 1
+            )
+    assert early > 10
