@@ -8,6 +8,8 @@ import pytest
 
 from data_gen.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 # A class that compiles fast.
 TINY = ["--set", "max_op=3", "max_edges=4", "max_depth=2", "max_width=2"]
 

@@ -15,6 +15,8 @@ from data_gen.problem import problem_key
 from data_gen.relations import DISTRACTOR, NECESSARY, QUERY, relations
 from data_gen.slots import layout
 
+pytestmark = pytest.mark.slow
+
 FEW = 24
 
 

@@ -13,6 +13,8 @@ from drawn import drawn, written
 from data_gen.features import Features, features, table
 from data_gen.spec import HARD, MED, Spec
 
+pytestmark = pytest.mark.slow
+
 HISTOGRAMS = json.loads(pathlib.Path(__file__).with_name("histograms.json").read_text())
 CLASSES = {"med": MED, "hard": HARD, "med op=20": Spec(op=20, order="qp")}
 
@@ -26,7 +28,6 @@ def counted(name, batches=4):
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_features_agree_with_the_public_generator(name):
     found = counted(name)

@@ -19,6 +19,8 @@ grain = pytest.importorskip("grain", reason=WHY)
 
 from data_gen import frozen  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SEED = 5
 COUNTS = {"train": 24, "test": 40}
 

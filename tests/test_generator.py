@@ -17,6 +17,8 @@ from data_gen.judge import judge
 from data_gen.problem import sample
 from data_gen.spec import HARD, MED, Spec, reachable_op
 
+pytestmark = pytest.mark.slow
+
 CLASSES = {
     "small": SMALL,
     "med": MED,
@@ -46,7 +48,6 @@ def test_every_solution_is_judged_right(name):
         assert len(record["problem"].split(". ")) <= spec.max_edges
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batches"), [("med", 10), ("hard", 10)])
 def test_ten_thousand_solutions_are_judged_right(name, batches):
     """As the test before, on more problems: what is one in a thousand has to be right, too."""

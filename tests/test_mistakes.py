@@ -12,6 +12,8 @@ from data_gen.mistakes import KINDS, Mistakes
 from data_gen.spec import MED
 from data_gen.stream import token_weights
 
+pytestmark = pytest.mark.slow
+
 
 def sentences(record):
     return record["solution"].strip().removesuffix(".").split(". ")

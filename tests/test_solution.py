@@ -9,6 +9,8 @@ from drawn import SMALL, drawn, facts_of
 from data_gen.judge import judge
 from data_gen.spec import Spec
 
+pytestmark = pytest.mark.slow
+
 ASKED = dataclasses.replace(SMALL, reask=True, letters=14)
 ANY = dataclasses.replace(SMALL, solution="any", letters=14)
 

@@ -16,6 +16,8 @@ from data_gen import language, records, render, stream
 from data_gen.mistakes import Mistakes
 from physlm.experiments import config, registry, run, sweep
 
+pytestmark = pytest.mark.slow
+
 tokenizers = pytest.importorskip("tokenizers", reason="needs physlm[gpt2]")
 
 SIZE = 512  # holds every document of the class, in symbols and in tokens
@@ -314,7 +316,6 @@ def test_command_line_says_in_one_line_what_is_missing(tmp_path, capsys):
     assert "is not a directory with GPT-2's files" in error and error.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monkeypatch):
     asked, judged = [], []
 
