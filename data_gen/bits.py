@@ -93,6 +93,18 @@ class Bits:
             number = number - size
         return jnp.where(start >= 0, start + nth(chosen, rank), -1)
 
+    def picks(self, word_K: jax.Array) -> jax.Array:
+        """int32[K]: members drawn uniformly without replacement, -1 when none is left.
+
+        A loop, since compilers of unrolled picks repeat the earlier ones for each later one.
+        """
+
+        def take(left: Bits, word: jax.Array) -> tuple[Bits, jax.Array]:
+            one = left.pick(word)
+            return left - left.one(one), one
+
+        return jax.lax.scan(take, self, word_K)[1]
+
     def subset(self, word: jax.Array, wanted: jax.Array) -> "Bits":
         """`wanted` members, uniformly without replacement; all, if there are fewer.
 

@@ -188,38 +188,43 @@ def terms(key: jax.Array, ordered: Order, extra_op: jax.Array, spec: Spec) -> Te
     source = draws.source(key)
     nothing = bits.empty(bounds(spec))
     extra_T = _spend(source.word(0), extra_op, room(ordered, spec))
-    first = [step_T[n] if n < cap else jnp.int32(-1) for n in range(TERMS - 1)]
+    first_R = jnp.pad(step_T, (0, TERMS), constant_values=-1)[:TERMS]
 
     def define(earlier: bits.Bits, at: tuple) -> tuple[bits.Bits, tuple]:
         place, slot, link, extra = at
-        word = [source.word(1 + (TERMS + 2) * place + n) for n in range(TERMS + 2)]
+        word = [source.word(1 + (TERMS + 2) * place + n) for n in range(2)]
         wanted = jnp.where(extra == 0, 1 + draws.coin(word[0]), extra + 2)
         wanted = jnp.minimum(wanted, jnp.minimum(place + 1, TERMS))
         everything = wanted == place + 1
         left = wanted - (link >= 0)
         forced = draws.coin(word[1]) & (left > 0) & ~everything
         left = left - forced
-        # What may be added up: the steps before and, as one member more, the constant.
-        pool, constant, refs = earlier - nothing.one(link), forced | everything, [link]
-        for n in range(TERMS):
+
+        def take(carry: tuple, at: tuple) -> tuple[tuple, jax.Array]:
+            """What may be added up: the steps before and, as one member more, the constant."""
+            pool, constant = carry
+            n, lot = at
             size = pool.size()
-            number = draws.below(word[2 + n], size + ~constant)
+            number = draws.below(lot, size + ~constant)
             one = pool.member(number)
-            pool -= nothing.one(one)
             live = ~everything & (n < left)
             constant |= live & (number == size)
-            ref = jnp.where(live, one, -1)
-            if n < TERMS - 1:
-                # With the whole pool taken, the sentence keeps the order of the solution.
-                other = jnp.where((n < place) & (first[n] != link), first[n], -1)
-                ref = jnp.where(everything, other, ref)
-            refs.append(ref)
-        return earlier | nothing.one(slot), (constant, *refs)
+            return (pool - nothing.one(one), constant), jnp.where(live, one, -1)
+
+        terms_R = np.arange(TERMS)
+        lot_R = source.word(1 + (TERMS + 2) * place + 2 + terms_R)
+        start = (earlier - nothing.one(link), forced | everything)
+        (_, constant), refs_R = jax.lax.scan(take, start, (jnp.asarray(terms_R), lot_R))
+        # With the whole pool taken, the sentence keeps the order of the solution.
+        all_R = jnp.where((terms_R < place) & (first_R != link), first_R, -1)
+        refs_R = jnp.where(everything, all_R, refs_R)
+        return earlier | nothing.one(slot), (constant, link, refs_R)
 
     at_T = (jnp.arange(cap), step_T, ordered.link_T, extra_T)
-    _, (constant_T, *refs) = jax.lax.scan(define, nothing, at_T)
+    _, (constant_T, link_T, refs_TxR) = jax.lax.scan(define, nothing, at_T)
     instance_T = (step_T >= 0) & (step_T < spec.instance_slots)
-    refs_TxR = jnp.where(instance_T[:, None], compact(jnp.stack(refs, -1), TERMS), -1)
+    refs_TxR = compact(jnp.concatenate([link_T[:, None], refs_TxR], -1), TERMS)
+    refs_TxR = jnp.where(instance_T[:, None], refs_TxR, -1)
     return Terms(constant_T & instance_T, refs_TxR)
 
 

@@ -36,7 +36,7 @@ def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec)
 
     def add(carry: tuple, turn: jax.Array) -> tuple[tuple, tuple]:
         rest, defined, alone, open_ = carry
-        word = [source.word((TERMS + 4) * turn + n) for n in range(TERMS + 4)]
+        word = [source.word((TERMS + 4) * turn + n) for n in range(4)]
         slot = rest.pick(word[0])
         independent = draws.coin(word[1])
         available = needs.exists.words[-1] & ~open_
@@ -50,26 +50,23 @@ def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec)
         everything = count == size + 1
         constant = everything | draws.coin(word[3])
         count = count - constant
-        refs = []
-        for n in range(TERMS):
-            one = pool.pick(word[4 + n])
-            refs.append(jnp.where(n < count, one, -1))
-            pool -= nothing.one(one)
+        refs_R = pool.picks(source.word((TERMS + 4) * turn + 4 + jnp.arange(TERMS)))
+        refs_R = jnp.where(np.arange(TERMS) < count, refs_R, -1)
         here = nothing.one(slot)
         defined |= here
         carry = (rest - here, defined, alone | here.only(independent), open_)
-        written = (slot, constant, refs)
+        written = (slot, constant, refs_R)
         return (*carry[:3], complete(open_, slot, defined, needs, spec)), written
 
     rest = needs.exists - needed
     rest = bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds)
     start = (rest, needed, nothing, open_)
-    _, (slot_E, constant_E, refs) = jax.lax.scan(add, start, jnp.arange(cap))
+    _, (slot_E, constant_E, refs_ExR) = jax.lax.scan(add, start, jnp.arange(cap))
 
     slot_N = jnp.concatenate([step_T, slot_E])
     at_N = jnp.where((slot_N >= 0) & (slot_N < instances), slot_N, instances)
     constant_N = jnp.concatenate([terms.constant_T, constant_E])
-    refs_NxR = jnp.concatenate([terms.refs_TxR, compact(jnp.stack(refs, -1), TERMS)])
+    refs_NxR = jnp.concatenate([terms.refs_TxR, compact(refs_ExR, TERMS)])
     constant_I = jnp.zeros(instances, bool).at[at_N].set(constant_N, mode="drop")
     refs_IxR = jnp.full((instances, TERMS), -1, jnp.int32).at[at_N].set(refs_NxR, mode="drop")
     return Definitions(slot_N, constant_I, refs_IxR)
