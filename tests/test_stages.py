@@ -1,15 +1,18 @@
 """The sampler's stages, each beside a slow one that is easy to read."""
 
+import collections
 import functools
+import math
 
 import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from drawn import COUNT, drawn
 
-from data_gen import bits, distractors, draws, slots, structure
+from data_gen import bits, dependency, distractors, draws, slots, structure
 from data_gen.spec import MED
 
 
@@ -98,6 +101,74 @@ def test_bits_are_sets(left, right):
     assert read(a.subset(jnp.uint32(len(left)), jnp.int32(99))) == left
     assert len(read(a.subset(jnp.uint32(7), jnp.int32(3)))) == min(3, len(left))
     assert read(a.one(jnp.int32(min(left, default=-1)))) == set(sorted(left)[:1])
+
+
+def slow_order(rng, needs):
+    """Step 7 with sets: the slots from the query down, each with the predecessor it is given."""
+    quote, scale = rng.random(), abs(rng.normal())
+    remain, stack, placed = set(needs), set(), []
+
+    def ready():
+        return [a for a in remain if not any(a in needs[b] for b in remain)]
+
+    while remain:
+        pool = [a for a in ready() if not placed or a in stack]
+        if not pool:
+            return None
+        slot = pool[rng.integers(len(pool))]
+        remain.discard(slot)
+        stack.discard(slot)
+        stack |= needs[slot]
+        link = -1
+        must = not stack & set(ready())
+        if not needs[slot] and remain and (rng.random() < quote or must):
+            among = sorted(ready() if must else remain)
+            weight = [math.exp(scale * (bool(needs[a]) + (a not in stack))) for a in among]
+            link = int(rng.choice(among, p=np.array(weight) / sum(weight)))
+            stack.add(link)
+        placed.append((slot, link))
+    return tuple(reversed(placed))
+
+
+def test_the_order_follows_the_law_of_step_7():
+    """Whole outcomes (order and predecessors given) occur as often as in a plain version."""
+    spec, count = MED, 30_000
+    # Item 0 of the top layer has items 0, 1, 2; items 0 and 1 of these have one item each. The
+    # abstract parameter puts three on the stack at once, so that quoting is a free choice.
+    edges_GxWxW = np.zeros((3, 4, 4), bool)
+    edges_GxWxW[0, 0, :3] = edges_GxWxW[1, 0, 0] = edges_GxWxW[1, 1, 0] = True
+    shape = structure.Structure(jnp.int32(3), jnp.array([1, 3, 1, 0]), jnp.array(edges_GxWxW))
+    table = slots.layout(spec)
+    needs_of = {int(slot): set() for slot in np.flatnonzero(edges_GxWxW.reshape(-1))}
+    total = spec.instance_slots
+    assert (table.layer_P[total], table.item_P[total], table.category_P[total]) == (0, 0, 1)
+    needs_of[total] = {slot for slot in needs_of if table.layer_P[slot] == 0}
+
+    def draw(key):
+        needs = slots.needs(structure.graph(shape, spec), spec)
+        chosen = bits.of(np.isin(np.arange(spec.slots), list(needs_of)), slots.bounds(spec))
+        made = dependency.order(key, dependency.Choice(chosen, jnp.int32(0)), needs, spec)
+        return made.solved, made.step_T[: len(needs_of)], made.link_T[: len(needs_of)]
+
+    solved, step_T, link_T = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), count))
+    rows = zip(np.asarray(solved), step_T.tolist(), link_T.tolist(), strict=True)
+    ours = [tuple(zip(step, link, strict=True)) if ok else None for ok, step, link in rows]
+    rng = np.random.default_rng(4)
+    theirs = [slow_order(rng, needs_of) for _ in range(count)]
+
+    def agree(of):
+        left, right = (collections.Counter(map(of, x)) for x in (ours, theirs))
+        common = [key for key in left | right if left[key] + right[key] >= 20]
+        table = [[side[key] for key in common] for side in (left, right)]
+        rest = [count - sum(row) for row in table]
+        if min(rest):
+            table = [[*row, more] for row, more in zip(table, rest, strict=True)]
+        assert len(table[0]) > 1
+        assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+    agree(lambda outcome: outcome)
+    agree(lambda outcome: outcome and sum(link >= 0 for _, link in outcome))
+    agree(lambda outcome: outcome and tuple(slot for slot, _ in outcome))
 
 
 class Availability:

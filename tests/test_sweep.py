@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import pathlib
@@ -9,14 +8,10 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from physlm.experiments import config, registry, results, run, sweep
+from physlm.experiments import registry, results, run, sweep
 
 QUICKSTART = registry.load("quickstart")
-SMOKE = config.base("smoke")
-SETTINGS = [key for key in config.flatten(SMOKE) if key not in ("study", "scale")]
 
 
 @pytest.fixture(autouse=True)
@@ -57,177 +52,6 @@ def main(workdir, *arguments, execute=None):
     return sweep.main(command, execute or FakeRuns())
 
 
-def smoke_plan(*assignments):
-    return sweep.plan(QUICKSTART, "smoke", assignments)
-
-
-# Studies and scales.
-
-
-@pytest.mark.parametrize("scale", config.SCALES)
-@pytest.mark.parametrize("name", registry.names())
-def test_every_study_is_planned_at_every_scale(name, scale):
-    runs = sweep.plan(registry.load(name), scale)
-    assert len({planned.name for planned in runs}) == len(runs) > 0
-    assert all(planned.config["scale"] == scale for planned in runs)
-
-
-@pytest.mark.parametrize("name", registry.names())
-def test_every_study_says_what_it_is(name):
-    doc = registry.load(name).doc
-    for heading in ("Question:", "Command:", "Expected:", "Cost:"):
-        assert heading in doc
-
-
-def test_paper_scale_is_the_published_recipe():
-    (settings, _) = (planned.settings for planned in sweep.plan(QUICKSTART, "paper"))
-    assert (settings.model.layers, settings.model.heads, settings.model.head_dim) == (12, 12, 64)
-    assert (settings.train.steps, settings.train.batch, settings.train.window) == (10**5, 512, 768)
-    assert settings.optimizer.name == "adamw"
-    assert (settings.optimizer.beta1, settings.optimizer.beta2) == (0.9, 0.98)
-    assert (settings.optimizer.learning_rate, settings.optimizer.weight_decay) == (2e-3, 0.05)
-    assert (settings.optimizer.warmup_steps, settings.optimizer.final_fraction) == (1000, 0.01)
-    assert settings.evaluate.problems == 4096
-    assert settings.evaluate.beyond == (20, 21, 22, 23)
-
-
-# Settings.
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("train.steps=7", 7),
-        ("optimizer.learning_rate=1e-4", 1e-4),
-        ("optimizer.learning_rate=1", 1.0),
-        ("model.tied=true", True),
-        ("model.dtype=bfloat16", "bfloat16"),
-        ("evaluate.beyond=5,6", (5, 6)),
-        ("evaluate.beyond=", ()),
-        ("seed=3", 3),
-    ],
-)
-def test_assignment_takes_the_type_of_the_default(text, value):
-    _, parsed = config.parse_assignment(SMOKE, text)
-    assert (parsed, type(parsed)) == (value, type(value))
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("train.steps=1.5", "train.steps='1.5' is of the wrong type: it must be a whole number"),
-        ("train.steps=", "must be a whole number"),
-        ("optimizer.learning_rate=fast", "must be a number"),
-        ("optimizer.learning_rate=nan", "must be a number"),
-        ("model.tied=1", "must be true or false"),
-        ("evaluate.beyond=5,x", "'x' is of the wrong type"),
-        (
-            "train.step=5",
-            r"unknown setting 'train.step' \(nearest: train.steps\): there are train.",
-        ),
-        ("speed=5", r"unknown setting 'speed'.* seed, data.\*, evaluate.\*"),
-        ("train=5", "'train' is a section: its settings are train.attention, train.batch"),
-        ("scale=quick", "'scale' cannot be set"),
-        ("train.steps", "is not of the form key=value"),
-        ("__class__=x", "unknown setting"),
-    ],
-)
-def test_bad_assignment_is_refused(text, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        config.parse_assignment(SMOKE, text)
-
-
-@given(st.sampled_from(SETTINGS))
-def test_any_setting_survives_its_own_text(key):
-    value = config.flatten(SMOKE)[key]
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    text = text.lower() if isinstance(value, bool) else text
-    assert config.parse_assignment(SMOKE, f"{key}={text}") == (key, value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"mistakes.rate": "high"}, "must be a number"),
-        ({"mistakes.rat": 0.1}, "unknown setting 'mistakes.rat'"),
-        ({"train.steps": True}, "must be a whole number"),
-        ({"evaluate.beyond": ("5",)}, "must be whole numbers"),
-    ],
-)
-def test_study_with_a_bad_override_is_refused(changes, complaint):
-    study = dataclasses.replace(QUICKSTART, sweep=lambda: iter([changes]))
-    with pytest.raises(ValueError, match=complaint):
-        sweep.plan(study, "smoke")
-
-
-def test_override_leaves_the_original_alone():
-    changed = config.override(SMOKE, {"train.steps": 7, "mistakes.rate": 0})
-    assert changed.train.steps == 7
-    assert isinstance(changed.mistakes.rate, float)
-    assert config.base("smoke").train.steps == SMOKE.train.steps != 7
-
-
-# Names and identity.
-
-
-def test_identity_is_stable():
-    plain = {"study": "s", "seed": 0, "train": {"steps": 5, "keep": 2}, "mesh": {"data": -1}}
-    # The start of: printf '{"seed":0,"study":"s","train.steps":5}' | sha256sum
-    assert run.identity(plain) == "fefef4c2"
-
-
-@given(st.sampled_from(SETTINGS))
-def test_identity_knows_every_setting_that_can_change_a_result(key):
-    value = config.flatten(SMOKE)[key]
-    other = (*value, 9) if isinstance(value, tuple) else f"{value}x"
-    plain = json.loads(json.dumps(SMOKE.to_dict()))
-    changed = json.loads(json.dumps(plain))
-    section, _, name = key.rpartition(".")
-    (changed[section] if section else changed)[name] = other
-    speed = {"train.log_every", "train.save_every", "train.keep", "evaluate.batch"}
-    same = key in speed or key.startswith("mesh.")
-    assert (run.identity(plain) == run.identity(changed)) == same
-
-
-@given(st.randoms(use_true_random=False))
-def test_identity_does_not_depend_on_the_order_of_settings(random):
-    def shuffled(content):
-        items = [(k, shuffled(v) if isinstance(v, dict) else v) for k, v in content.items()]
-        random.shuffle(items)
-        return dict(items)
-
-    assert run.identity(shuffled(SMOKE.to_dict())) == run.identity(SMOKE.to_dict())
-
-
-def test_run_is_named_by_condition_seed_and_identity():
-    first, second = smoke_plan("seed=3")
-    assert re.fullmatch(r"retry_rate=0.0,seed=3-[0-9a-f]{8}", first.name)
-    assert re.fullmatch(r"retry_rate=0.5,seed=3-[0-9a-f]{8}", second.name)
-    assert first.condition == {"retry_rate": 0.0}
-
-
-def test_settings_given_by_hand_set_a_run_apart():
-    (first, _) = smoke_plan("train.batch=16", "model.layers=3", "evaluate.beyond=4")
-    assert first.condition == {
-        "retry_rate": 0.0,
-        "beyond": [4],
-        "layers": 3,
-        "train_batch": 16,  # There is a batch in `evaluate` too.
-    }
-    assert smoke_plan("train.batch=8")[0].name == smoke_plan()[0].name
-
-
-def test_settings_that_change_no_result_change_no_name():
-    changed = smoke_plan("mesh.cpu_devices=1", "evaluate.batch=8", "train.save_every=2")
-    assert [planned.name for planned in changed] == [planned.name for planned in smoke_plan()]
-    assert changed[0].settings.evaluate.batch == 8
-
-
-def test_equal_runs_are_merged():
-    (only,) = smoke_plan("mistakes.rate=0.2")
-    assert only.condition == {"retry_rate": 0.2}
-
-
 # Running.
 
 
@@ -238,7 +62,7 @@ def test_finished_runs_are_skipped_and_results_are_complete(tmp_path, capsys):
     assert [row["accuracy"] for row in results.read(tmp_path / results.FILE)] == [0.5]
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"1 of 2 runs failed \(retry_rate=0.0.*error.txt", error)
-    (planned, _) = smoke_plan()
+    (planned, _) = sweep.plan(QUICKSTART, "smoke", ())
     recorded = (tmp_path / planned.name / run.ERROR_FILE).read_text()
     assert "in the fourth layer" in recorded
     assert "Traceback" in recorded
@@ -295,7 +119,7 @@ def test_dry_run_tells_all_and_writes_nothing(tmp_path, capsys):
     assert main(workdir, "--dry-run") == 0
     assert not workdir.exists()
     text = capsys.readouterr().out
-    for planned in smoke_plan():
+    for planned in sweep.plan(QUICKSTART, "smoke", ()):
         assert re.search(rf"{re.escape(planned.name)} +[\d,]+ +{planned.tokens:,}  to do", text)
 
     main(workdir, execute=FakeRuns(failing=(0.5,)))
@@ -419,7 +243,7 @@ def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
     rows = results.read(undisturbed / results.FILE)
     assert {row["step"] for row in rows} == {20}
 
-    (first, second) = smoke_plan()
+    (first, second) = sweep.plan(QUICKSTART, "smoke", ())
     for path in (
         killed / first.name / "checkpoints" / "10",
         killed / second.name / "checkpoints" / "5",
