@@ -11,7 +11,7 @@ and 8% with one operation more; retry data, which at an equal number of tokens s
 problems, is behind at so small a budget (71% and 4%). The paper (arXiv 2408.16293, Figure 4) has
 it ahead at every length, after 39 billion tokens.
 
-Cost: `smoke` a minute, most of it compilation; `quick` twelve minutes on two CPU cores;
+Cost: `smoke` a minute, most of it compilation; `quick` thirteen minutes on two CPU cores;
 `mini` is meant for half an hour on one GPU or TPU chip and `paper` for two runs of 39 billion
 tokens on a TPU slice (neither has been timed).
 """
