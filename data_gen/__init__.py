@@ -11,9 +11,11 @@ and problem `i` is a function of `(seed, i)` and its `Spec` alone.
 
 Rooms, in the order in which a problem is made: `spec`, `structure`, `slots`, `dependency`,
 `distractors`, `arithmetic`, `solution`, `problem` (their sets are `bits`, their random words
-`draws`); then `language` and `render` write it as symbols, `mistakes` puts wrong steps in,
-`tokenizer` makes tokens of the symbols, `packing` and `stream` make training windows, and
-`frozen` keeps sets as files. `labels` says what is known and needed after every step, `features`
-what can be counted, `draw` draws it. From text, `reader` finds a problem's facts, `parser` its
-arrays, and `judge` says whether a solution is right.
+`draws`). `mistakes` states which wrong steps a solution holds, `script` draws its sentences,
+`slips` makes wrong ones and `sentences` works all of them out, in `lines` of one operation. Then
+`language` and `render` write it as symbols, `tokenizer` makes tokens of these, `packing` and
+`stream` make training windows, and `frozen` keeps sets as files. `labels` says what is known and
+needed after every step, `features` what can be counted, `draw` draws it. From text, `reader` finds
+a problem's facts, `parser` its arrays, `judge` says whether a solution is right, and `corrections`
+mends a model's own wrong ones.
 """

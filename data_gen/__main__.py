@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from data_gen.judge import judge
 from data_gen.language import vocabulary
-from data_gen.mistakes import KINDS, Mistakes
+from data_gen.mistakes import ERROR_FREE, KINDS, MENDINGS, Mistakes
 from data_gen.reader import read
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _BATCH = 256
 # Room for a document, in tokens; doubled until all fit.
 _ROOM = 1024
+_MOST_ROOM = 1 << 17
 
 
 def _class(args: argparse.Namespace) -> Spec:
@@ -46,6 +47,14 @@ def _class(args: argparse.Namespace) -> Spec:
     # Refuses a file of names that cannot be used before anything compiles.
     vocabulary(spec)
     return spec
+
+
+def _mistakes(args: argparse.Namespace) -> Mistakes:
+    if args.mistakes is None:
+        return ERROR_FREE
+    # A mixture has rates of its own.
+    rate = 0.5 if args.rate is None and ":" not in args.mistakes else args.rate or 0.0
+    return Mistakes(kind=args.mistakes, rate=rate, whole=args.whole, mend=args.mend, late=args.late)
 
 
 def _value(name: str, text: str) -> int | str | bool:
@@ -75,27 +84,41 @@ def _drawn(
     from data_gen import stream
     from data_gen.problem import problem_key
 
-    write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
-    batch, room = min(_BATCH, args.count), _ROOM
+    batch = min(_BATCH, args.count)
     for first in range(0, args.count, batch):
         numbers = args.start + first + jnp.arange(batch, dtype=jnp.uint32)
         keys = jax.vmap(functools.partial(problem_key, args.seed))(numbers)
         problems = stream.problems(keys, spec=spec)
         if not problems.ok.all():
             raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
-        documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
-        while documents.length.max() > room:
-            room *= 2
-            documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+        documents = _written(keys, problems, spec, mistakes)
         yield first, problems, documents
+
+
+def _written(keys: Any, problems: "Problem", spec: Spec, mistakes: Mistakes) -> "Document":
+    """The documents of problems, whole, with as much room as they need."""
+    import jax
+
+    from data_gen import stream
+
+    write, room = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes")), _ROOM
+    documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+    while documents.length.max() > room:
+        if room >= _MOST_ROOM:
+            raise ValueError(
+                f"kind={mistakes.kind!r} makes more mistakes in one of these solutions than there "
+                "is room for: choose another seed or a lower rate."
+            )
+        room *= 2
+        documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+    return documents
 
 
 def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Problem `start`, `start` + 1, … of a seed, with their solutions."""
     from data_gen import records
 
-    spec = _class(args)
-    mistakes = Mistakes(kind=args.mistakes or "retry", rate=args.rate if args.mistakes else 0.0)
+    spec, mistakes = _class(args), _mistakes(args)
     for first, problems, documents in _drawn(args, spec, mistakes):
         for n, record in enumerate(records.records(problems, documents, spec)):
             if first + n < args.count:
@@ -111,7 +134,7 @@ def stats(args: argparse.Namespace) -> str:
 
     spec, parts = _class(args), []
     count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
-    for first, problems, documents in _drawn(args, spec, Mistakes()):
+    for first, problems, documents in _drawn(args, spec, ERROR_FREE):
         found = count(problems, documents)
         parts.append(jax.tree.map(lambda x, n=args.count - first: np.asarray(x)[:n], found))
     return table(jax.tree.map(lambda *columns: np.concatenate(columns), *parts))
@@ -146,8 +169,11 @@ def bench(args: argparse.Namespace) -> str:
     )
 
 
-def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
-    """A verdict for each line; one that cannot be read is not correct, and says why."""
+def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[dict[str, Any]]:
+    """A verdict for each line; one that cannot be read is not correct, and says why.
+
+    With `types` also the kind of the first wrong step and the mistakes that were taken back.
+    """
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -167,11 +193,16 @@ def check(lines: Iterable[str], modulus: int) -> Iterator[dict[str, Any]]:
                 "first_wrong_step": None,
                 "retries": None,
                 "unnecessary": None,
+                **({"kind": None, "mended": None} if types else {}),
             }
             continue
-        verdict = dataclasses.asdict(judge(facts, texts[2]))
+        verdict = judge(facts, texts[2])
         kept = ("correct", "reason", "first_wrong_step", "retries", "unnecessary")
-        yield {"id": record.get("id"), **{key: verdict[key] for key in kept}}
+        found = {key: getattr(verdict, key) for key in kept}
+        if types:
+            mended = [mistake._asdict() for mistake in verdict.mended]
+            found |= {"kind": verdict.kind, "mended": mended}
+        yield {"id": record.get("id"), **found}
 
 
 def draw(args: argparse.Namespace) -> None:
@@ -181,19 +212,24 @@ def draw(args: argparse.Namespace) -> None:
     import numpy as np
 
     from data_gen import draw as picture
-    from data_gen import stream
+    from data_gen import listing, records, stream
     from data_gen.problem import problem_key
 
     picture.check_out(args.out)
-    spec = _class(args)
-    problems = stream.problems(problem_key(args.seed, jnp.uint32(args.index))[None], spec=spec)
+    spec, mistakes = _class(args), _mistakes(args)
+    keys = problem_key(args.seed, jnp.uint32(args.index))[None]
+    problems = stream.problems(keys, spec=spec)
     problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)
     if not problem.ok:
         raise ValueError(
             f"index={args.index} has no problem of op={spec.op} and reask={spec.reask}: "
             "many thousand draws, or the letters, were not enough; choose another."
         )
-    picture.save(picture.draw(problem, spec), args.out)
+    documents = _written(keys, problems, spec, mistakes)
+    (record,) = records.records(problems, documents, spec)
+    facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
+    listed = listing.rows(facts, record["solution"])
+    picture.save(picture.draw(problem, spec, listed), args.out)
 
 
 def _whole(low: int, text: str) -> int:
@@ -230,19 +266,39 @@ def _parser() -> argparse.ArgumentParser:
 
     one = adding("sample", 1, "print problems as JSON lines")
     one.add_argument("--start", type=functools.partial(_whole, 0), default=0)
-    one.add_argument("--mistakes", choices=KINDS, help="put mistakes of this kind in")
-    one.add_argument("--rate", type=float, default=0.5, help="of mistakes, in [0, 1)")
+    _add_mistakes(one)
     two = commands.add_parser("check", help="judge the solutions of JSON lines")
     two.add_argument("file", help="a file of JSON lines, or - for standard input")
+    two.add_argument("--types", action="store_true", help="of mistakes, mended and not, too")
     two.add_argument("--modulus", type=functools.partial(_whole, 2), default=Spec.modulus)
     three = adding("stats", 1024, "print a table of what can be counted on problems")
     three.add_argument("--start", type=functools.partial(_whole, 0), default=0)
     four = adding("bench", 4096, "measure problems a second")
     four.add_argument("--rounds", type=functools.partial(_whole, 1), default=5)
     five = commands.add_parser("draw", parents=[drawing], help="draw a problem's two graphs")
+    _add_mistakes(five)
     five.add_argument("--index", type=functools.partial(_whole, 0), default=0)
     five.add_argument("--out", required=True, help="file to write, .png or .svg")
     return parser
+
+
+def _add_mistakes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--mistakes",
+        metavar="KIND",
+        help=f"put mistakes in: one of {', '.join(KINDS)}, or several with their shares, as in "
+        "skip:0.7,calculation:0.3",
+    )
+    command.add_argument("--rate", type=float, default=0.5, help="of mistakes, in [0, 1)")
+    command.add_argument("--whole", action="store_true", help="wrong sentences, not names alone")
+    command.add_argument(
+        "--mend",
+        default="back",
+        help=f"one of {', '.join(MENDINGS)}, or several with their shares",
+    )
+    command.add_argument(
+        "--late", type=functools.partial(_whole, 0), default=0, help="steps until it is noticed"
+    )
 
 
 def _open(path: str) -> TextIO:
@@ -262,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
             draw(args)
         else:
             with _open(args.file) as lines:
-                for verdict in check(lines, args.modulus):
+                for verdict in check(lines, args.modulus, args.types):
                     print(json.dumps(verdict))
     except BrokenPipeError:
         # The reader of our output has seen enough; there is nothing left to say to it.

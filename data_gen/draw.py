@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data_gen import layering, records
+from data_gen import layering, listing, records
 from data_gen.relations import DISTRACTOR, NECESSARY, QUERY, Relations, relations
 from data_gen.spec import Spec
 
@@ -62,7 +63,7 @@ _SWATCH, _SWATCH_HEIGHT = 0.45, 0.19
 _STRONG, _WEAK = ("#222222", "-", 1.3), ("#A0A0A0", "--", 0.8)
 
 
-def draw(problem: Problem, spec: Spec) -> Figure:
+def draw(problem: Problem, spec: Spec, listed: Sequence[listing.Row] = ()) -> Figure:
     """Draws one problem: left its structure graph, right what is computed from what.
 
     The question stands above the graphs where the spec puts it first, else below them.
@@ -70,6 +71,7 @@ def draw(problem: Problem, spec: Spec) -> Figure:
     Args:
       problem: one, with NumPy leaves.
       spec: its class.
+      listed: the sentences of a solution, to stand below all (`data_gen.listing`).
 
     Returns:
       a figure of its own, as large as the graphs want it, without pyplot's global state.
@@ -88,7 +90,10 @@ def draw(problem: Problem, spec: Spec) -> Figure:
     width = left_width + GUTTER + right.width + 2 * MARGIN
     width = max(width, _text_width(question, TITLE_POINTS) + 2 * MARGIN)
     top = MARGIN + (HEAD if spec.order == "qp" else 0.0)
-    height = inner + HEAD + 2 * MARGIN
+    list_width, list_height = listing.size(listed) if listed else (0.0, 0.0)
+    width = max(width, list_width + 2 * MARGIN)
+    list_at = inner + HEAD + 2 * MARGIN
+    height = list_at + (list_height + MARGIN if listed else 0.0)
 
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     # One inch is one unit, downwards as on a page: what is measured is what is drawn.
@@ -96,11 +101,12 @@ def draw(problem: Problem, spec: Spec) -> Figure:
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
-    at_question = MARGIN + 0.1 if spec.order == "qp" else height - MARGIN - 0.1
+    at_question = MARGIN + 0.1 if spec.order == "qp" else list_at - MARGIN - 0.1
     axes.text(MARGIN, at_question, question, fontsize=TITLE_POINTS, va="center")
     _put(axes, left, MARGIN, top)
     _put(axes, right, MARGIN + left_width + GUTTER, top)
     _legend(axes, used, lines, MARGIN, top + left.height + HEAD)
+    listing.put(axes, listed, MARGIN, list_at)
     return figure
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from data_gen import records, stream
 from data_gen.language import vocabulary
-from data_gen.mistakes import Mistakes
+from data_gen.mistakes import ERROR_FREE
 from data_gen.spec import HARD, MED, Spec
 
 try:
@@ -227,10 +227,10 @@ def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str,
         ok_N = np.asarray(problems.ok)
         if not ok_N.any():
             raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
-        documents = _write(keys_N, problems, size=room, spec=spec, mistakes=Mistakes())
+        documents = _write(keys_N, problems, size=room, spec=spec, mistakes=ERROR_FREE)
         while np.asarray(documents.length)[ok_N].max() > room:
             room *= 2
-            documents = _write(keys_N, problems, size=room, spec=spec, mistakes=Mistakes())
+            documents = _write(keys_N, problems, size=room, spec=spec, mistakes=ERROR_FREE)
         chosen_K = np.flatnonzero(ok_N)[: count - kept]
         problems, documents = jax.tree.map(
             lambda x_N, chosen_K=chosen_K: np.asarray(x_N)[chosen_K], (problems, documents)

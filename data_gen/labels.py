@@ -12,9 +12,9 @@ from data_gen.slots import Parameters, layout, parameters
 from data_gen.spec import Spec
 
 if TYPE_CHECKING:
-    from data_gen.mistakes import Script
     from data_gen.problem import Problem
     from data_gen.render import Document
+    from data_gen.script import Script
 
 NEVER = 127  # later than any step
 
@@ -93,7 +93,8 @@ def labels(problem: Problem, spec: Spec) -> Labels:
 class TokenLabels(NamedTuple):
     """Where each of a document's tokens stands in its solution."""
 
-    step_N: jax.Array  # int32: the step it is part of, -1 in mistakes and outside the solution
+    # int32: the step it is part of; -1 outside, in mistakes, and in steps that rest on one
+    step_N: jax.Array
     moment_N: jax.Array  # int32: steps finished before it: its row of `Labels`
     slot_N: jax.Array  # int32: the parameter that its sentence defines, mistakes included, or -1
     kind_N: jax.Array  # int32: as the document has it
@@ -105,8 +106,9 @@ def token_labels(document: Document, script: Script, problem: Problem) -> TokenL
     solved_N = document.sentence_N >= 0
     before_N = jnp.where(solved_N, script.step_S[sentence_N], 0)
     after_N = (np.arange(sentence_N.shape[0]) >= document.prompt) & ~solved_N
+    stands_S = ~script.wrong_S & (script.after_S < 0)
     return TokenLabels(
-        step_N=jnp.where(solved_N & ~script.wrong_S[sentence_N], before_N, -1),
+        step_N=jnp.where(solved_N & stands_S[sentence_N], before_N, -1),
         moment_N=jnp.where(after_N, problem.steps, before_N),
         slot_N=jnp.where(solved_N, script.slot_S[sentence_N], -1),
         kind_N=document.kind_N,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import string
 from collections.abc import Iterable
 
@@ -38,6 +39,8 @@ PHRASES = (
     " -",
     " *",
     " BACK",
+    " FIX",
+    " RESTART",
 )
 
 
@@ -109,6 +112,27 @@ class Vocabulary:
             self.tokens[i] if 0 <= i < len(self.tokens) else f"<|{i}|>"
             for i in map(int, np.asarray(ids).reshape(-1))
         )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text without document markers; `decode` gives it back.
+
+        Raises:
+          ValueError: a part of the text is no symbol.
+        """
+        ids, at = [], 0
+        while at < len(text):
+            found = self._symbols.match(text, at)
+            if found is None:
+                raise ValueError(f"the text {text[at : at + 40]!r} does not begin with a symbol.")
+            ids.append(self.ids[found[0]])
+            at = found.end()
+        return ids
+
+    @functools.cached_property
+    def _symbols(self) -> re.Pattern:
+        # The longest first; a symbol ends where a word does.
+        ordered = sorted(self.tokens[len(MARKERS) :], key=len, reverse=True)
+        return re.compile(f"(?:{'|'.join(map(re.escape, ordered))})(?![A-Za-z0-9])")
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,7 +16,9 @@ SUBCATEGORY_COUNT = 5
 NAME_COUNT = 20
 
 # Words and marks of the grammar: a name that held one could be read in two ways.
-_RESERVED = re.compile(r"\b(and|each|equals|does|as|have|BACK)\b|'s|[.,;?<>]|[^\S ]|  |^ | $")
+_RESERVED = re.compile(
+    r"\b(and|each|equals|does|as|have|BACK|FIX|RESTART)\b|'s|[.,;?<>]|[^\S ]|  |^ | $"
+)
 
 
 class Category(NamedTuple):
@@ -76,7 +78,7 @@ def check(found: Hierarchies) -> None:
                 raise ValueError(
                     f"the name {name!r} of hierarchy {h} is not allowed: a text of words parted "
                     'by single blanks is, without "\'s", marks of punctuation and the words and, '
-                    "each, equals, does, as, have, BACK."
+                    "each, equals, does, as, have, BACK, FIX, RESTART."
                 )
         ordered = sorted(names)
         for first, second in itertools.pairwise(ordered):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen import names, structure
+from data_gen.judge import standing
 from data_gen.language import LETTERS
 from data_gen.problem import Problem
 from data_gen.reader import Facts, Layers, name, read, right_sides
@@ -75,7 +76,7 @@ def parse(layers: Layers, problem: str, question: str, solution: str, spec: Spec
         "first_category": np.int32(first),
         "subcategory_D": subcategories,
         "items_DxW": items,
-        "letters": np.array((letters + unused)[: spec.op_room], np.int32),
+        "letters": np.array((letters + unused)[: spec.letters], np.int32),
     }
     shape: tuple[Any, ...] = (
         np.int32(len(layers)),
@@ -109,12 +110,10 @@ def _fit(what: str, count: int, room: int) -> None:
 def _solution(text: str, number: dict[str, int], facts: Facts) -> tuple[list[int], list[int]]:
     """Slots of the steps, and the letters of all operations."""
     steps, letters = [], []
-    for sentence in re.split(r"\.(?:\s+|$)", text):
+    for sentence in standing(text):
         found = _STEP.fullmatch(sentence)
         if not found:
-            if sentence.strip() and not sentence.endswith(" BACK"):
-                raise ValueError(f"the sentence {sentence[:80]!r} defines nothing.")
-            continue
+            raise ValueError(f"the sentence {sentence[:80]!r} defines nothing.")
         if found[1] not in number:
             raise ValueError(f"the step {sentence[:80]!r} defines no known parameter.")
         steps.append(number[found[1]])

@@ -47,7 +47,7 @@ class Problem(NamedTuple):
     first_category: jax.Array  # int32: the top layer's, of the hierarchy's four
     subcategory_D: jax.Array  # int32, per layer
     items_DxW: jax.Array  # int32: names within the sub-category
-    letters: jax.Array  # int32[op cap]: the letter of each operation's result
+    letters: jax.Array  # int32[letters of the spec]: in the order in which results take them
 
     @property
     def query(self) -> jax.Array:
@@ -275,7 +275,7 @@ def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
         first_category=draws.below(word[1], 4 - graph.depth + 1),
         subcategory_D=subcategory_D,
         items_DxW=items_DxW,
-        letters=draws.shuffled(text_word[1], jnp.ones(spec.letters, bool), spec.op_room),
+        letters=draws.shuffled(text_word[1], jnp.ones(spec.letters, bool), spec.letters),
     )
     if spec.reask or spec.solution == "any":
         return solution.resolve(order_key, made, spec)

@@ -24,6 +24,9 @@ class Facts:
         does not state has none.
       value: every parameter's value; 0 where the problem does not state it.
       necessary: what the query needs, itself included.
+      sides: what the problem says that parameters equal.
+      sums: for each abstract parameter, what is added up: a parameter alone, or it and what it is
+        multiplied by.
     """
 
     modulus: int
@@ -31,6 +34,8 @@ class Facts:
     needs: dict[str, frozenset[str]]
     value: dict[str, int]
     necessary: frozenset[str]
+    sides: "dict[str, Right]"
+    sums: dict[str, list[tuple[str, str | None]]]
 
     @property
     def answer(self) -> int:
@@ -155,7 +160,8 @@ class _Reader:
         query = self.questions[question]
         for key in needs:
             self.evaluate(key, needs, value)
-        return Facts(self.modulus, query, needs, value, _closure(query, needs))
+        necessary = _closure(query, needs)
+        return Facts(self.modulus, query, needs, value, necessary, self.sides, self.abstract)
 
     def evaluate(self, start: str, needs: dict[str, frozenset[str]], value: dict[str, int]) -> None:
         """Computes a parameter and what it needs, without recursion: chains can be long."""

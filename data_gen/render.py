@@ -6,14 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.dependency import compact
+from data_gen.labels import Schedule
 from data_gen.language import Vocabulary, vocabulary
-from data_gen.mistakes import Script
+from data_gen.lines import LEFT, LEFT_VALUE, OPERATOR, RESULT, RIGHT, RIGHT_VALUE
+from data_gen.mistakes import PARAMETERS, Mistakes
 from data_gen.problem import Problem
-from data_gen.slots import layout, parameters
+from data_gen.script import RESTART, Script
+from data_gen.sentences import Written, written
+from data_gen.slips import Options
+from data_gen.slots import layout
 from data_gen.spec import Spec
 
-# What a token is part of.
+# What a token is part of: of a mistake, what is wrong, the marker that mends it, and the rest.
 OUTSIDE, PROBLEM, SOLUTION, WRONG_NAME, WRONG_WORDS, WRONG_MARKER, ANSWER = range(7)
 
 # Tokens of "Define {owner}'s {thing} as x;" and of "Define {owner}'s {thing} as BACK."
@@ -29,7 +33,7 @@ class Document(NamedTuple):
     role_N: jax.Array  # int32: OUTSIDE, PROBLEM, …
     kind_N: jax.Array  # int32: what the token is, MARKER, WORD, … of `data_gen.language`
     sentence_N: jax.Array  # int32: the script's sentence that a solution token is in, or -1
-    length: jax.Array  # int32: of the whole document, also where it exceeds the room
+    length: jax.Array  # int32: of the whole document, also where it exceeds the room N
     prompt: jax.Array  # int32: tokens up to and including the solution marker
 
 
@@ -81,17 +85,32 @@ def _words(problem: Problem, vocab: Vocabulary, spec: Spec) -> _Words:
     return _Words(name_DxW[table.layer_P, table.item_P], thing_P)
 
 
-def document(problem: Problem, script: Script, size: int, spec: Spec) -> Document:
+def document(
+    problem: Problem,
+    script: Script,
+    when: Schedule,
+    choices: Options | None,
+    size: int,
+    spec: Spec,
+    mistakes: Mistakes,
+) -> Document:
     """Writes a whole document: problem, solution with its mistakes, answer.
 
     Args:
+      problem: what is asked.
+      script: the sentences of its solution.
+      when: the schedule of the problem (`data_gen.labels`).
+      choices: what wrong sentences are drawn from (`data_gen.slips`).
       size: room for tokens; what goes beyond is cut, `length` tells the whole length.
+      spec: the class.
+      mistakes: the distribution that the script was drawn from.
     """
     vocab = vocabulary(spec)
     words = _words(problem, vocab, spec)
     pieces = _Pieces()
     prompt = _problem(pieces, problem, words, vocab, spec)
-    end = _solution(pieces, prompt, problem, script, words, vocab, spec)
+    made = written(problem, script, when, choices, mistakes, spec)
+    end = _solution(pieces, prompt, script, made, words, vocab, mistakes)
     answer = vocab.numbers + problem.value_P[problem.query]
     pieces.put(
         end + np.arange(3),
@@ -100,7 +119,8 @@ def document(problem: Problem, script: Script, size: int, spec: Spec) -> Documen
     )
     tokens_N, role_N, sentence_N = pieces.scatter(size, vocab.end)
     kind_N = jnp.asarray(vocab.kinds)[tokens_N]
-    return Document(tokens_N, role_N, kind_N, sentence_N, end + 3, prompt)
+    length = jnp.where(made.complete, end + 3, size + 1)
+    return Document(tokens_N, role_N, kind_N, sentence_N, length, prompt)
 
 
 def _problem(
@@ -156,199 +176,101 @@ def _problem(
     return prompt
 
 
-class _Lines(NamedTuple):
-    """One operation each; L is the op cap. Operands are token ids and values."""
-
-    live_L: jax.Array
-    step_L: jax.Array
-    last_L: jax.Array  # the step's last, whose result is the step's
-    form_L: jax.Array  # operands: 0 (a number alone), 1, 2
-    operator_L: jax.Array  # token id
-    left_L: jax.Array
-    left_value_L: jax.Array
-    right_L: jax.Array
-    right_value_L: jax.Array
-    value_L: jax.Array
-
-
-def lines(problem: Problem, vocab: Vocabulary, spec: Spec) -> tuple[_Lines, jax.Array]:
-    """Breaks every step into operations on two operands.
-
-    Terms are added from the left; a product is formed before the sum that uses it; a constant
-    comes last, as the left operand.
-
-    Returns:
-      the lines, and letter_T, the token of the letter that each step ends in.
-    """
-    table, instances, modulus = layout(spec), spec.instance_slots, spec.modulus
-    params = parameters(problem.structure, spec)
-    live_T = problem.order_T >= 0
-    slot_T = jnp.maximum(problem.order_T, 0)
-    instance_T = slot_T < instances
-    at_T = jnp.where(instance_T, slot_T, 0)
-    abstract_T = jnp.clip(slot_T - instances, 0, spec.abstract_slots - 1)
-
-    child_TxW = jnp.asarray(table.children_AxW)[abstract_T]
-    edge_TxW = params.exists_P[child_TxW]
-    factor_TxW = jnp.where(edge_TxW, jnp.asarray(table.factors_AxW)[abstract_T], -1)
-    # A child's number and its factor's are both at least 0 or both left out.
-    width = max(spec.max_width, problem.refs_IxR.shape[-1])
-    child_TxK = compact(jnp.where(edge_TxW, child_TxW, -1), width)
-    refs_TxR = problem.refs_IxR[at_T]
-    refs_TxK = jnp.pad(refs_TxR, ((0, 0), (0, width - refs_TxR.shape[-1])), constant_values=-1)
-    first_TxK = jnp.where(instance_T[:, None], refs_TxK, child_TxK)
-    second_TxK = jnp.where(instance_T[:, None], -1, compact(factor_TxW, width))
-    count_T = (first_TxK >= 0).sum(-1)
-    product_T = (second_TxK[:, 0] >= 0) & ~instance_T
-    constant_T = instance_T & problem.constant_I[at_T]
-    minus_T = instance_T & problem.difference_I[at_T] & (count_T == 2)
-    op_T = jnp.maximum(jnp.where(product_T, 2 * count_T - 1, count_T + constant_T - 1), 1) * live_T
-    end_T = jnp.cumsum(op_T)
-    start_T = end_T - op_T
-
-    first_value_TxK = jnp.where(first_TxK >= 0, problem.value_P[first_TxK], 0)
-    second_value_TxK = jnp.where(second_TxK >= 0, problem.value_P[second_TxK], 1)
-    sign_TxK = jnp.where(minus_T[:, None] & (np.arange(width) == 1), -1, 1)
-    term_TxK = (first_value_TxK * second_value_TxK * sign_TxK) % modulus
-    partial_TxK = jnp.cumsum(term_TxK, -1) % modulus
-
-    letters_L = vocab.letters + problem.letters
-    letter_T = letters_L[jnp.maximum(end_T - 1, 0)]
-    match_PxT = (jnp.arange(spec.slots)[:, None] == slot_T) & live_T
-    letter_P = letter_T[match_PxT.argmax(-1)]
-
-    line_L = np.arange(spec.op_room)
-    step_L = jnp.minimum((line_L[:, None] >= end_T[None, :]).sum(-1), spec.op_room - 1)
-    live_L = jnp.asarray(line_L) < end_T[-1]
-    turn_L = line_L - start_T[step_L]
-    last_L = turn_L == op_T[step_L] - 1
-    count_L, product_L, constant_L = count_T[step_L], product_T[step_L], constant_T[step_L]
-
-    # Lines of a product step: p0, p1, p0 + p1, p2, … + p2, p3, … + p3.
-    sums_L = product_L & (turn_L >= 2) & (turn_L % 2 == 0)
-    multiplies_L = product_L & ~sums_L
-    finishes_L = constant_L & last_L & (count_L > 0)
-    term_L = jnp.where(product_L, jnp.where(turn_L < 2, turn_L, (turn_L + 1) // 2), turn_L + 1)
-    term_L = jnp.clip(term_L, 0, width - 1)
-
-    def operand(slot_L: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return letter_P[slot_L], problem.value_P[slot_L]
-
-    own_L = jnp.where(
-        last_L,
-        problem.value_P[slot_T[step_L]],
-        jnp.where(
-            multiplies_L,
-            term_TxK[step_L, term_L],
-            partial_TxK[step_L, jnp.where(product_L, turn_L // 2, term_L)],
-        ),
-    )
-    above_L, two_above_L = np.maximum(line_L - 1, 0), np.maximum(line_L - 2, 0)
-    head_token_L, head_value_L = operand(first_TxK[step_L, 0])
-    term_token_L, term_value_L = operand(first_TxK[step_L, term_L])
-    factor_token_L, factor_value_L = operand(second_TxK[step_L, term_L])
-    number_L = problem.number_I[at_T[step_L]]
-
-    begins_L = turn_L == 0
-    single_L = (count_L == 1) & ~constant_L & ~product_L
-    form_L = jnp.where(count_L == 0, 0, jnp.where(single_L, 1, 2))
-    cases_L = [finishes_L, multiplies_L, sums_L, begins_L]
-    left_L = jnp.select(
-        cases_L,
-        [vocab.numbers + number_L, term_token_L, letters_L[two_above_L], head_token_L],
-        letters_L[above_L],
-    )
-    left_value_L = jnp.select(
-        cases_L, [number_L, term_value_L, own_L[two_above_L], head_value_L], own_L[above_L]
-    )
-    cases_L = [finishes_L & begins_L, multiplies_L, finishes_L | sums_L]
-    right_L = jnp.select(cases_L, [head_token_L, factor_token_L, letters_L[above_L]], term_token_L)
-    right_value_L = jnp.select(
-        cases_L, [head_value_L, factor_value_L, own_L[above_L]], term_value_L
-    )
-    word = vocab.ids
-    times_L = jnp.where(finishes_L, problem.times_I[at_T[step_L]], multiplies_L)
-    minus_L = minus_T[step_L] & ~finishes_L
-    operator_L = jnp.where(times_L, word[" *"], jnp.where(minus_L, word[" -"], word[" +"]))
-    found = _Lines(
-        live_L,
-        step_L,
-        last_L,
-        form_L,
-        operator_L,
-        left_L,
-        left_value_L,
-        right_L,
-        right_value_L,
-        own_L,
-    )
-    return found, letter_T
-
-
 def _solution(
     pieces: _Pieces,
     start: jax.Array,
-    problem: Problem,
     script: Script,
+    written: Written,
     words: _Words,
     vocab: Vocabulary,
-    spec: Spec,
+    mistakes: Mistakes,
 ) -> jax.Array:
     """Puts the solution from position `start` on; returns where it ends."""
-    word = vocab.ids
-    line, letter_T = lines(problem, vocab, spec)
-    last_L = line.last_L.astype(jnp.int32)
-    size_L = jnp.select([line.form_L == 0, line.form_L == 1], [5, 7], 12 + last_L) * line.live_L
-    before_L = jnp.cumsum(size_L) - size_L
-    in_step_TxL = (np.arange(spec.op_room)[:, None] == line.step_L) & line.live_L
-    size_T = (in_step_TxL * size_L).sum(-1)
-    before_T = jnp.cumsum(size_T) - size_T
+    word, line = vocab.ids, written.line_M
+    marker_S = jnp.array([word[" BACK"], word[" FIX"], word[" RESTART"]])[script.mend_S]
+    # A marker for each sentence that is taken back; a new beginning takes back all.
+    markers_S = jnp.where(script.mend_S == RESTART, 1, script.back_S)
+    markers_S = jnp.where(script.back_S > 0, markers_S, 0)
 
+    last_M = written.last_M.astype(jnp.int32)
     live_S = script.slot_S >= 0
     place_S = np.arange(script.slot_S.shape[0])
-    at_S = start + HEADER * place_S + before_T[script.step_S]
+    # A line of two operands is 12 tokens long, and one more where it says "so".
+    forms = [written.form_S == 0, written.form_S == 1]
+    lines_S = jnp.select(forms, [5, 7], 12 * written.count_S + 1)
+    size_S = HEADER + jnp.where(written.body_S, lines_S + markers_S, 0)
+    size_S = jnp.where(live_S, size_S, 0)
+    end_S = jnp.cumsum(size_S)
+    at_S = start + end_S - size_S
+
     slot_S, wrong_S = jnp.maximum(script.slot_S, 0), script.wrong_S
-    words_role_S = jnp.where(wrong_S, WRONG_WORDS, SOLUTION)
-    name_role_S = jnp.where(wrong_S, WRONG_NAME, SOLUTION)
-    marker_role_S = jnp.where(wrong_S, WRONG_MARKER, SOLUTION)
+    stops_S = live_S & ~written.body_S
+    taken_S = wrong_S | (script.after_S >= 0)
+    named_S = wrong_S & (script.kind_S < len(PARAMETERS))
+    words_role_S = jnp.where(taken_S, WRONG_WORDS, SOLUTION)
+    name_role_S = jnp.where(named_S, WRONG_NAME, words_role_S)
+    marker_role_S = jnp.where(stops_S, WRONG_MARKER, words_role_S)
+    letter_S = vocab.letters + written.letter_S
     header = (
         (word[" Define"], words_role_S),
         (words.owner_P[slot_S], name_role_S),
         (word["'s"], name_role_S),
         (words.thing_P[slot_S], name_role_S),
         (word[" as"], words_role_S),
-        (jnp.where(wrong_S, word[" BACK"], letter_T[script.step_S]), marker_role_S),
-        (jnp.where(wrong_S, word["."], word[";"]), marker_role_S),
+        (jnp.where(stops_S, marker_S, letter_S), marker_role_S),
+        (jnp.where(stops_S, word["."], word[";"]), marker_role_S),
     )
     for n, (token, role) in enumerate(header):
         pieces.put(at_S + n, token, role, live_S, place_S)
+    if mistakes.bodies:
+        for n in range(1 + mistakes.late):
+            keep_S = written.body_S & (n < markers_S)
+            at = at_S + size_S - 1 - markers_S + n
+            pieces.put(at, marker_S, WRONG_MARKER, keep_S, place_S)
 
-    right_SxT = (script.step_S[:, None] == np.arange(spec.op_room)) & (live_S & ~wrong_S)[:, None]
-    sentence_T = right_SxT.argmax(0)
-    sentence_L = sentence_T[line.step_L]
-    base_L = start + HEADER * (sentence_L + 1) + before_L
-    letters_L = vocab.letters + problem.letters
-    two_L = line.form_L == 2
-    some_L = line.form_L >= 1
-    body_L = base_L + last_L
-    equals, value_L = word[" ="], vocab.numbers + line.value_L
-    second_L = body_L + jnp.where(two_L, 6, 4)
-    value_at_L = jnp.select([two_L, some_L], [body_L + 10, body_L + 4], body_L + 2)
+    sentence_M = written.sentence_M
+    base_M = at_S[sentence_M] + HEADER + 12 * written.turn_M
+    two_M, some_M = line.form_J == 2, line.form_J >= 1
+    body_M = base_M + last_M
+    equals = word[" ="]
+    second_M = body_M + jnp.where(two_M, 6, 4)
+    value_at_M = jnp.select([two_M, some_M], [body_M + 10, body_M + 4], body_M + 2)
+    end_M = value_at_M + 1 + jnp.where(written.last_M, markers_S[sentence_M], 0)
+
+    def symbol(operand_M: jax.Array) -> jax.Array:
+        number_M = vocab.numbers - 1 - operand_M
+        return jnp.where(operand_M >= 0, vocab.letters + operand_M, number_M)
+
+    def number(value_M: jax.Array) -> jax.Array:
+        return vocab.numbers + value_M
+
+    operator_M = jnp.array([word[" +"], word[" -"], word[" *"]])[line.operator_J]
+    role_M = words_role_S[sentence_M]
+    ends_M = written.last_M & (markers_S[sentence_M] > 0)
+
+    def errs(what: int) -> jax.Array:
+        return jnp.where((line.wrong_J & what) != 0, WRONG_NAME, role_M)
+
     puts = (
-        (base_L, word[" so"], line.last_L),
-        (body_L, letters_L, True),
-        (body_L + 1, equals, True),
-        (body_L + 2, line.left_L, some_L),
-        (body_L + 3, line.operator_L, two_L),
-        (body_L + 4, line.right_L, two_L),
-        (body_L + 5, equals, two_L),
-        (second_L, vocab.numbers + line.left_value_L, two_L),
-        (second_L + 1, line.operator_L, two_L),
-        (second_L + 2, vocab.numbers + line.right_value_L, two_L),
-        (value_at_L - 1, equals, some_L),
-        (value_at_L, value_L, True),
-        (value_at_L + 1, jnp.where(line.last_L, word["."], word[";"]), True),
+        (base_M, word[" so"], role_M, written.last_M),
+        (body_M, vocab.letters + written.letter_M, role_M, True),
+        (body_M + 1, equals, role_M, True),
+        (body_M + 2, symbol(line.left_J), errs(LEFT), some_M),
+        (body_M + 3, operator_M, errs(OPERATOR), two_M),
+        (body_M + 4, symbol(line.right_J), errs(RIGHT), two_M),
+        (body_M + 5, equals, role_M, two_M),
+        (second_M, number(line.left_value_J), errs(LEFT_VALUE), two_M),
+        (second_M + 1, operator_M, errs(OPERATOR), two_M),
+        (second_M + 2, number(line.right_value_J), errs(RIGHT_VALUE), two_M),
+        (value_at_M - 1, equals, role_M, some_M),
+        (value_at_M, number(line.value_J), errs(RESULT), True),
+        (
+            end_M,
+            jnp.where(written.last_M, word["."], word[";"]),
+            jnp.where(ends_M, WRONG_MARKER, role_M),
+            True,
+        ),
     )
-    for at_L, token, keep in puts:
-        pieces.put(at_L, token, SOLUTION, line.live_L & keep, sentence_L)
-    return start + HEADER * script.sentences + size_L.sum()
+    for at_M, token, role, keep in puts:
+        pieces.put(at_M, token, role, written.live_M & keep, sentence_M)
+    return start + end_S[-1]

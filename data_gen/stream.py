@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import labels, packing, render
+from data_gen import labels, packing, render, slips
 from data_gen.language import vocabulary
-from data_gen.mistakes import Mistakes, script
+from data_gen.mistakes import ERROR_FREE, Mistakes
 from data_gen.problem import Problem, sample_many
+from data_gen.script import script
 from data_gen.spec import Spec
 from data_gen.structure import Goal
 from data_gen.tokenizer import encode, tokenizer
@@ -28,6 +29,12 @@ CHUNK = 16
 BLOCK_WINDOWS = 512
 # Chunks after which a segment that is still not full is given up.
 CHUNK_LIMIT = 1000
+# Solutions of so many operations are long enough for room to matter, and of the documents written
+# at once that share is written again at once.
+_LONG = 12
+_AGAIN = 16
+# Windows that are looked at to say how many problems one holds.
+_COUNTED = 1024
 
 # Problems for training and for testing come from different halves of the seed's keys.
 TRAINING, TESTING = 0, 1
@@ -52,15 +59,37 @@ def documents(
     The length of a document whose mistakes found no room is reported as size + 1.
     """
 
-    def write(key: jax.Array, problem: Problem) -> render.Document:
+    def write(sentences: int, key: jax.Array, problem: Problem) -> render.Document:
         # Mistakes have a key of their own, so that a problem is the same at every rate.
         when = labels.schedule(problem, spec)
-        plan = script(jax.random.fold_in(key, 1), problem, when, mistakes, spec)
-        document = render.document(problem, plan, size, spec)
+        choices = slips.options(problem, when, mistakes, spec)
+        key = jax.random.fold_in(key, 1)
+        plan = script(key, problem, when, choices, mistakes, spec, sentences)
+        document = render.document(problem, plan, when, choices, size, spec, mistakes)
         fits = plan.complete & problem.ok
         return document._replace(length=jnp.where(fits, document.length, size + 1))
 
-    return jax.vmap(write)(keys_N, problems_N)
+    count, most = keys_N.shape[0], mistakes.sentence_cap(spec)
+    write_all = jax.vmap(functools.partial(write, most))
+    if spec.op_room < _LONG or most <= 2 * mistakes.usual_sentences(spec):
+        return write_all(keys_N, problems_N)
+
+    # Room for the longest solutions is room that nearly all leave empty. What does not fit into
+    # less of it is written again, some at a time.
+    first = functools.partial(write, mistakes.usual_sentences(spec))
+    some = max(1, count // _AGAIN)
+
+    def again(carry: tuple[jax.Array, render.Document]) -> tuple[jax.Array, render.Document]:
+        todo_N, found_N = carry
+        (at_A,) = jnp.nonzero(todo_N, size=some, fill_value=count)
+        safe_A = jnp.minimum(at_A, count - 1)
+        made_A = write_all(*jax.tree.map(lambda x_N: x_N[safe_A], (keys_N, problems_N)))
+        found_N = jax.tree.map(lambda x_N, x_A: x_N.at[at_A].set(x_A, mode="drop"), found_N, made_A)
+        return todo_N.at[at_A].set(False, mode="drop"), found_N
+
+    found_N = jax.vmap(first)(keys_N, problems_N)
+    start = (found_N.length > size, found_N)
+    return jax.lax.while_loop(lambda carry: carry[0].any(), again, start)[1]
 
 
 def encoded(documents_N: render.Document, *, size: int, spec: Spec) -> render.Document:
@@ -147,8 +176,23 @@ def segments(
     )
 
 
-def shortest_document(spec: Spec) -> int:
-    """Tokens that every document of the class has at least."""
+def problems_a_window(
+    spec: Spec, mistakes: Mistakes, *, seed: int, window: int, pack: str = "cut"
+) -> float:
+    """Problems that a training window holds on average, cut ones included.
+
+    Counted on the first windows of the seed's stream, a thousand of them.
+    """
+    numbers_Q = np.arange(_COUNTED // SEGMENT, dtype=np.int32)
+    root = root_key(seed, TRAINING)
+    packed = segments(
+        root, numbers_Q, window=window, spec=spec, mistakes=mistakes, loss_on="all", pack=pack
+    )
+    return float((packed.tokens_KxS == tokenizer(spec).problem).sum() / _COUNTED)
+
+
+def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
+    """Tokens that every document of the class has at least, one that begins anew among them."""
     vocab, length_V = vocabulary(spec), tokenizer(spec).lengths_V
 
     def take(*phrases: str) -> int:
@@ -165,7 +209,11 @@ def shortest_document(spec: Spec) -> int:
     header = take(" Define", "'s", " as", ";") + 2 * name + letter
     # An operation beyond a sentence's first takes more symbols than these of its own.
     line = take(" so", " =", ".") + letter + number
-    return markers + edges * sentence + question + header + line * least_op + number
+    shortest = markers + edges * sentence + question + header + line * least_op + number
+    if mistakes.restarts:
+        # Before the first step a name and the marker, at least.
+        shortest += take(" Define", "'s", " as", " RESTART", ".") + 2 * name
+    return shortest
 
 
 class Stream:
@@ -211,7 +259,7 @@ class Stream:
             raise ValueError(f"pack={pack!r} is unknown; choose one of {', '.join(PACKING)}.")
         if batch < 1:
             raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
-        check_window(spec, window)
+        check_window(spec, window, mistakes)
         self._make = functools.partial(
             segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
         )
@@ -262,15 +310,19 @@ class Stream:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def check_window(spec: Spec, window: int) -> None:
-    """Refuses a window that no document fits.
+def check_window(spec: Spec, window: int, mistakes: Mistakes = ERROR_FREE) -> None:
+    """Refuses a window that no document fits, or none that begins anew where some should.
 
     Raises:
       ValueError: names the window and the shortest document.
     """
-    shortest = shortest_document(spec)
-    if window + 1 < shortest:
-        raise ValueError(
-            f"window={window} is too short: the shortest document of this class has {shortest} "
-            f"tokens, so at least {shortest - 1} is needed."
-        )
+    for which in (ERROR_FREE, mistakes):
+        shortest = shortest_document(spec, which)
+        if window + 1 < shortest:
+            what = "document of this class"
+            if which.restarts:
+                what = f"document that begins anew (mend={which.mend!r})"
+            raise ValueError(
+                f"window={window} is too short: the shortest {what} has {shortest} tokens, so at "
+                f"least {shortest - 1} is needed."
+            )

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_gen import records, render, stream, structure
 from data_gen.judge import Verdict, judge_many
-from data_gen.mistakes import Mistakes
+from data_gen.mistakes import ERROR_FREE
 from data_gen.problem import Problem
 from data_gen.spec import Spec
 from data_gen.tokenizer import tokenizer
@@ -143,7 +143,7 @@ def _write(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
 ) -> tuple[render.Document, render.Document]:
     """Error-free documents, in symbols and in tokens."""
-    written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=Mistakes())
+    written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=ERROR_FREE)
     return written, stream.encoded(written, size=size, spec=spec)
 
 

@@ -31,6 +31,8 @@ from physlm.sharding import batch_sharding, check_batch, shardings
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
 _IN_FLIGHT = 2
 
+BUDGETS = ("tokens", "problems")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -38,6 +40,9 @@ class TrainConfig:
 
     Attributes:
       steps: optimizer steps.
+      budget: what `steps` count: `tokens`, the same for every kind of data, as in the paper; or
+        `problems`: a run on data with mistakes takes as many steps more as it needs to see as many
+        problems as `steps` of error-free data hold. Read by the run.
       batch: sequences a step.
       window: tokens a sequence feeds to the model.
       loss_on: which tokens bear loss, `all` or those of the `solution`; read by the stream.
@@ -56,6 +61,7 @@ class TrainConfig:
     steps: int
     batch: int
     window: int
+    budget: str = "tokens"
     loss_on: str = "all"
     attention: str = "window"
     pack: str = "cut"
@@ -67,6 +73,8 @@ class TrainConfig:
         for name in ("steps", "batch", "window", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.budget not in BUDGETS:
+            raise ValueError(f"train.budget is {self.budget!r}; it must be one of {BUDGETS}.")
         if self.loss_on not in LOSS_ON:
             raise ValueError(f"train.loss_on is {self.loss_on!r}; it must be one of {LOSS_ON}.")
         if self.attention not in ATTENTION:

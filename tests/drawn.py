@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen import records, stream
-from data_gen.mistakes import Mistakes
+from data_gen.mistakes import ERROR_FREE
 from data_gen.problem import problem_key
 from data_gen.reader import read
 from data_gen.spec import Spec
@@ -23,7 +23,6 @@ TINY = Spec(
 )  # fmt: skip
 COUNT = 512  # one number of problems everywhere: one compilation a class
 ROOM = 1024
-ERROR_FREE = Mistakes()
 
 
 def keys(count, start=0):

@@ -10,6 +10,7 @@ from drawn import COUNT, ERROR_FREE, ROOM, SMALL, drawn, facts_of, keys
 
 from data_gen import labels, language, mistakes, render
 from data_gen.parser import parse, slot_names
+from data_gen.script import script
 from data_gen.spec import Spec
 
 LABELS = jax.jit(jax.vmap(functools.partial(labels.labels, spec=SMALL)))
@@ -106,7 +107,7 @@ def test_tokens_know_their_step_and_kind():
 
     def align(key, problem, document):
         when = labels.schedule(problem, SMALL)
-        plan = mistakes.script(jax.random.fold_in(key, 1), problem, when, rate, SMALL)
+        plan = script(jax.random.fold_in(key, 1), problem, when, None, rate, SMALL)
         return labels.token_labels(document, plan, problem)
 
     aligned = jax.jit(jax.vmap(align))(keys(COUNT), problems, documents)
@@ -146,6 +147,7 @@ def test_rendering_does_not_depend_on_what_is_drawn_with_it():
     """One problem alone is the document that it is among others."""
     problems, documents, _ = drawn(SMALL)
     one = jax.tree.map(lambda x: jnp.asarray(x[5]), problems)
-    plan = mistakes.script(jax.random.key(0), one, labels.schedule(one, SMALL), ERROR_FREE, SMALL)
-    alone = render.document(one, plan, ROOM, SMALL)
+    when = labels.schedule(one, SMALL)
+    plan = script(jax.random.key(0), one, when, None, ERROR_FREE, SMALL)
+    alone = render.document(one, plan, when, None, ROOM, SMALL, ERROR_FREE)
     np.testing.assert_array_equal(alone.tokens_N, documents.tokens_N[5])

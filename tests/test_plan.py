@@ -182,3 +182,10 @@ def test_settings_that_change_no_result_change_no_name():
 def test_equal_runs_are_merged():
     (only,) = smoke_plan("mistakes.rate=0.2")
     assert only.condition == {"retry_rate": 0.2}
+
+
+def test_a_mixture_of_kinds_is_swept_over_its_rate():
+    runs = smoke_plan("mistakes.kind=skip:0.7,value:0.3")
+    assert [planned.condition["retry_rate"] for planned in runs] == [0.0, 0.5]
+    assert dict(runs[1].settings.mistakes.rates) == pytest.approx({"skip": 0.35, "value": 0.15})
+    assert "kind=skip-0.7-value-0.3" in runs[1].name

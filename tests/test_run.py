@@ -4,6 +4,8 @@ import contextlib
 
 import pytest
 
+from data_gen import stream
+from data_gen.mistakes import Mistakes
 from physlm.experiments import config, registry, run
 from physlm.progress import Progress
 
@@ -77,3 +79,25 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "config": settings.evaluate,
         "progress": Progress,
     }
+
+
+def test_a_budget_of_problems_takes_as_many_steps_more_as_documents_are_longer():
+    shared = registry.configure(registry.load("quickstart"), "smoke")
+    changes = {"mistakes.rate": 0.5, "train.steps": 1000, "train.budget": "problems"}
+    one = run.make_run(config.override(shared, changes), varied=changes)
+    settings = run.budgeted(one.settings)
+    assert settings == run.budgeted(one.settings)
+    steps = settings.train.steps
+    window, seed = settings.train.window, settings.seed
+    each = [
+        stream.problems_a_window(settings.data, mistakes, seed=seed, window=window)
+        for mistakes in (Mistakes(), settings.mistakes)
+    ]
+    # As many problems are seen, in more windows.
+    assert steps > 1050
+    assert abs(steps * each[1] / (1000 * each[0]) - 1) < 1e-3
+    same = {**changes, "mistakes.rate": 0.0}
+    error_free = run.make_run(config.override(shared, same), varied=same).settings
+    assert run.budgeted(error_free) == error_free
+    by_tokens = run.make_run(config.override(shared, {"mistakes.rate": 0.5}), varied=()).settings
+    assert run.budgeted(by_tokens) == by_tokens

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from data_gen import language, packing
 from data_gen.mistakes import Mistakes
-from data_gen.stream import SEGMENT, Stream, shortest_document
+from data_gen.stream import (
+    SEGMENT,
+    Stream,
+    check_window,
+    problems_a_window,
+    shortest_document,
+)
+from data_gen.tokenizer import tokenizer
 
 
 def pack_slowly(documents, weights, windows, size, whole):
@@ -158,3 +165,21 @@ def test_bad_settings_are_refused_before_anything_compiles():
         Stream(SMALL, Mistakes(), seed=0, batch=8, window=96, attention="all")
     with pytest.raises(ValueError, match="loss_on='answers' is unknown; choose one of"):
         make(8, loss_on="answers")
+
+
+def test_problems_a_window_are_those_in_the_stream():
+    spec, mistakes = SMALL, Mistakes("retry", 0.5)
+    count = problems_a_window(spec, mistakes, seed=3, window=160)
+    stream = Stream(spec, mistakes, seed=3, batch=128, window=160)
+    tokens = np.concatenate([stream.batch(step)["tokens"] for step in range(8)])
+    stream.close()
+    assert count == (tokens == tokenizer(spec).problem).sum() / 1024
+
+
+def test_a_window_too_short_to_begin_anew_in_is_refused():
+    mistakes = Mistakes("skip", 0.2, mend="back:0.5,restart:0.5")
+    shortest = shortest_document(SMALL)
+    check_window(SMALL, shortest)
+    with pytest.raises(ValueError, match=r"the shortest document that begins anew \(mend='back"):
+        check_window(SMALL, shortest, mistakes)
+    check_window(SMALL, shortest_document(SMALL, mistakes), mistakes)

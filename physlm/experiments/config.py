@@ -51,7 +51,14 @@ _PAPER: dict[str, dict[str, Any]] = {
         "tokenizer": "word",
         "tokenizer_files": "",
     },
-    "mistakes": {"kind": "retry", "rate": 0.0, "mask": "none"},
+    "mistakes": {
+        "kind": "retry",
+        "rate": 0.0,
+        "whole": False,
+        "mend": "back",
+        "late": 0,
+        "mask": "none",
+    },
     "model": {
         "layers": 12,
         "heads": 12,
@@ -76,6 +83,7 @@ _PAPER: dict[str, dict[str, Any]] = {
     },
     "train": {
         "steps": 100_000,
+        "budget": "tokens",
         "batch": 512,
         "window": 768,
         "loss_on": "all",
@@ -204,7 +212,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; it must be in 0..{2**31 - 1}.")
-        check_window(self.data, self.train.window)
+        check_window(self.data, self.train.window, self.mistakes)
         for op in self.evaluate.beyond:
             if op <= self.data.max_op:
                 raise ValueError(

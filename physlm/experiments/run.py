@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -18,7 +19,8 @@ import jax
 from ml_collections import ConfigDict
 
 import physlm
-from data_gen.stream import Stream
+from data_gen.mistakes import ERROR_FREE
+from data_gen.stream import Stream, problems_a_window
 from physlm import evaluate, sharding, train
 from physlm.experiments import config as config_lib
 from physlm.experiments import results
@@ -147,7 +149,7 @@ def execute(run: Run, workdir: pathlib.Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     _write_json(directory / results.CONFIG_FILE, run.config)
     _write_versions(directory / VERSIONS_FILE)
-    settings = run.settings
+    settings = budgeted(run.settings)
     started = time.monotonic()
     state = _train(settings, directory)
     trained = time.monotonic()
@@ -175,6 +177,27 @@ def execute(run: Run, workdir: pathlib.Path) -> None:
     }
     _write_json(directory / results.RUN_FILE, {**header, **seconds, "cells": cells})
     (directory / ERROR_FILE).unlink(missing_ok=True)
+
+
+def takes_longer(settings: config_lib.Settings) -> bool:
+    """The run takes more steps than `train.steps` to see as many problems."""
+    return settings.train.budget == "problems" and settings.mistakes.rate > 0
+
+
+def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
+    """The settings with as many steps as the budget allows; a function of them alone."""
+    if not takes_longer(settings):
+        return settings
+    count = functools.partial(
+        problems_a_window,
+        settings.data,
+        seed=settings.seed,
+        window=settings.train.window,
+        pack=settings.train.pack,
+    )
+    more = count(ERROR_FREE) / count(settings.mistakes)
+    steps = round(settings.train.steps * more)
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
 
 
 def _train(settings: config_lib.Settings, directory: pathlib.Path) -> train.TrainState:

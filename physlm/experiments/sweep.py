@@ -125,7 +125,10 @@ def describe(runs: Sequence[Run], workdir: pathlib.Path) -> str:
     lines = [f"{'run':<{width}}  {'parameters':>12}  {'tokens':>15}  status"]
     for run, status in zip(runs, statuses, strict=True):
         parameters = _count_parameters(run.settings.model)
-        lines.append(f"{run.name:<{width}}  {parameters:>12,}  {run.tokens:>15,}  {status}")
+        # How much longer than this a budget of problems takes is known when the run begins.
+        more = "+" if run_lib.takes_longer(run.settings) else ""
+        tokens = f"{run.tokens:,}{more}"
+        lines.append(f"{run.name:<{width}}  {parameters:>12,}  {tokens:>15}  {status}")
     counts = collections.Counter(statuses)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     return "\n".join([*lines, f"{len(runs)} runs in {workdir}: {summary}."])

@@ -26,7 +26,7 @@ from scipy import stats
 
 from data_gen import stream
 from data_gen.features import Features, features
-from data_gen.mistakes import Mistakes
+from data_gen.mistakes import ERROR_FREE
 from data_gen.problem import problem_key
 from data_gen.spec import NAMED, Spec
 
@@ -45,7 +45,7 @@ def ours(spec: Spec, count: int, seed: int) -> dict[str, np.ndarray]:
     write = jax.jit(
         lambda keys_N, problems_N: jax.vmap(functools.partial(features, spec=spec))(
             problems_N,
-            stream.documents(keys_N, problems_N, size=2048, spec=spec, mistakes=Mistakes()),
+            stream.documents(keys_N, problems_N, size=2048, spec=spec, mistakes=ERROR_FREE),
         )
     )
     found = []

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from data_gen import records, stream
 from data_gen.judge import judge
-from data_gen.mistakes import Mistakes
+from data_gen.mistakes import ERROR_FREE
 from data_gen.problem import problem_key
 from data_gen.reader import read
 from data_gen.spec import NAMED
@@ -47,7 +47,7 @@ def main() -> int:
         for name in args.spec.split(","):
             spec = NAMED[name]
             write = jax.jit(
-                functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=Mistakes())
+                functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=ERROR_FREE)
             )
             with tqdm(total=args.count, unit=" problems", desc=name, mininterval=5) as bar:
                 for first in range(0, args.count, BATCH):

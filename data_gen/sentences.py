@@ -1,0 +1,264 @@
+"""The sentences of a solution, with letters and values: right, wrong, or resting on wrong ones."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_gen import draws, slips
+from data_gen import lines as lines_lib
+from data_gen.labels import Schedule
+from data_gen.lines import Expression, Line, Operands, Slip
+from data_gen.mistakes import ERRORS, KINDS, PARAMETERS, RESTARTS, Mistakes
+from data_gen.problem import Problem
+from data_gen.script import Script
+from data_gen.slots import parameters
+from data_gen.spec import Spec
+
+# Lines that there is room for, for each sentence beyond the steps. Most have one or two, and there
+# is room for many more sentences than most solutions have.
+_LINES_EACH = 2
+_NUMBER = 8  # bits of a letter's number
+
+
+class Written(NamedTuple):
+    """All lines of a solution laid flat (M), and what its sentences (S) add to them."""
+
+    line_M: Line  # an operand is a letter of `data_gen.language`, or -1 - number
+    letter_M: jax.Array  # int32: of each line's result
+    sentence_M: jax.Array  # int32
+    turn_M: jax.Array  # int32: which of the sentence's lines
+    last_M: jax.Array  # bool: the last of them
+    live_M: jax.Array  # bool
+    body_S: jax.Array  # bool: the sentence has lines; else it stops at its name
+    form_S: jax.Array  # int32: operands of its lines
+    count_S: jax.Array  # int32: lines
+    letter_S: jax.Array  # int32: the letter that its header names
+    complete: jax.Array  # bool: every line found room
+
+
+class _Sentence(NamedTuple):
+    """A sentence before its values are known (scalars)."""
+
+    of: Expression
+    slip: Slip
+    start: jax.Array  # int32: letters used before it
+    step: jax.Array  # int32: its operands are known where they are solved before this one
+    since: jax.Array  # int32: the step from which on letters are others than in a right solution
+    shift: jax.Array  # int32: by how many
+    guess: jax.Array  # uint32: what unknown numbers are drawn from
+
+
+class _Operand(NamedTuple):
+    """What is to be known of each slot (P) that a sentence may name."""
+
+    value_P: jax.Array
+    letter_P: jax.Array  # int32: of the letters in their order, for what a step computes
+    solved_P: jax.Array
+
+
+def written(
+    problem: Problem,
+    script: Script,
+    when: Schedule,
+    choices: slips.Options | None,
+    mistakes: Mistakes,
+    spec: Spec,
+) -> Written:
+    """Works out all sentences of a script; `choices` are what its wrong ones are drawn from."""
+    params = parameters(problem.structure, spec)
+    slot_T = jnp.maximum(problem.order_T, 0)
+    of_T = lines_lib.expression(problem, params, slot_T, spec)
+    count_T = jnp.where(problem.order_T >= 0, of_T.operations, 0)
+    end_T = jnp.cumsum(count_T)
+    solved_P = jnp.minimum(when.solved_P, spec.op_room)
+    letter_P = jnp.maximum(end_T[jnp.minimum(solved_P, spec.op_room - 1)] - 1, 0)
+    known = _Operand(problem.value_P, letter_P, solved_P)
+    if mistakes.bodies:
+        return _all(problem, script, known, of_T, count_T, choices, mistakes, spec)
+    return _steps(problem, script, known, of_T, count_T, mistakes, spec)
+
+
+def _steps(
+    problem: Problem,
+    script: Script,
+    known: _Operand,
+    of_T: Expression,
+    count_T: jax.Array,
+    mistakes: Mistakes,
+    spec: Spec,
+) -> Written:
+    """Where wrong steps stop at their names: lines belong to steps, whatever stands between."""
+    start_T, zero = jnp.cumsum(count_T) - count_T, jnp.int32(0)
+    work = partial(_lines, known=known, mistakes=mistakes, spec=spec)
+    never = jnp.int32(spec.op_room)
+
+    def right(of: Expression, start: jax.Array) -> lines_lib.Packed:
+        slip = lines_lib.no_slip()
+        sentence = _Sentence(of, slip, start, never + 1, never, zero, jnp.uint32(0))
+        return lines_lib.pack(work(sentence, problem.value_P))
+
+    lines_TxJ = jax.vmap(right)(of_T, start_T)
+    step_M, turn_M, live_M = lines_lib.laid_flat(count_T, spec.op_room)
+    lines_M = lines_lib.unpack(jax.tree.map(lambda x_TxJ: x_TxJ[step_M, turn_M], lines_TxJ))
+    body_S = (script.slot_S >= 0) & ~script.wrong_S
+    # Of a step's right sentence the place among all: steps before it, and mistakes up to it.
+    step_S = jnp.minimum(script.step_S, spec.op_room - 1)
+    place_T = jnp.zeros(spec.op_room + 1, jnp.int32)
+    place_T = place_T.at[jnp.where(body_S, step_S, spec.op_room)].set(np.arange(body_S.shape[0]))
+    letter_M = problem.letters[jnp.minimum(start_T[step_M] + turn_M, spec.letters - 1)]
+    return Written(
+        line_M=_lettered(lines_M, problem.letters),
+        letter_M=letter_M,
+        sentence_M=place_T[step_M],
+        turn_M=turn_M,
+        last_M=turn_M == count_T[step_M] - 1,
+        live_M=live_M,
+        body_S=body_S,
+        form_S=of_T.form[step_S],
+        count_S=count_T[step_S],
+        letter_S=problem.letters[jnp.maximum(start_T + count_T - 1, 0)][step_S],
+        complete=jnp.bool_(True),
+    )
+
+
+def _all(
+    problem: Problem,
+    script: Script,
+    known: _Operand,
+    of_T: Expression,
+    count_T: jax.Array,
+    choices: slips.Options | None,
+    mistakes: Mistakes,
+    spec: Spec,
+) -> Written:
+    """Where sentences have lines of their own: wrong ones, or right ones that come twice."""
+    live_S, start_T = script.slot_S >= 0, jnp.cumsum(count_T) - count_T
+    step_S = jnp.minimum(script.step_S, spec.op_room - 1)
+    errs_S = script.kind_S >= len(PARAMETERS)
+    named_K = np.array([mistakes.stops_at_name(kind) for kind in KINDS])
+    body_S = live_S & ~(script.wrong_S & jnp.asarray(named_K)[script.kind_S])
+    if all(mistakes.stops_at_name(kind) or kind in ERRORS for kind, _ in mistakes.rates):
+        # All that have lines are sentences about their step.
+        of_S = lines_lib.unpack_expression(lines_lib.pack_expression(of_T)[step_S], spec)
+    else:
+        params, slot_S = parameters(problem.structure, spec), jnp.maximum(script.slot_S, 0)
+        of_S = lines_lib.expression(problem, params, slot_S, spec)
+    slip_S = jax.tree.map(lambda x: jnp.broadcast_to(x, step_S.shape), lines_lib.no_slip())
+    if choices is not None:
+        error_S = script.kind_S - len(PARAMETERS)
+        draw = partial(slips.applied, choices=choices, spec=spec)
+        of_S, slip_S = jax.vmap(draw)(error_S, step_S, script.word_S, of_S)
+    count_S = of_S.operations
+
+    # After a wrong sentence that is not yet taken back, letters shift by what it takes more.
+    shift_S, since_S = jnp.zeros_like(step_S), jnp.full_like(step_S, spec.op_room + 1)
+    if mistakes.late:
+        rests_S, origin_S = script.after_S >= 0, jnp.maximum(script.after_S, 0)
+        more_S = count_S - jnp.where(errs_S, count_T[step_S], 0)
+        shift_S = jnp.where(rests_S, more_S[origin_S], 0)
+        since_S = jnp.where(rests_S, step_S[origin_S], spec.op_room + 1)
+    start_S = start_T[step_S] + shift_S
+    # All that a right sentence names is known when it is written.
+    upto_S = jnp.where(script.wrong_S & ~errs_S, step_S, spec.op_room + 1)
+    sentence_S = _Sentence(of_S, slip_S, start_S, upto_S, since_S, shift_S, script.word_S)
+    work = partial(_lines, known=known, mistakes=mistakes, spec=spec)
+    if mistakes.late:
+
+        def follow(belief_P: jax.Array, at: tuple) -> tuple[jax.Array, lines_lib.Packed]:
+            """The writer believes what it wrote, until it takes it back."""
+            sentence, slot, noticed, live = at
+            lines_J = work(sentence, belief_P)
+            last = jnp.clip(sentence.of.operations, 1, lines_J.value_J.shape[0]) - 1
+            believed_P = jnp.where(np.arange(spec.slots) == slot, lines_J.value_J[last], belief_P)
+            belief_P = jnp.where(noticed | ~live, problem.value_P, believed_P)
+            return belief_P, lines_lib.pack(lines_J)
+
+        over = (sentence_S, script.slot_S, script.back_S > 0, live_S)
+        lines_SxJ = jax.lax.scan(follow, problem.value_P, over)[1]
+    else:
+        lines_SxJ = jax.vmap(lambda one: lines_lib.pack(work(one, problem.value_P)))(sentence_S)
+
+    size = _room(live_S.shape[0], mistakes, spec)
+    used_S = jnp.where(body_S, count_S, 0)
+    sentence_M, turn_M, live_M = lines_lib.laid_flat(used_S, size)
+    turn_M = jnp.clip(turn_M, 0, lines_lib.lines_cap(spec) - 1)
+    lines_M = lines_lib.unpack(jax.tree.map(lambda x_SxJ: x_SxJ[sentence_M, turn_M], lines_SxJ))
+    table_AxL = _letters(problem, script, mistakes, spec)
+    most = spec.letters - 1
+    attempt_M = script.attempt_S[sentence_M] if mistakes.restarts else jnp.zeros_like(turn_M)
+    attempt_S = jnp.minimum(script.attempt_S, table_AxL.shape[0] - 1)
+    return Written(
+        line_M=_lettered(lines_M, table_AxL, attempt_M),
+        letter_M=table_AxL[attempt_M, jnp.minimum(start_S[sentence_M] + turn_M, most)],
+        sentence_M=sentence_M,
+        turn_M=turn_M,
+        last_M=turn_M == count_S[sentence_M] - 1,
+        live_M=live_M,
+        body_S=body_S,
+        form_S=of_S.form,
+        count_S=count_S,
+        letter_S=table_AxL[attempt_S, jnp.clip(start_S + count_S - 1, 0, most)],
+        complete=used_S.sum() <= size,
+    )
+
+
+def _room(sentences: int, mistakes: Mistakes, spec: Spec) -> int:
+    """Lines that there is room for."""
+    if sentences < mistakes.sentence_cap(spec):
+        return math.ceil(1.4 * sentences)
+    # Steps of all beginnings have room, whatever they are; of the others a few in all.
+    again = spec.op_room * (1 + RESTARTS * mistakes.restarts)
+    return again + _LINES_EACH * (sentences - again)
+
+
+def _lettered(line_M: Line, letters: jax.Array, *attempt: jax.Array) -> Line:
+    """The lines with letters for their numbers in the order in which they are taken."""
+
+    def letter(operand_M: jax.Array) -> jax.Array:
+        at_M = jnp.clip(operand_M, 0, letters.shape[-1] - 1)
+        return jnp.where(operand_M >= 0, letters[(*attempt, at_M)], operand_M)
+
+    return line_M._replace(left_J=letter(line_M.left_J), right_J=letter(line_M.right_J))
+
+
+def _letters(problem: Problem, script: Script, mistakes: Mistakes, spec: Spec) -> jax.Array:
+    """int32[A, L]: the letters of every beginning, in the order in which they are taken."""
+    if not mistakes.restarts:
+        return problem.letters[None]
+    every_L = jnp.ones(spec.letters, bool)
+    further = [
+        draws.shuffled(draws.mix(script.anew + np.uint32(n)), every_L, spec.letters)
+        for n in range(RESTARTS)
+    ]
+    return jnp.stack([problem.letters, *further])
+
+
+def _lines(
+    sentence: _Sentence, belief_P: jax.Array, *, known: _Operand, mistakes: Mistakes, spec: Spec
+) -> Line:
+    """A sentence's lines, their letters by number in the order in which they are taken."""
+    lines, spots = np.arange(lines_lib.lines_cap(spec)), np.arange(lines_lib.terms_cap(spec))
+    table_P = known.letter_P | known.solved_P << _NUMBER
+    ends = sentence.start + sentence.of.operations
+
+    def operand(slot_K: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
+        found_K = table_P[slot_K]
+        letter_K, solved_K = found_K & (2**_NUMBER - 1), found_K >> _NUMBER
+        value_K = belief_P[slot_K]
+        letter_K += jnp.where(solved_K >= sentence.since, sentence.shift, 0)
+        if mistakes.whole:
+            # Nothing has defined these letters; the numbers are guessed.
+            known_K = solved_K < sentence.step
+            guess_K = draws.mix(sentence.guess + (spare + spots).astype(np.uint32))
+            value_K = jnp.where(known_K, value_K, draws.below(guess_K, spec.modulus))
+            letter_K = jnp.where(known_K, letter_K, ends + spare + spots)
+        return letter_K, value_K
+
+    first = operand(sentence.of.first_K, 0)
+    second = operand(sentence.of.second_K, spec.max_width)
+    letters_J = sentence.start + lines
+    return lines_lib.work(sentence.of, Operands(*first, *second), sentence.slip, letters_J, spec)

@@ -1,0 +1,80 @@
+"""What mistakes cost: documents a second, as arrays, beside error-free ones in alternating rounds.
+
+    python tests/benchmarks/documents.py [--spec med] [--count 2048] [--rounds 5]
+
+Problems are sampled and written, tokens, roles and sentences; each rate is of whole documents, and
+the share of time is beside what error-free documents take. Longer documents take longer to write
+whatever makes them long: the last column is what a token takes beside an error-free one.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from data_gen import stream
+from data_gen.mistakes import ERROR_FREE, ERRORS, Mistakes
+from data_gen.problem import problem_key
+from data_gen.spec import NAMED
+
+SIZE = 1024
+ALL = ",".join(f"{kind}:0.125" for kind in ("skip", "unneeded", *ERRORS))
+DISTRIBUTIONS = {
+    "error-free": ERROR_FREE,
+    "retry 0.05": Mistakes("retry", 0.05),
+    "retry 0.2": Mistakes("retry", 0.2),
+    "retry 0.5": Mistakes("retry", 0.5),
+    "retry 0.2, whole": Mistakes("retry", 0.2, whole=True),
+    "calculation 0.2": Mistakes("calculation", 0.2),
+    "all kinds, 0.2": Mistakes(ALL, 0.2),
+    "all kinds, 0.2, fix or restart": Mistakes(ALL, 0.2, mend="fix:0.8,restart:0.2"),
+    "all kinds, 0.2, late": Mistakes(ALL, 0.2, whole=True, late=2),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", default="med", choices=sorted(NAMED))
+    parser.add_argument("--count", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    spec = NAMED[args.spec]
+    keys = jax.vmap(functools.partial(problem_key, 0))(jnp.arange(args.count))
+
+    def write(mistakes, keys_N):
+        problems = stream.problems(keys_N, spec=spec)
+        return stream.documents(keys_N, problems, size=SIZE, spec=spec, mistakes=mistakes)
+
+    def sample(keys_N):
+        return stream.problems(keys_N, spec=spec)
+
+    made = {"problems alone": jax.jit(sample)}
+    made |= {name: jax.jit(functools.partial(write, m)) for name, m in DISTRIBUTIONS.items()}
+    tokens = {}
+    for name, make in made.items():
+        found = jax.block_until_ready(make(keys))
+        tokens[name] = 0 if name == "problems alone" else float(found.length.mean())
+    seconds = {name: [] for name in made}
+    for _ in range(args.rounds):
+        for name, make in made.items():
+            started = time.perf_counter()
+            jax.block_until_ready(make(keys))
+            seconds[name].append(time.perf_counter() - started)
+    took = {name: statistics.median(rounds) for name, rounds in seconds.items()}
+    plain = took["error-free"]
+    device = jax.devices()[0].device_kind
+    print(f"{args.spec}, {args.count} at once, median of {args.rounds} rounds, on {device}")
+    print(f"{'':<32}{'documents/s':>12}{'speed':>8}{'tokens':>8}{'a token':>9}")
+    for name, time_ in took.items():
+        length = tokens[name] / tokens["error-free"]
+        each = f"{time_ / plain / length:>9.2f}" if length else ""
+        print(
+            f"{name:<32}{args.count / time_:>12,.0f}{plain / time_:>8.2f}{tokens[name]:>8.0f}{each}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Draws documents of every kind of mistake and mending, and has the judge read every one as text.
+
+    python tests/benchmarks/mended.py [--spec med] [--count 10000] [--processes 2]
+
+A document must be judged right, and its mistakes named as they were drawn; cut at a mistake, with
+its marker removed, it must be judged wrong there and for that reason. Prints the first that are
+not, and exits with 1 where there are any.
+"""
+
+import argparse
+import collections
+import functools
+import multiprocessing
+import re
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from data_gen import labels, records, slips, stream
+from data_gen.judge import judge, split_sentences, standing_places
+from data_gen.mistakes import ERRORS, KINDS, MENDINGS, Mistakes
+from data_gen.problem import problem_key
+from data_gen.reader import read
+from data_gen.script import script
+from data_gen.spec import NAMED
+
+BATCH = 2048
+ROOM = 4096
+
+# What the judge calls them; of the others it depends on the problem.
+_CALLED = {"retry": "skip", "skip": "skip", "unneeded": "unneeded", **{x: x for x in ERRORS}}
+
+
+def writer(spec, mistakes, room):
+    """From keys and problems to documents, and what their mistakes were drawn as."""
+
+    def drawn(key, problem):
+        when = labels.schedule(problem, spec)
+        choices = slips.options(problem, when, mistakes, spec)
+        return script(jax.random.fold_in(key, 1), problem, when, choices, mistakes, spec)
+
+    def write(keys_N, problems_N):
+        documents = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=mistakes)
+        return documents, jax.vmap(drawn)(keys_N, problems_N)
+
+    return jax.jit(write)
+
+
+def truths(scripts) -> list[list[tuple[str, str, int]]]:
+    """For each document (kind, mending, late) of its mistakes, in the order of their markers."""
+    found = []
+    for n in range(len(scripts.sentences)):
+        ends = np.flatnonzero(scripts.back_S[n])
+        after = scripts.after_S[n, ends]
+        origin = np.where(after >= 0, after, ends)
+        kinds, mends = scripts.kind_S[n, origin], scripts.mend_S[n, ends]
+        late = scripts.back_S[n, ends] - 1
+        rows = zip(kinds, mends, late, strict=True)
+        found.append([(KINDS[kind], MENDINGS[mend], int(d)) for kind, mend, d in rows])
+    return found
+
+
+def fault(record: dict[str, Any], truth: list[tuple[str, str, int]], modulus: int = 23) -> str:
+    """What is wrong with a document, or with the judge; "" where nothing is."""
+    facts = read(record["layers"], record["problem"], record["question"], modulus)
+    verdict = judge(facts, record["solution"], f" {record['answer']}")
+    if not verdict.correct:
+        return verdict.reason
+    if verdict.unnecessary or verdict.op != record["op"] or verdict.retries != len(truth):
+        return f"unnecessary, retries or op: {verdict}"
+    sentences = split_sentences(record["solution"])
+    marked = [n for n, sentence in enumerate(sentences) if re.search(r" [A-Z]{3,}$", sentence)]
+    for at, found, (kind, mending, late) in zip(marked, verdict.mended, truth, strict=True):
+        # Of the others some are right, and how much was taken back with them cannot be told.
+        told = (
+            (_CALLED[kind], mending, late) if kind in _CALLED else (found.kind, mending, found.late)
+        )
+        if found[1:] != told:
+            return f"{(kind, mending, late)} was judged {found}"
+        # The same document up to the mistake, with the marker and what follows removed.
+        places = [*standing_places(". ".join(sentences[:at]) + "."), at] if at else [at]
+        begin = places[found.step]
+        wrong = re.sub(r"( BACK| FIX| RESTART)+$", "", sentences[begin])
+        alone = judge(facts, ". ".join([*sentences[:begin], wrong]) + ".")
+        if kind == "unneeded":
+            as_drawn = alone.kind == "end" and alone.unnecessary == 1
+        else:
+            as_drawn = alone.first_wrong_step == found.step and not alone.correct
+            as_drawn &= kind not in _CALLED or alone.kind == told[0]
+        # What may be right is wrong only in that it stops at a name.
+        if not as_drawn and not (kind not in _CALLED and not wrong.endswith(" as")):
+            return f"{kind} at step {found.step} was judged {alone} without its marker"
+    return ""
+
+
+def distributions():
+    """Every kind with all mendings that it can have, noticed at once and two steps late."""
+    for kind in KINDS:
+        mend = "back:0.4,fix:0.3,restart:0.3" if kind in ERRORS else "back:0.5,restart:0.5"
+        for late in (0, 2):
+            yield Mistakes(kind, 0.3, whole=late > 0, mend=mend, late=late)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", default="med", choices=sorted(NAMED))
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    args = parser.parse_args()
+    spec, wrong = NAMED[args.spec], 0
+    todo = list(distributions())
+    with (
+        multiprocessing.get_context("spawn").Pool(args.processes) as pool,
+        tqdm(total=len(todo) * args.count, unit=" documents", mininterval=5) as bar,
+    ):
+        for mistakes in todo:
+            write, taken_back, left_out = writer(spec, mistakes, ROOM), collections.Counter(), 0
+            for first in range(0, args.count, BATCH):
+                numbers = first + jnp.arange(BATCH, dtype=jnp.uint32)
+                keys = jax.vmap(functools.partial(problem_key, args.seed))(numbers)
+                problems = stream.problems(keys, spec=spec)
+                documents, scripts = jax.tree.map(np.asarray, write(keys, problems))
+                here = np.arange(min(BATCH, args.count - first))
+                fits = here[documents.length[here] <= ROOM]
+                left_out += len(here) - len(fits)
+                problems, documents, scripts = jax.tree.map(
+                    lambda x, fits=fits: np.asarray(x)[fits], (problems, documents, scripts)
+                )
+                found = records.records(problems, documents, spec)
+                rows = list(zip(found, truths(scripts), strict=True))
+                taken_back.update(mending for _, truth in rows for _, mending, _ in truth)
+                for (record, _), reason in zip(
+                    rows, pool.starmap(fault, rows, chunksize=128), strict=True
+                ):
+                    wrong += bool(reason)
+                    if reason and wrong < 10:
+                        print(reason, record)
+                bar.update(len(here))
+            counts = ", ".join(f"{count} by {mending}" for mending, count in taken_back.items())
+            print(
+                f"{mistakes.kind}, late={mistakes.late}: {counts}; {left_out} documents beyond "
+                f"{ROOM} symbols left out; {wrong} wrong so far",
+                flush=True,
+            )
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
