@@ -5,6 +5,7 @@ python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen c
 python -m data_gen draw --spec med --seed 0 --index 5 --out problem.svg
 python -m data_gen stats --spec med --count 2048
 python -m data_gen bench --spec med
+python -m data_gen correct runs/STUDY/RUN/solutions.jsonl
 """
 
 import argparse
@@ -205,6 +206,38 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
         yield {"id": record.get("id"), **found}
 
 
+def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The wrong solutions of JSON lines, mended where they go wrong; then says how many and why."""
+    import jax
+
+    from data_gen.corrections import corrected, mixture, table
+
+    spec, verdicts, made = _class(args), [], 0
+    root = jax.random.key(args.seed)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            written = record.pop("written")
+            facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
+            verdicts.append(judge(facts, written))
+            found = corrected(record, written, jax.random.fold_in(root, number), spec, args.whole)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
+            print(f"line {number}: {what}", file=sys.stderr)
+            continue
+        if found is not None:
+            made += 1
+            kept = ("id", "layers", "problem", "question", "solution", "answer", "op", "kind")
+            yield {key: found[key] for key in kept if key in found}
+    if not verdicts:
+        return
+    print(f"{table(verdicts)}\n\n{made} mended", file=sys.stderr)
+    if any(verdict.kind in KINDS for verdict in verdicts):
+        print(f"as a distribution: --mistakes {mixture(verdicts)}", file=sys.stderr)
+
+
 def draw(args: argparse.Namespace) -> None:
     """Draws the problem that `sample --seed seed --start index` prints."""
     import jax
@@ -278,6 +311,11 @@ def _parser() -> argparse.ArgumentParser:
     five = commands.add_parser("draw", parents=[drawing], help="draw a problem's two graphs")
     _add_mistakes(five)
     five.add_argument("--index", type=functools.partial(_whole, 0), default=0)
+    six = commands.add_parser(
+        "correct", parents=[drawing], help="mend the wrong solutions that a model wrote"
+    )
+    six.add_argument("file", help="solutions.jsonl of a run, or - for standard input")
+    six.add_argument("--whole", action="store_true", help="wrong sentences, not names alone")
     five.add_argument("--out", required=True, help="file to write, .png or .svg")
     return parser
 
@@ -316,6 +354,10 @@ def main(argv: list[str] | None = None) -> int:
             print({"stats": stats, "bench": bench}[args.command](args))
         elif args.command == "draw":
             draw(args)
+        elif args.command == "correct":
+            with _open(args.file) as lines:
+                for record in correct(lines, args):
+                    print(json.dumps(record))
         else:
             with _open(args.file) as lines:
                 for verdict in check(lines, args.modulus, args.types):

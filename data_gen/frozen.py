@@ -141,8 +141,11 @@ class Igsm(tfds.core.GeneratorBasedBuilder):
     The metadata hold `spec`, `seed`, `counts` and `vocabulary`. Rows stand in the order of `i`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012 (TFDS's own form)
+        "2.0.0": "The vocabulary has the markers FIX and RESTART; ids of what follows are others.",
+        "1.0.0": "First release.",
+    }
     BUILDER_CONFIGS = [  # noqa: RUF012
         _class("med", MED),
         _class("hard", HARD),

@@ -93,7 +93,8 @@ def labels(problem: Problem, spec: Spec) -> Labels:
 class TokenLabels(NamedTuple):
     """Where each of a document's tokens stands in its solution."""
 
-    # int32: the step it is part of; -1 outside, in mistakes, and in steps that rest on one
+    # int32: the step it is part of, also of a solution that is begun anew; -1 outside, in
+    # mistakes, and in steps that rest on one
     step_N: jax.Array
     moment_N: jax.Array  # int32: steps finished before it: its row of `Labels`
     slot_N: jax.Array  # int32: the parameter that its sentence defines, mistakes included, or -1

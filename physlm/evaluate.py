@@ -14,6 +14,7 @@ from data_gen import records, render, stream, structure
 from data_gen.judge import Verdict, judge_many
 from data_gen.mistakes import ERROR_FREE
 from data_gen.problem import Problem
+from data_gen.records import split
 from data_gen.spec import Spec
 from data_gen.tokenizer import tokenizer
 from physlm import decode
@@ -163,6 +164,7 @@ def evaluate(
     spec: Spec,
     config: EvalConfig,
     progress: Callable[[str, int, str], AbstractContextManager[Reporter]],
+    keep: Callable[[list[dict[str, Any]], list[Verdict]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Decodes and judges every cell.
 
@@ -172,6 +174,7 @@ def evaluate(
       spec: the class that it was trained on; tests are of the other templates.
       config: what to test on.
       progress: makes a progress display of (title, total, unit).
+      keep: takes each cell's problems with what was written, and the verdicts.
 
     Returns:
       a dictionary per cell: cell, op, n, accuracy (whole solutions, in 0..1), answer_accuracy,
@@ -211,7 +214,34 @@ def evaluate(
                 )
                 rows_done = min(rows_done + len(set(rows.tolist())), total)
                 shown.update(rows_done)
-            found.append(_summary(cell, judge_many(tests.records, written_NxM, spec)))
+            judged = judge_many(tests.records, written_NxM, spec)
+            found.append(_summary(cell, judged))
+            if keep is not None:
+                keep(_answered(cell, tests.records, written_NxM, judged, spec), judged)
+    return found
+
+
+def _answered(
+    cell: Cell,
+    problems: list[dict[str, Any]],
+    written_NxM: np.ndarray,
+    judged: list[Verdict],
+    spec: Spec,
+) -> list[dict[str, Any]]:
+    """Problems with the solutions that a model wrote, and what is to be said of these."""
+    table, found = tokenizer(spec), []
+    for record, ids, verdict in zip(problems, written_NxM, judged, strict=True):
+        written, answer = split(ids, table)
+        said = {
+            "written": written,
+            "written_answer": answer,
+            "correct": verdict.correct,
+            "reason": verdict.reason,
+            "first_wrong_step": verdict.first_wrong_step,
+            "kind": verdict.kind,
+            "mended": [mistake._asdict() for mistake in verdict.mended],
+        }
+        found.append({"cell": cell.name, **record, **said})
     return found
 
 

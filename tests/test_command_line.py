@@ -128,3 +128,37 @@ def test_reasked_problems_pass_the_check(sampled, tmp_path, capsys):
     assert main(["check", str(path)]) == 0
     verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [verdict["correct"] for verdict in verdicts] == [True] * 6
+
+
+def test_types_of_mistakes_are_told_where_asked_for(sampled, tmp_path, capsys):
+    path = tmp_path / "solutions.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in sampled[0]) + "{\n")
+    assert main(["check", "--types", str(path)]) == 0
+    *verdicts, unread = map(json.loads, capsys.readouterr().out.splitlines())
+    for record, verdict in zip(sampled[0], verdicts, strict=True):
+        assert verdict["kind"] == ""
+        assert {(m["kind"], m["mending"], m["late"]) for m in verdict["mended"]} <= {
+            ("skip", "back", 0)
+        }
+        assert len(verdict["mended"]) == record["solution"].count("BACK")
+    assert unread["kind"] is unread["mended"] is None
+
+
+def test_wrong_solutions_are_mended(sampled, tmp_path, capsys):
+    """What `correct` prints passes `check`; what it cannot read is named on standard error."""
+    path = tmp_path / "solutions.jsonl"
+    rows = [
+        {**record, "written": re.sub(r"= (\d+)\.", "= 9999.", record["solution"], count=1)}
+        for record in sampled[0]
+    ]
+    right = {**sampled[0][0], "written": sampled[0][0]["solution"]}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, right, sampled[0][0]]))
+    assert main(["correct", str(path), *TINY]) == 0
+    out, err = capsys.readouterr()
+    assert "line 8: has no field 'written'" in err
+    assert "7 solutions, 6 wrong" in err and "6 mended" in err
+    mended = tmp_path / "mended.jsonl"
+    mended.write_text(out)
+    assert main(["check", str(mended)]) == 0
+    verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(verdicts) == 6 and all(verdict["correct"] for verdict in verdicts)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def gold(record, vocab):
     return ids
 
 
-def run(monkeypatch, write):
+def run(monkeypatch, write, keep=None):
     """Evaluates a decoder that sees only prompts, and looks the record up by its prompt."""
     spec = evaluate.test_spec(SMALL, CONFIG)
     vocab = language.vocabulary(spec)
@@ -62,7 +63,9 @@ def run(monkeypatch, write):
         return out
 
     monkeypatch.setattr(evaluate.decode, "greedy", greedy)
-    found = evaluate.evaluate({}, model=model_of(SMALL), spec=SMALL, config=CONFIG, progress=Silent)
+    found = evaluate.evaluate(
+        {}, model=model_of(SMALL), spec=SMALL, config=CONFIG, progress=Silent, keep=keep
+    )
     return {cell["cell"]: cell for cell in found}
 
 
@@ -93,6 +96,26 @@ def test_retries_are_counted_and_forgiven(monkeypatch):
 
     found = run(monkeypatch, write)
     assert all(cell["accuracy"] == 1.0 and cell["retries"] == 2.0 for cell in found.values())
+
+
+def test_what_was_written_is_kept(monkeypatch):
+    """With its problem and what is to be said of it, so that it can be mended."""
+    kept, judged = [], []
+
+    def write(record, vocab):
+        ids = gold(record, vocab)
+        return ids if record["op"] % 2 else ids[:1] + ids[3:]  # a name without its owner
+
+    found = run(
+        monkeypatch, write, lambda rows, verdicts: (kept.extend(rows), judged.extend(verdicts))
+    )
+    assert len(kept) == len(judged) == sum(cell["n"] for cell in found.values())
+    assert {row["cell"] for row in kept} == set(found)
+    for row, verdict in zip(json.loads(json.dumps(kept)), judged, strict=True):
+        assert row["correct"] == verdict.correct == bool(row["op"] % 2)
+        assert (row["written"] == row["solution"]) == verdict.correct
+        assert row["written_answer"].strip() == str(row["answer"])
+        assert row["kind"] == ("" if verdict.correct else "unknown")
 
 
 def test_text_that_never_ends_is_wrong(monkeypatch):

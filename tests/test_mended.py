@@ -10,7 +10,7 @@ import pytest
 from benchmarks.mended import fault, truths, writer
 from drawn import COUNT, SMALL, drawn, facts_of, keys
 
-from data_gen import language, records, render, stream
+from data_gen import labels, language, records, render, stream
 from data_gen.judge import judge, split_sentences, standing
 from data_gen.mistakes import ERRORS, KINDS, MENDINGS, RESTARTS, Mistakes
 from data_gen.spec import MED
@@ -217,6 +217,26 @@ def test_what_is_wrong_is_marked_and_nothing_else():
         if kind == "operator":
             assert len(seen) == 2 * here_NxS.sum()
         assert (documents.role_N[inside] != render.SOLUTION).all()
+
+
+def test_labels_know_the_steps_that_stand():
+    """The tokens of each step, after the last new beginning, are its sentence; no others are."""
+    documents, scripts, found = made(SMALL, LATE)
+    problems = jax.tree.map(np.asarray, stream.problems(keys(COUNT), spec=SMALL))
+    aligned = jax.jit(jax.vmap(labels.token_labels))(documents, scripts, problems)
+    step_NxT, vocab = np.asarray(aligned.step_N), language.vocabulary(SMALL)
+    late = 0
+    for n, record in enumerate(found):
+        ids = documents.tokens_N[n]
+        begun = np.flatnonzero(ids == vocab.ids[" RESTART"])
+        last = begun[-1] + 1 if len(begun) else 0
+        steps = [
+            vocab.decode(ids[last:][step_NxT[n, last:] == step])
+            for step in range(problems.steps[n])
+        ]
+        assert steps == [f" {sentence}." for sentence in standing(record["solution"])]
+        late += (scripts.after_S[n] >= 0).any()
+    assert late > 100
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "spec": settings.data,
         "config": settings.evaluate,
         "progress": Progress,
+        "keep": seen["evaluate"]["keep"],
     }
 
 

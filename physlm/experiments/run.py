@@ -19,6 +19,8 @@ import jax
 from ml_collections import ConfigDict
 
 import physlm
+from data_gen.corrections import table
+from data_gen.judge import Verdict
 from data_gen.mistakes import ERROR_FREE
 from data_gen.stream import Stream, problems_a_window
 from physlm import evaluate, sharding, train
@@ -28,6 +30,8 @@ from physlm.progress import Progress
 
 VERSIONS_FILE = "versions.json"
 ERROR_FILE = "error.txt"
+SOLUTIONS_FILE = "solutions.jsonl"
+MISTAKES_FILE = "mistakes.txt"
 
 _PACKAGES = {
     "jax": "jax",
@@ -143,7 +147,8 @@ def execute(run: Run, workdir: pathlib.Path) -> None:
     """Trains and judges one run, from its last checkpoint if there is one.
 
     Writes, below `workdir / run.name`, the configuration and the versions first, metrics and
-    checkpoints while it trains, and `result.json` last: whoever sees that file sees a finished run.
+    checkpoints while it trains, then what the model wrote for every test problem and a table of
+    its mistakes, and `result.json` last: whoever sees that file sees a finished run.
     """
     directory = workdir / run.name
     directory.mkdir(parents=True, exist_ok=True)
@@ -153,13 +158,24 @@ def execute(run: Run, workdir: pathlib.Path) -> None:
     started = time.monotonic()
     state = _train(settings, directory)
     trained = time.monotonic()
+    solutions: list[dict[str, Any]] = []
+    verdicts: list[Verdict] = []
+
+    def keep(answered: list[dict[str, Any]], judged: list[Verdict]) -> None:
+        solutions.extend(answered)
+        verdicts.extend(judged)
+
     cells = evaluate.evaluate(
         state.params,
         model=settings.model,
         spec=settings.data,
         config=settings.evaluate,
         progress=Progress,
+        keep=keep,
     )
+    lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
+    results.write_atomically(directory / SOLUTIONS_FILE, lines)
+    results.write_atomically(directory / MISTAKES_FILE, table(verdicts) + "\n")
     step = int(state.step)
     header = {
         "study": run.config["study"],
