@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from data_gen.judge import judge
+from data_gen.judge import Verdict, judge
 from data_gen.language import vocabulary
 from data_gen.mistakes import ERROR_FREE, KINDS, MENDINGS, Mistakes
 from data_gen.reader import read
@@ -122,8 +122,16 @@ def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     spec, mistakes = _class(args), _mistakes(args)
     for first, problems, documents in _drawn(args, spec, mistakes):
         for n, record in enumerate(records.records(problems, documents, spec)):
-            if first + n < args.count:
-                yield {"id": f"{args.spec}-{args.seed}-{args.start + first + n}", **record}
+            if first + n >= args.count:
+                return
+            if args.types:
+                facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
+                record["mended"] = _mended(judge(facts, record["solution"]))
+            yield {"id": f"{args.spec}-{args.seed}-{args.start + first + n}", **record}
+
+
+def _mended(verdict: Verdict) -> list[dict[str, Any]]:
+    return [mistake._asdict() for mistake in verdict.mended]
 
 
 def stats(args: argparse.Namespace) -> str:
@@ -201,8 +209,7 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
         kept = ("correct", "reason", "first_wrong_step", "retries", "unnecessary")
         found = {key: getattr(verdict, key) for key in kept}
         if types:
-            mended = [mistake._asdict() for mistake in verdict.mended]
-            found |= {"kind": verdict.kind, "mended": mended}
+            found |= {"kind": verdict.kind, "mended": _mended(verdict)}
         yield {"id": record.get("id"), **found}
 
 
@@ -300,6 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     one = adding("sample", 1, "print problems as JSON lines")
     one.add_argument("--start", type=functools.partial(_whole, 0), default=0)
     _add_mistakes(one)
+    one.add_argument("--types", action="store_true", help="say what kind each mistake is of")
     two = commands.add_parser("check", help="judge the solutions of JSON lines")
     two.add_argument("file", help="a file of JSON lines, or - for standard input")
     two.add_argument("--types", action="store_true", help="of mistakes, mended and not, too")

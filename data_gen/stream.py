@@ -177,18 +177,28 @@ def segments(
 
 
 def problems_a_window(
-    spec: Spec, mistakes: Mistakes, *, seed: int, window: int, pack: str = "cut"
+    spec: Spec,
+    mistakes: Mistakes,
+    *,
+    seed: int,
+    window: int,
+    loss_on: str = "all",
+    pack: str = "cut",
 ) -> float:
     """Problems that a training window holds on average, cut ones included.
 
     Counted on the first windows of the seed's stream, a thousand of them.
     """
-    numbers_Q = np.arange(_COUNTED // SEGMENT, dtype=np.int32)
-    root = root_key(seed, TRAINING)
-    packed = segments(
-        root, numbers_Q, window=window, spec=spec, mistakes=mistakes, loss_on="all", pack=pack
-    )
-    return float((packed.tokens_KxS == tokenizer(spec).problem).sum() / _COUNTED)
+    root, first, found = root_key(seed, TRAINING), tokenizer(spec).problem, 0
+    # As many at once as a stream makes, so that nothing is compiled for this alone.
+    for numbers_Q in np.arange(_COUNTED // SEGMENT, dtype=np.int32).reshape(
+        -1, BLOCK_WINDOWS // SEGMENT
+    ):
+        packed = segments(
+            root, numbers_Q, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
+        )
+        found += int((packed.tokens_KxS == first).sum())
+    return found / _COUNTED
 
 
 def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:

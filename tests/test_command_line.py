@@ -142,6 +142,11 @@ def test_types_of_mistakes_are_told_where_asked_for(sampled, tmp_path, capsys):
         }
         assert len(verdict["mended"]) == record["solution"].count("BACK")
     assert unread["kind"] is unread["mended"] is None
+    arguments = ["--seed", "3", "--count", "6", "--mistakes", "retry", "--rate", "0.5", "--types"]
+    assert main(["sample", *arguments, *TINY]) == 0
+    drawn = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record.pop("mended") for record in drawn] == [v["mended"] for v in verdicts]
+    assert drawn == sampled[0]
 
 
 def test_wrong_solutions_are_mended(sampled, tmp_path, capsys):

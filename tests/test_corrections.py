@@ -51,13 +51,13 @@ def unmended(record):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_wrong_solutions_are_mended_where_they_go_wrong(whole):
-    _, _, found = drawn(MED, Mistakes(TYPED, 0.35, whole=True))
+    _, _, found = drawn(SMALL, Mistakes(TYPED, 0.35, whole=True))
     keys = jax.random.split(jax.random.key(0), len(found))
     kinds = collections.Counter()
     for record, key in zip(found, keys, strict=True):
-        facts, written = facts_of(record, MED), unmended(record)
+        facts, written = facts_of(record, SMALL), unmended(record)
         first = judge(facts, written)
-        made = corrections.corrected(record, written, key, MED, whole=whole)
+        made = corrections.corrected(record, written, key, SMALL, whole=whole)
         if first.correct:
             assert made is None
             continue
@@ -127,8 +127,8 @@ def test_text_that_is_no_symbol_is_refused():
 
 
 def test_a_models_mistakes_as_a_distribution():
-    _, _, found = drawn(MED, Mistakes(TYPED, 0.35, whole=True))
-    verdicts = [judge(facts_of(record, MED), unmended(record)) for record in found]
+    _, _, found = drawn(SMALL, Mistakes(TYPED, 0.35, whole=True))
+    verdicts = [judge(facts_of(record, SMALL), unmended(record)) for record in found]
     distribution = Mistakes(corrections.mixture(verdicts), 0.3)
     wrong = [verdict.kind for verdict in verdicts if not verdict.correct]
     for kind, rate in distribution.rates:
@@ -138,4 +138,4 @@ def test_a_models_mistakes_as_a_distribution():
     for kind, _ in distribution.rates:
         assert re.search(rf"{kind} +{wrong.count(kind)} ", table)
     with pytest.raises(ValueError, match="no solution has a first wrong step"):
-        corrections.mixture([judge(facts_of(found[0], MED), "")])
+        corrections.mixture([judge(facts_of(found[0], SMALL), "")])

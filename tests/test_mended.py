@@ -10,9 +10,11 @@ import pytest
 from benchmarks.mended import fault, truths, writer
 from drawn import COUNT, SMALL, drawn, facts_of, keys
 
-from data_gen import labels, language, records, render, stream
+from data_gen import language, records, render, slips, stream
 from data_gen.judge import judge, split_sentences, standing
+from data_gen.labels import schedule, token_labels
 from data_gen.mistakes import ERRORS, KINDS, MENDINGS, RESTARTS, Mistakes
+from data_gen.script import script
 from data_gen.spec import MED
 from data_gen.stream import token_weights
 
@@ -83,6 +85,24 @@ def test_each_kind_comes_at_its_rate():
         n = len(drawn_as[kind])
         assert n > 1000
         assert abs(np.mean(drawn_as[kind]) - rate) < 4 * np.sqrt(rate * (1 - rate) / n)
+
+
+def test_room_does_not_change_what_is_written():
+    """Documents written in little room, or again in more, are those written in all the room."""
+    documents, scripts, _ = made(MED, EVERY)
+    assert (scripts.sentences > EVERY.usual_sentences(MED)).sum() > 5
+
+    def write(key, problem):
+        when = schedule(problem, MED)
+        choices = slips.options(problem, when, EVERY, MED)
+        plan = script(jax.random.fold_in(key, 1), problem, when, choices, EVERY, MED)
+        return render.document(problem, plan, when, choices, ROOM, MED, EVERY)
+
+    count = COUNT // 2  # another number at once, too
+    problems = stream.problems(keys(COUNT), spec=MED)
+    alone = jax.jit(jax.vmap(write))(*jax.tree.map(lambda x: x[:count], (keys(COUNT), problems)))
+    for name, left, right in zip(alone._fields, alone, documents, strict=True):
+        np.testing.assert_array_equal(left, right[:count], err_msg=name)
 
 
 def test_mendings_come_as_often_as_asked_for():
@@ -223,7 +243,7 @@ def test_labels_know_the_steps_that_stand():
     """The tokens of each step, after the last new beginning, are its sentence; no others are."""
     documents, scripts, found = made(SMALL, LATE)
     problems = jax.tree.map(np.asarray, stream.problems(keys(COUNT), spec=SMALL))
-    aligned = jax.jit(jax.vmap(labels.token_labels))(documents, scripts, problems)
+    aligned = jax.jit(jax.vmap(token_labels))(documents, scripts, problems)
     step_NxT, vocab = np.asarray(aligned.step_N), language.vocabulary(SMALL)
     late = 0
     for n, record in enumerate(found):

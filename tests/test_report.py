@@ -148,6 +148,9 @@ def test_paper_stands_beside_its_own_conditions_only():
     assert report.paper_table(summarise(fake_rows(rates=(0.33, 0.66))), published) is None
     other = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "layers": 4}))
     assert report.paper_table(other, published) is None
+    for field, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
+        changed = [{"mistakes": {**published[0]["mistakes"], field: value}}]
+        assert report.paper_table(lines, changed) is None
 
 
 def test_runs_that_only_look_alike_are_pointed_out(tmp_path):

@@ -1,11 +1,10 @@
 """One run: every setting reaches the room that reads it."""
 
 import contextlib
+import dataclasses
 
 import pytest
 
-from data_gen import stream
-from data_gen.mistakes import Mistakes
 from physlm.experiments import config, registry, run
 from physlm.progress import Progress
 
@@ -82,23 +81,31 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
     }
 
 
-def test_a_budget_of_problems_takes_as_many_steps_more_as_documents_are_longer():
+def test_a_budget_of_problems_takes_as_many_steps_more_as_windows_hold_fewer(monkeypatch):
+    asked = []
+
+    def count(spec, mistakes, **settings):
+        asked.append((spec, settings))
+        return 3.0 if mistakes.rate == 0 else 2.5
+
+    monkeypatch.setattr(run, "problems_a_window", count)
     shared = registry.configure(registry.load("quickstart"), "smoke")
-    changes = {"mistakes.rate": 0.5, "train.steps": 1000, "train.budget": "problems"}
-    one = run.make_run(config.override(shared, changes), varied=changes)
-    settings = run.budgeted(one.settings)
-    assert settings == run.budgeted(one.settings)
-    steps = settings.train.steps
-    window, seed = settings.train.window, settings.seed
-    each = [
-        stream.problems_a_window(settings.data, mistakes, seed=seed, window=window)
-        for mistakes in (Mistakes(), settings.mistakes)
-    ]
-    # As many problems are seen, in more windows.
-    assert steps > 1050
-    assert abs(steps * each[1] / (1000 * each[0]) - 1) < 1e-3
-    same = {**changes, "mistakes.rate": 0.0}
-    error_free = run.make_run(config.override(shared, same), varied=same).settings
-    assert run.budgeted(error_free) == error_free
-    by_tokens = run.make_run(config.override(shared, {"mistakes.rate": 0.5}), varied=()).settings
-    assert run.budgeted(by_tokens) == by_tokens
+
+    def budgeted(**changes):
+        changes = {"train.steps": 1000, **{k.replace("_", ".", 1): v for k, v in changes.items()}}
+        settings = run.make_run(config.override(shared, changes), varied=changes).settings
+        return settings, run.budgeted(settings)
+
+    plain, longer = budgeted(mistakes_rate=0.5, train_budget="problems", train_pack="whole")
+    assert longer.train == dataclasses.replace(plain.train, steps=1200)
+    assert dataclasses.replace(longer, train=plain.train) == plain
+    window, loss_on = plain.train.window, plain.train.loss_on
+    settings = {"seed": 0, "window": window, "loss_on": loss_on, "pack": "whole"}
+    assert asked == [(plain.data, settings)] * 2
+    # As many problems are in the data as it is, or only tokens count.
+    for plain, same in (
+        budgeted(mistakes_rate=0.0, train_budget="problems"),
+        budgeted(mistakes_rate=0.5),
+    ):
+        assert same == plain
+    assert len(asked) == 2

@@ -209,6 +209,7 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
         settings.data,
         seed=settings.seed,
         window=settings.train.window,
+        loss_on=settings.train.loss_on,
         pack=settings.train.pack,
     )
     more = count(ERROR_FREE) / count(settings.mistakes)
