@@ -169,7 +169,8 @@ def table(verdicts: Iterable[Verdict]) -> str:
     wrong = sum(first.values())
     rows = [f"{len(judged)} solutions, {wrong} wrong", "", "first wrong step   count   share"]
     rows += [f"{kind:<16}{count:>10}{count / wrong:>8.1%}" for kind, count in first.most_common()]
-    rows += ["", "taken back       by         count  a solution"]
+    if mended:
+        rows += ["", "taken back       by         count  a solution"]
     rows += [
         f"{kind:<16} {mending:<8}{count:>8}{count / len(judged):>12.3f}"
         for (kind, mending), count in mended.most_common()
