@@ -1,6 +1,7 @@
 """The sentences of a solution, with letters and values: right, wrong, or resting on wrong ones."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -109,10 +110,13 @@ def _steps(
     step_S = jnp.minimum(script.step_S, spec.op_room - 1)
     place_T = jnp.zeros(spec.op_room + 1, jnp.int32)
     place_T = place_T.at[jnp.where(body_S, step_S, spec.op_room)].set(np.arange(body_S.shape[0]))
-    letter_M = problem.letters[jnp.minimum(start_T[step_M] + turn_M, spec.letters - 1)]
+
+    def letter(place: jax.Array) -> jax.Array:
+        return problem.letters[jnp.clip(place, 0, spec.letters - 1)]
+
     return Written(
-        line_M=_lettered(lines_M, problem.letters),
-        letter_M=letter_M,
+        line_M=_lettered(lines_M, letter),
+        letter_M=letter(start_T[step_M] + turn_M),
         sentence_M=place_T[step_M],
         turn_M=turn_M,
         last_M=turn_M == count_T[step_M] - 1,
@@ -120,7 +124,7 @@ def _steps(
         body_S=body_S,
         form_S=of_T.form[step_S],
         count_S=count_T[step_S],
-        letter_S=problem.letters[jnp.maximum(start_T + count_T - 1, 0)][step_S],
+        letter_S=letter(start_T + count_T - 1)[step_S],
         complete=jnp.bool_(True),
     )
 
@@ -187,13 +191,15 @@ def _all(
     sentence_M, turn_M, live_M = lines_lib.laid_flat(used_S, size)
     turn_M = jnp.clip(turn_M, 0, lines_lib.lines_cap(spec) - 1)
     lines_M = lines_lib.unpack(jax.tree.map(lambda x_SxJ: x_SxJ[sentence_M, turn_M], lines_SxJ))
-    table_AxL = _letters(problem, script, mistakes, spec)
-    most = spec.letters - 1
-    attempt_M = script.attempt_S[sentence_M] if mistakes.restarts else jnp.zeros_like(turn_M)
-    attempt_S = jnp.minimum(script.attempt_S, table_AxL.shape[0] - 1)
+    attempt_M = script.attempt_S[sentence_M]
+
+    def letter(place: jax.Array, attempt: jax.Array) -> jax.Array:
+        place = jnp.clip(place, 0, spec.letters - 1)
+        return problem.letters[_place(script, attempt, place, spec) if mistakes.restarts else place]
+
     return Written(
-        line_M=_lettered(lines_M, table_AxL, attempt_M),
-        letter_M=table_AxL[attempt_M, jnp.minimum(start_S[sentence_M] + turn_M, most)],
+        line_M=_lettered(lines_M, partial(letter, attempt=attempt_M)),
+        letter_M=letter(start_S[sentence_M] + turn_M, attempt_M),
         sentence_M=sentence_M,
         turn_M=turn_M,
         last_M=turn_M == count_S[sentence_M] - 1,
@@ -201,7 +207,7 @@ def _all(
         body_S=body_S,
         form_S=of_S.form,
         count_S=count_S,
-        letter_S=table_AxL[attempt_S, jnp.clip(start_S + count_S - 1, 0, most)],
+        letter_S=letter(start_S + count_S - 1, script.attempt_S),
         complete=used_S.sum() <= size,
     )
 
@@ -215,26 +221,26 @@ def _room(sentences: int, mistakes: Mistakes, spec: Spec) -> int:
     return again + _LINES_EACH * (sentences - again)
 
 
-def _lettered(line_M: Line, letters: jax.Array, *attempt: jax.Array) -> Line:
-    """The lines with letters for their numbers in the order in which they are taken."""
+def _lettered(line_M: Line, letter: Callable[[jax.Array], jax.Array]) -> Line:
+    """The lines with letters for their places in the order in which they are taken."""
+    left_M, right_M = (
+        jnp.where(operand_M >= 0, letter(operand_M), operand_M)
+        for operand_M in (line_M.left_J, line_M.right_J)
+    )
+    return line_M._replace(left_J=left_M, right_J=right_M)
 
-    def letter(operand_M: jax.Array) -> jax.Array:
-        at_M = jnp.clip(operand_M, 0, letters.shape[-1] - 1)
-        return jnp.where(operand_M >= 0, letters[(*attempt, at_M)], operand_M)
 
-    return line_M._replace(left_J=letter(line_M.left_J), right_J=letter(line_M.right_J))
+def _place(script: Script, attempt: jax.Array, place: jax.Array, spec: Spec) -> jax.Array:
+    """Which of a problem's letters the letter `place` of a beginning is.
 
-
-def _letters(problem: Problem, script: Script, mistakes: Mistakes, spec: Spec) -> jax.Array:
-    """int32[A, L]: the letters of every beginning, in the order in which they are taken."""
-    if not mistakes.restarts:
-        return problem.letters[None]
-    every_L = jnp.ones(spec.letters, bool)
-    further = [
-        draws.shuffled(draws.mix(script.anew + np.uint32(n)), every_L, spec.letters)
-        for n in range(RESTARTS)
-    ]
-    return jnp.stack([problem.letters, *further])
+    The first beginning takes them in their order, each further one in another: by steps of a
+    random size without a divisor in common with their number, so that none comes twice.
+    """
+    sizes = np.array([n for n in range(1, spec.letters + 1) if math.gcd(n, spec.letters) == 1])
+    word = draws.mix(script.anew + attempt.astype(jnp.uint32) * np.uint32(0x9E3779B9))
+    size = jnp.asarray(sizes)[draws.below(word, len(sizes))]
+    start = draws.below(draws.mix(word), spec.letters)
+    return jnp.where(attempt > 0, (size * place + start) % spec.letters, place)
 
 
 def _lines(
