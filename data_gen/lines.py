@@ -1,9 +1,10 @@
 """What each sentence of a solution computes, one operation on two operands a line."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from data_gen.dependency import TERMS, compact
 from data_gen.problem import Problem
@@ -43,6 +44,16 @@ class Expression(NamedTuple):
         """int32: operands of a line: 0 (a number alone), 1 (a letter alone) or 2."""
         single = (self.terms == 1) & ~self.constant & ~self.product
         return jnp.where(self.terms == 0, 0, jnp.where(single, 1, 2))
+
+
+def value(of: Expression, first_K: jax.Array, second_K: jax.Array, spec: Spec) -> jax.Array:
+    """int32: what an expression (scalars) of terms with these values comes to."""
+    live_K = np.arange(terms_cap(spec)) < of.terms
+    term_K = jnp.where(live_K, jnp.where(of.product, first_K * second_K, first_K), 0)
+    total = term_K.sum() - jnp.where(of.minus, 2 * term_K[1], 0)
+    number = jnp.where(of.constant, of.number, 0)
+    scales = of.constant & of.times & (of.terms > 0)
+    return jnp.where(scales, total * number, total + number) % spec.modulus
 
 
 def terms_cap(spec: Spec) -> int:
@@ -150,81 +161,6 @@ class Line(NamedTuple):
     wrong_J: jax.Array  # int32: bits LEFT, OPERATOR, … of what is wrong
 
 
-def work(of: Expression, operands: Operands, slip: Slip, letters_J: jax.Array, spec: Spec) -> Line:
-    """Computes a sentence line by line; the last one's value is the sentence's.
-
-    Args:
-      letters_J: int32, the letter that each line's result gets.
-    """
-    found: list[Line] = []
-    value: list[jax.Array] = []
-    modulus = spec.modulus
-    steps, form = of.operations, of.form
-    for j in range(lines_cap(spec)):
-        # Products come first and second, then after every sum: p0, p1, +, p2, +, p3, +.
-        adds = of.product & (j >= 2 and j % 2 == 0)
-        multiplies = of.product & ~adds
-        finishes = of.constant & (j == steps - 1) & (of.terms > 0)
-        pair = min(j if j < 2 else (j + 1) // 2, terms_cap(spec) - 1)
-        term = min(j + 1, terms_cap(spec) - 1)
-        before, two_before = max(j - 1, 0), max(j - 2, 0)
-        value_before = value[before] if j else jnp.int32(0)
-        value_two_before = value[two_before] if j > 1 else jnp.int32(0)
-
-        cases = [finishes, multiplies, adds, jnp.bool_(j == 0)]
-        left = jnp.select(
-            cases,
-            [-1 - of.number, operands.first_K[pair], letters_J[two_before], operands.first_K[0]],
-            letters_J[before],
-        )
-        left_value = jnp.select(
-            cases,
-            [of.number, operands.first_value_K[pair], value_two_before, operands.first_value_K[0]],
-            value_before,
-        )
-        left_term = jnp.select(cases, [jnp.int32(-1), pair, jnp.int32(-1), 0], -1)
-        cases = [finishes & (j == 0), multiplies, finishes | adds]
-        right = jnp.select(
-            cases,
-            [operands.first_K[0], operands.second_K[pair], letters_J[before]],
-            operands.first_K[term],
-        )
-        right_value = jnp.select(
-            cases,
-            [operands.first_value_K[0], operands.second_value_K[pair], value_before],
-            operands.first_value_K[term],
-        )
-        right_term = jnp.select(cases, [jnp.int32(0), pair, jnp.int32(-1)], term)
-
-        plus = jnp.where(of.minus & ~finishes, SUBTRACT, ADD)
-        operator = jnp.where(multiplies | (finishes & of.times), MULTIPLY, plus)
-        here = slip.line == j
-        operator = jnp.where(here & (slip.wrong == OPERATOR), slip.instead, operator)
-        left_value = jnp.where(here & (slip.wrong == LEFT_VALUE), slip.instead, left_value)
-        right_value = jnp.where(here & (slip.wrong == RIGHT_VALUE), slip.instead, right_value)
-        both = jnp.select(
-            [operator == ADD, operator == SUBTRACT],
-            [left_value + right_value, left_value - right_value],
-            left_value * right_value,
-        )
-        alone = jnp.where(of.constant, of.number, 0)
-        result = jnp.select([form == 2, form == 1], [both % modulus, left_value], alone)
-        result = jnp.where(here & (slip.wrong == RESULT), slip.instead, result)
-        value.append(result)
-
-        renamed = slip.term >= 0
-        marks = jnp.where(here, slip.wrong, 0)
-        other = renamed & (slip.term == left_term) & ~slip.factor
-        marks |= jnp.where(other | (slip.constant & finishes), LEFT | LEFT_VALUE, 0)
-        other = renamed & (slip.term == right_term) & (slip.factor == multiplies)
-        marks |= jnp.where(other & (form == 2), RIGHT | RIGHT_VALUE, 0)
-        # A letter or a constant alone is quoted by the line's one number.
-        one = (form == 1) & ((marks & LEFT_VALUE) != 0) | (form == 0) & slip.constant
-        marks |= jnp.where(one, RESULT, 0)
-        found.append(Line(form, operator, left, left_value, right, right_value, result, marks))
-    return Line(*(jnp.stack(column) for column in zip(*found, strict=True)))
-
-
 class Packed(NamedTuple):
     """A line in two words, so that one place is read instead of eight."""
 
@@ -259,6 +195,95 @@ def unpack(packed: Packed) -> Line:
     )
     left, right = (operand - 2 ** (_OPERAND - 1) for operand in (left, right))
     return Line(form, operator, left, left_value, right, right_value, value, wrong)
+
+
+def _first(cases: list[jax.Array], values: list[Any], other: Any) -> jax.Array:
+    """What belongs to the first case that holds.
+
+    `jnp.select` looks for it by a reduction, which on a CPU takes several times as long.
+    """
+    found = other
+    for case, value_ in zip(reversed(cases), reversed(values), strict=True):
+        found = jnp.where(case, value_, found)
+    return found
+
+
+def work(
+    of: Expression, operands: Operands, slip: Slip, letters_J: jax.Array, spec: Spec
+) -> Packed:
+    """Computes a sentence line by line; the last one's value is the sentence's.
+
+    Args:
+      letters_J: int32, the letter that each line's result gets.
+    """
+    found: list[Packed] = []
+    value: list[jax.Array] = []
+    modulus = spec.modulus
+    steps, form = of.operations, of.form
+    for j in range(lines_cap(spec)):
+        # Products come first and second, then after every sum: p0, p1, +, p2, +, p3, +.
+        adds = of.product & (j >= 2 and j % 2 == 0)
+        multiplies = of.product & ~adds
+        finishes = of.constant & (j == steps - 1) & (of.terms > 0)
+        pair = min(j if j < 2 else (j + 1) // 2, terms_cap(spec) - 1)
+        term = min(j + 1, terms_cap(spec) - 1)
+        before, two_before = max(j - 1, 0), max(j - 2, 0)
+        value_before = value[before] if j else jnp.int32(0)
+        value_two_before = value[two_before] if j > 1 else jnp.int32(0)
+
+        cases = [finishes, multiplies, adds, jnp.bool_(j == 0)]
+        left = _first(
+            cases,
+            [-1 - of.number, operands.first_K[pair], letters_J[two_before], operands.first_K[0]],
+            letters_J[before],
+        )
+        left_value = _first(
+            cases,
+            [of.number, operands.first_value_K[pair], value_two_before, operands.first_value_K[0]],
+            value_before,
+        )
+        left_term = _first(cases, [jnp.int32(-1), pair, jnp.int32(-1), 0], -1)
+        cases = [finishes & (j == 0), multiplies, finishes | adds]
+        right = _first(
+            cases,
+            [operands.first_K[0], operands.second_K[pair], letters_J[before]],
+            operands.first_K[term],
+        )
+        right_value = _first(
+            cases,
+            [operands.first_value_K[0], operands.second_value_K[pair], value_before],
+            operands.first_value_K[term],
+        )
+        right_term = _first(cases, [jnp.int32(0), pair, jnp.int32(-1)], term)
+
+        plus = jnp.where(of.minus & ~finishes, SUBTRACT, ADD)
+        operator = jnp.where(multiplies | (finishes & of.times), MULTIPLY, plus)
+        here = slip.line == j
+        operator = jnp.where(here & (slip.wrong == OPERATOR), slip.instead, operator)
+        left_value = jnp.where(here & (slip.wrong == LEFT_VALUE), slip.instead, left_value)
+        right_value = jnp.where(here & (slip.wrong == RIGHT_VALUE), slip.instead, right_value)
+        both = _first(
+            [operator == ADD, operator == SUBTRACT],
+            [left_value + right_value, left_value - right_value],
+            left_value * right_value,
+        )
+        alone = jnp.where(of.constant, of.number, 0)
+        result = _first([form == 2, form == 1], [both % modulus, left_value], alone)
+        result = jnp.where(here & (slip.wrong == RESULT), slip.instead, result)
+        value.append(result)
+
+        renamed = slip.term >= 0
+        marks = jnp.where(here, slip.wrong, 0)
+        other = renamed & (slip.term == left_term) & ~slip.factor
+        marks |= jnp.where(other | (slip.constant & finishes), LEFT | LEFT_VALUE, 0)
+        other = renamed & (slip.term == right_term) & (slip.factor == multiplies)
+        marks |= jnp.where(other & (form == 2), RIGHT | RIGHT_VALUE, 0)
+        # A letter or a constant alone is quoted by the line's one number.
+        one = (form == 1) & ((marks & LEFT_VALUE) != 0) | (form == 0) & slip.constant
+        marks |= jnp.where(one, RESULT, 0)
+        line = Line(form, operator, left, left_value, right, right_value, result, marks)
+        found.append(pack(line))
+    return Packed(*(jnp.stack(column) for column in zip(*found, strict=True)))
 
 
 def laid_flat(count_E: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,5 +1,7 @@
 """The sentences of a solution: its steps, and the mistakes among them."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -63,7 +65,7 @@ def script(
     upto_K = np.cumsum([rate for _, rate in rates])
     upto_K = np.minimum((upto_K * 2.0**32).astype(np.uint64), 2**32 - 1).astype(np.uint32)
     number_K = np.array([KINDS.index(kind) for kind, _ in rates], np.int32)
-    pools_KxP = _pools(problem, when, mistakes, spec)
+    pools_K = _pools(problem, when, mistakes, spec)
     chance_KxT = None if choices is None else choices.chance_KxT
 
     def write(carry: tuple, word_2: jax.Array) -> tuple[tuple, tuple]:
@@ -81,7 +83,7 @@ def script(
         chance = jnp.bool_(False)
         for n, (name, _) in enumerate(rates):
             if name in PARAMETERS:
-                pool_P = jnp.where(which == n, pools_KxP[n](step), pool_P)
+                pool_P = jnp.where(which == n, pools_K[n](step), pool_P)
             elif chance_KxT is not None:
                 chance |= (which == n) & chance_KxT[ERRORS.index(name), at]
         pool_P &= ~used_P
@@ -122,7 +124,8 @@ def script(
     start = (zero, jnp.zeros(spec.slots, bool), zero, no, *[zero] * 7)
     (done, *_), written = jax.lax.scan(write, start, word_Sx2)
     anew = draws.mix(source.first ^ draws.mix(source.second))
-    return Script(*(done >= problem.steps, (written[0] >= 0).sum(), *written, anew))
+    columns = (done >= problem.steps, (written[0] >= 0).sum(), *written, anew)
+    return Script(*columns)
 
 
 def _mending(word: jax.Array, errs: jax.Array, attempt: jax.Array, mistakes: Mistakes) -> jax.Array:
@@ -138,7 +141,9 @@ def _mending(word: jax.Array, errs: jax.Array, attempt: jax.Array, mistakes: Mis
     return jnp.where((drawn == RESTART) & (attempt >= RESTARTS), BACK, drawn)
 
 
-def _pools(problem: Problem, when: Schedule, mistakes: Mistakes, spec: Spec) -> list:
+def _pools(
+    problem: Problem, when: Schedule, mistakes: Mistakes, spec: Spec
+) -> list[Callable[[jax.Array], jax.Array]]:
     """For each kind of wrong parameter: from a step to bool[P], which may come before it."""
     cost_P = operations(problem, parameters(problem.structure, spec), spec)
     live_T = problem.order_T >= 0
@@ -166,4 +171,4 @@ def _pools(problem: Problem, when: Schedule, mistakes: Mistakes, spec: Spec) -> 
         # What it needs and is not known takes letters too.
         return pool_P & fits(step, max(2 * spec.max_width, TERMS)) if mistakes.whole else pool_P
 
-    return [lambda step, kind=kind: pool(kind, step) for kind, _ in mistakes.rates]
+    return [functools.partial(pool, kind) for kind, _ in mistakes.rates]

@@ -94,13 +94,13 @@ def _steps(
 ) -> Written:
     """Where wrong steps stop at their names: lines belong to steps, whatever stands between."""
     start_T, zero = jnp.cumsum(count_T) - count_T, jnp.int32(0)
-    work = partial(_lines, known=known, mistakes=mistakes, spec=spec)
     never = jnp.int32(spec.op_room)
 
     def right(of: Expression, start: jax.Array) -> lines_lib.Packed:
         slip = lines_lib.no_slip()
         sentence = _Sentence(of, slip, start, never + 1, never, zero, jnp.uint32(0))
-        return lines_lib.pack(work(sentence, problem.value_P))
+        operands = _operands(sentence, known=known, mistakes=mistakes, spec=spec)
+        return _lines(sentence, operands, spec)
 
     lines_TxJ = jax.vmap(right)(of_T, start_T)
     step_M, turn_M, live_M = lines_lib.laid_flat(count_T, spec.op_room)
@@ -169,22 +169,32 @@ def _all(
     # All that a right sentence names is known when it is written.
     upto_S = jnp.where(script.wrong_S & ~errs_S, step_S, spec.op_room + 1)
     sentence_S = _Sentence(of_S, slip_S, start_S, upto_S, since_S, shift_S, script.word_S)
-    work = partial(_lines, known=known, mistakes=mistakes, spec=spec)
+    operands_S = jax.vmap(partial(_operands, known=known, mistakes=mistakes, spec=spec))(sentence_S)
+    work = jax.vmap(partial(_lines, spec=spec))
+    lines_SxJ = work(sentence_S, operands_S)
     if mistakes.late:
+        last_S = jnp.clip(count_S, 1, lines_lib.lines_cap(spec)) - 1
+        value_SxJ = lines_lib.unpack(lines_SxJ).value_J
+        value_S = jnp.take_along_axis(value_SxJ, last_S[:, None], 1)[:, 0]
 
-        def follow(belief_P: jax.Array, at: tuple) -> tuple[jax.Array, lines_lib.Packed]:
+        def follow(belief_P: jax.Array, at: tuple) -> tuple[jax.Array, tuple]:
             """The writer believes what it wrote, until it takes it back."""
-            sentence, slot, noticed, live = at
-            lines_J = work(sentence, belief_P)
-            last = jnp.clip(sentence.of.operations, 1, lines_J.value_J.shape[0]) - 1
-            believed_P = jnp.where(np.arange(spec.slots) == slot, lines_J.value_J[last], belief_P)
-            belief_P = jnp.where(noticed | ~live, problem.value_P, believed_P)
-            return belief_P, lines_lib.pack(lines_J)
+            of, rests, value, slot, noticed = at
+            found = belief_P[of.first_K], belief_P[of.second_K]
+            value = jnp.where(rests, lines_lib.value(of, *found, spec), value)
+            believed_P = jnp.where(np.arange(spec.slots) == slot, value, belief_P)
+            return jnp.where(noticed, problem.value_P, believed_P), found
 
-        over = (sentence_S, script.slot_S, script.back_S > 0, live_S)
-        lines_SxJ = jax.lax.scan(follow, problem.value_P, over)[1]
-    else:
-        lines_SxJ = jax.vmap(lambda one: lines_lib.pack(work(one, problem.value_P)))(sentence_S)
+        over = (of_S, rests_S, value_S, script.slot_S, script.back_S > 0)
+        found_SxK = jax.lax.scan(follow, problem.value_P, over)[1]
+        first_SxK, second_SxK = (
+            jnp.where(rests_S[:, None], believed_SxK, known_SxK)
+            for believed_SxK, known_SxK in zip(
+                found_SxK, (operands_S.first_value_K, operands_S.second_value_K), strict=True
+            )
+        )
+        believed_S = operands_S._replace(first_value_K=first_SxK, second_value_K=second_SxK)
+        lines_SxJ = work(sentence_S, believed_S)
 
     size = _room(live_S.shape[0], mistakes, spec)
     used_S = jnp.where(body_S, count_S, 0)
@@ -243,18 +253,18 @@ def _place(script: Script, attempt: jax.Array, place: jax.Array, spec: Spec) -> 
     return jnp.where(attempt > 0, (size * place + start) % spec.letters, place)
 
 
-def _lines(
-    sentence: _Sentence, belief_P: jax.Array, *, known: _Operand, mistakes: Mistakes, spec: Spec
-) -> Line:
-    """A sentence's lines, their letters by number in the order in which they are taken."""
-    lines, spots = np.arange(lines_lib.lines_cap(spec)), np.arange(lines_lib.terms_cap(spec))
-    table_P = known.letter_P | known.solved_P << _NUMBER
+def _operands(sentence: _Sentence, *, known: _Operand, mistakes: Mistakes, spec: Spec) -> Operands:
+    """What a sentence names, its letters by number in the order in which they are taken."""
+    spots, table_P = (
+        np.arange(lines_lib.terms_cap(spec)),
+        known.letter_P | known.solved_P << _NUMBER,
+    )
     ends = sentence.start + sentence.of.operations
 
     def operand(slot_K: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
         found_K = table_P[slot_K]
         letter_K, solved_K = found_K & (2**_NUMBER - 1), found_K >> _NUMBER
-        value_K = belief_P[slot_K]
+        value_K = known.value_P[slot_K]
         letter_K += jnp.where(solved_K >= sentence.since, sentence.shift, 0)
         if mistakes.whole:
             # Nothing has defined these letters; the numbers are guessed.
@@ -265,6 +275,10 @@ def _lines(
         return letter_K, value_K
 
     first = operand(sentence.of.first_K, 0)
-    second = operand(sentence.of.second_K, spec.max_width)
-    letters_J = sentence.start + lines
-    return lines_lib.work(sentence.of, Operands(*first, *second), sentence.slip, letters_J, spec)
+    return Operands(*first, *operand(sentence.of.second_K, spec.max_width))
+
+
+def _lines(sentence: _Sentence, operands: Operands, spec: Spec) -> lines_lib.Packed:
+    """A sentence's lines, their letters by number in the order in which they are taken."""
+    letters_J = sentence.start + np.arange(lines_lib.lines_cap(spec))
+    return lines_lib.work(sentence.of, operands, sentence.slip, letters_J, spec)

@@ -10,7 +10,6 @@ import numpy as np
 from data_gen import bits, draws
 from data_gen import lines as lines_lib
 from data_gen.dependency import compact
-from data_gen.labels import Schedule
 from data_gen.lines import Expression, Line, Operands, Slip
 from data_gen.mistakes import ERRORS, Mistakes
 from data_gen.problem import Problem
@@ -43,26 +42,30 @@ def asked(mistakes: Mistakes) -> list[str]:
     return [kind for kind, rate in mistakes.rates if kind in ERRORS and rate > 0]
 
 
-def options(problem: Problem, when: Schedule, mistakes: Mistakes, spec: Spec) -> Options | None:
+def options(problem: Problem, mistakes: Mistakes, spec: Spec) -> Options | None:
     """The candidates for wrong sentences at each step; None where the distribution has none."""
     if not asked(mistakes):
         return None
     params, slot_T = parameters(problem.structure, spec), jnp.maximum(problem.order_T, 0)
     of_T = lines_lib.expression(problem, params, slot_T, spec)
 
-    def of_step(step: jax.Array, of: Expression) -> tuple[bits.Bits, bits.Bits, jax.Array]:
-        right = _written_right(of, problem, spec)
-        place_bounds, other_bounds = _bounds(spec)
+    place_bounds, other_bounds = _bounds(spec)
+    step_T = jax.vmap(bits.empty(other_bounds).one)(problem.order_T)
+    before_T = jax.tree.map(lambda word_T: jnp.cumsum(word_T, dtype=jnp.uint32) - word_T, step_T)
+
+    def of_step(before: bits.Bits, of: Expression) -> tuple[bits.Bits, bits.Bits, jax.Array]:
+        packed = _written_right(of, problem, spec)
+        right = lines_lib.unpack(packed)
         places = [bits.empty(place_bounds)] * len(ERRORS)
         others = [bits.empty(other_bounds)] * len(ERRORS)
         for kind in asked(mistakes):
-            place_C, other_O = _candidates(kind, step, of, right, when, spec)
+            place_C, other = _candidates(kind, before, of, right, spec)
             places[ERRORS.index(kind)] = _packed(place_C, place_bounds)
-            others[ERRORS.index(kind)] = _packed(other_O, other_bounds)
+            others[ERRORS.index(kind)] = other
         stacked = [jax.tree.map(lambda *x: jnp.stack(x), *sets) for sets in (places, others)]
-        return stacked[0], stacked[1], lines_lib.pack(right).values
+        return stacked[0], stacked[1], packed.values
 
-    return Options(*jax.vmap(of_step)(jnp.arange(slot_T.shape[0]), of_T))
+    return Options(*jax.vmap(of_step)(before_T, of_T))
 
 
 def applied(
@@ -122,24 +125,31 @@ def applied(
 
 
 def _candidates(
-    kind: str, step: jax.Array, of: Expression, right: Line, when: Schedule, spec: Spec
-) -> tuple[jax.Array, jax.Array]:
-    """bool[C] and bool[O]: the places of one kind of error, and what may stand there instead."""
+    kind: str, before: bits.Bits, of: Expression, right: Line, spec: Spec
+) -> tuple[jax.Array, bits.Bits]:
+    """bool[C] and a set: the places of one kind of error, and what may stand there instead.
+
+    Args:
+      before: the parameters that earlier steps compute.
+    """
     terms, lines = jnp.arange(lines_lib.terms_cap(spec)), jnp.arange(lines_lib.lines_cap(spec))
-    line_J, two, any_O = lines < of.operations, of.form == 2, jnp.ones(1, bool)
+    line_J, two = lines < of.operations, of.form == 2
     ends_J = of.constant & (lines == of.operations - 1)
+    other = np.arange(before.bounds[-1])
+    only = bits.of(other == 0, before.bounds)
     # Any other number; which, is counted on from the right one.
-    distance_O = jnp.asarray(np.arange(spec.modulus) > 0)
+    distance = bits.of((other > 0) & (other < spec.modulus), before.bounds)
     if kind == "calculation":
-        return line_J & two, distance_O
+        return line_J & two, distance
     if kind == "value":
         left_J = line_J & (of.form >= 1) & ~(ends_J & two)
-        return jnp.concatenate([left_J, line_J & two]), distance_O
+        return jnp.concatenate([left_J, line_J & two]), distance
     if kind == "reference":
         term_K = terms < of.terms
-        named = jnp.concatenate([of.first_K, of.second_K])
-        needed_P = (named[:, None] == np.arange(spec.slots)).any(0)
-        return jnp.concatenate([term_K, term_K & of.product]), (when.solved_P < step) & ~needed_P
+        for named_K in (of.first_K, of.second_K):
+            for k in range(terms.size):
+                before = before - before.one(named_K[k])
+        return jnp.concatenate([term_K, term_K & of.product]), before
     if kind == "operator":
         left_J, right_J, now_J = right.left_value_J, right.right_value_J, right.operator_J
         result_JxO = jnp.stack([left_J + right_J, left_J - right_J, left_J * right_J], -1)
@@ -148,18 +158,18 @@ def _candidates(
         scale_J = jnp.where(of.constant & of.times & ~ends_J, of.number, 1)
         changes_JxO = change_JxO * scale_J[:, None] % spec.modulus != 0
         other_JxO = (np.arange(3) != now_J[:, None]) & changes_JxO
-        return (other_JxO & (line_J & two)[:, None]).reshape(-1), any_O
+        return (other_JxO & (line_J & two)[:, None]).reshape(-1), only
     if kind == "missing":
-        return (terms < of.terms) & ((of.terms > 1) | of.constant), any_O
+        return (terms < of.terms) & ((of.terms > 1) | of.constant), only
     assert kind == "misread"
     number_O = jnp.arange(spec.modulus)
     summed = right.right_value_J[jnp.minimum(of.operations, lines.size) - 1]
     seen_O = (number_O > 0) & ((number_O - of.number) * summed % spec.modulus != 0)
     seen_O = jnp.where(of.times & (of.terms > 0), seen_O, True)
-    return of.constant[None], seen_O & (number_O != of.number)
+    return of.constant[None], _packed(seen_O & (number_O != of.number), before.bounds)
 
 
-def _written_right(of: Expression, problem: Problem, spec: Spec) -> Line:
+def _written_right(of: Expression, problem: Problem, spec: Spec) -> lines_lib.Packed:
     """The lines of a right sentence, whatever its letters."""
     first_K, second_K = (
         jnp.where(terms_K >= 0, problem.value_P[terms_K], 0)

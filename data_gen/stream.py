@@ -62,14 +62,15 @@ def documents(
     def write(sentences: int, key: jax.Array, problem: Problem) -> render.Document:
         # Mistakes have a key of their own, so that a problem is the same at every rate.
         when = labels.schedule(problem, spec)
-        choices = slips.options(problem, when, mistakes, spec)
+        choices = slips.options(problem, mistakes, spec)
         key = jax.random.fold_in(key, 1)
         plan = script(key, problem, when, choices, mistakes, spec, sentences)
         document = render.document(problem, plan, when, choices, size, spec, mistakes)
         fits = plan.complete & problem.ok
-        return document._replace(length=jnp.where(fits, document.length, size + 1))
+        return document._replace(length=jnp.where(fits, document.length, no_room))
 
     count, most = keys_N.shape[0], mistakes.sentence_cap(spec)
+    no_room = size + 1
     write_all = jax.vmap(functools.partial(write, most))
     if spec.op_room < _LONG or most <= 2 * mistakes.usual_sentences(spec):
         return write_all(keys_N, problems_N)
@@ -88,7 +89,7 @@ def documents(
         return todo_N.at[at_A].set(False, mode="drop"), found_N
 
     found_N = jax.vmap(first)(keys_N, problems_N)
-    start = (found_N.length > size, found_N)
+    start = (found_N.length == no_room, found_N)
     return jax.lax.while_loop(lambda carry: carry[0].any(), again, start)[1]
 
 
@@ -187,7 +188,8 @@ def problems_a_window(
 ) -> float:
     """Problems that a training window holds on average, cut ones included.
 
-    Counted on the first windows of the seed's stream, a thousand of them.
+    Counted on the first windows of the seed's stream, a thousand of them. `loss_on` changes
+    nothing but lets the programs that the stream compiles be used again.
     """
     root, first, found = root_key(seed, TRAINING), tokenizer(spec).problem, 0
     # As many at once as a stream makes, so that nothing is compiled for this alone.

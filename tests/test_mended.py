@@ -94,7 +94,7 @@ def test_room_does_not_change_what_is_written():
 
     def write(key, problem):
         when = schedule(problem, MED)
-        choices = slips.options(problem, when, EVERY, MED)
+        choices = slips.options(problem, EVERY, MED)
         plan = script(jax.random.fold_in(key, 1), problem, when, choices, EVERY, MED)
         return render.document(problem, plan, when, choices, ROOM, MED, EVERY)
 

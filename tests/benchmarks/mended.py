@@ -40,7 +40,7 @@ def writer(spec, mistakes, room):
 
     def drawn(key, problem):
         when = labels.schedule(problem, spec)
-        choices = slips.options(problem, when, mistakes, spec)
+        choices = slips.options(problem, mistakes, spec)
         return script(jax.random.fold_in(key, 1), problem, when, choices, mistakes, spec)
 
     def write(keys_N, problems_N):
