@@ -197,7 +197,7 @@ def unpack(packed: Packed) -> Line:
     return Line(form, operator, left, left_value, right, right_value, value, wrong)
 
 
-def _first(cases: list[jax.Array], values: list[Any], other: Any) -> jax.Array:
+def first_case(cases: list[jax.Array], values: list[Any], other: Any) -> jax.Array:
     """What belongs to the first case that holds.
 
     `jnp.select` looks for it by a reduction, which on a CPU takes several times as long.
@@ -232,29 +232,29 @@ def work(
         value_two_before = value[two_before] if j > 1 else jnp.int32(0)
 
         cases = [finishes, multiplies, adds, jnp.bool_(j == 0)]
-        left = _first(
+        left = first_case(
             cases,
             [-1 - of.number, operands.first_K[pair], letters_J[two_before], operands.first_K[0]],
             letters_J[before],
         )
-        left_value = _first(
+        left_value = first_case(
             cases,
             [of.number, operands.first_value_K[pair], value_two_before, operands.first_value_K[0]],
             value_before,
         )
-        left_term = _first(cases, [jnp.int32(-1), pair, jnp.int32(-1), 0], -1)
+        left_term = first_case(cases, [jnp.int32(-1), pair, jnp.int32(-1), 0], -1)
         cases = [finishes & (j == 0), multiplies, finishes | adds]
-        right = _first(
+        right = first_case(
             cases,
             [operands.first_K[0], operands.second_K[pair], letters_J[before]],
             operands.first_K[term],
         )
-        right_value = _first(
+        right_value = first_case(
             cases,
             [operands.first_value_K[0], operands.second_value_K[pair], value_before],
             operands.first_value_K[term],
         )
-        right_term = _first(cases, [jnp.int32(0), pair, jnp.int32(-1)], term)
+        right_term = first_case(cases, [jnp.int32(0), pair, jnp.int32(-1)], term)
 
         plus = jnp.where(of.minus & ~finishes, SUBTRACT, ADD)
         operator = jnp.where(multiplies | (finishes & of.times), MULTIPLY, plus)
@@ -262,13 +262,13 @@ def work(
         operator = jnp.where(here & (slip.wrong == OPERATOR), slip.instead, operator)
         left_value = jnp.where(here & (slip.wrong == LEFT_VALUE), slip.instead, left_value)
         right_value = jnp.where(here & (slip.wrong == RIGHT_VALUE), slip.instead, right_value)
-        both = _first(
+        both = first_case(
             [operator == ADD, operator == SUBTRACT],
             [left_value + right_value, left_value - right_value],
             left_value * right_value,
         )
         alone = jnp.where(of.constant, of.number, 0)
-        result = _first([form == 2, form == 1], [both % modulus, left_value], alone)
+        result = first_case([form == 2, form == 1], [both % modulus, left_value], alone)
         result = jnp.where(here & (slip.wrong == RESULT), slip.instead, result)
         value.append(result)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_gen.labels import Schedule
 from data_gen.language import Vocabulary, vocabulary
-from data_gen.lines import LEFT, LEFT_VALUE, OPERATOR, RESULT, RIGHT, RIGHT_VALUE
+from data_gen.lines import LEFT, LEFT_VALUE, OPERATOR, RESULT, RIGHT, RIGHT_VALUE, first_case
 from data_gen.mistakes import PARAMETERS, Mistakes
 from data_gen.problem import Problem
 from data_gen.script import RESTART, Script
@@ -197,7 +197,7 @@ def _solution(
     place_S = np.arange(script.slot_S.shape[0])
     # A line of two operands is 12 tokens long, and one more where it says "so".
     forms = [written.form_S == 0, written.form_S == 1]
-    lines_S = jnp.select(forms, [5, 7], 12 * written.count_S + 1)
+    lines_S = first_case(forms, [5, 7], 12 * written.count_S + 1)
     size_S = HEADER + jnp.where(written.body_S, lines_S + markers_S, 0)
     size_S = jnp.where(live_S, size_S, 0)
     end_S = jnp.cumsum(size_S)
@@ -234,7 +234,7 @@ def _solution(
     body_M = base_M + last_M
     equals = word[" ="]
     second_M = body_M + jnp.where(two_M, 6, 4)
-    value_at_M = jnp.select([two_M, some_M], [body_M + 10, body_M + 4], body_M + 2)
+    value_at_M = first_case([two_M, some_M], [body_M + 10, body_M + 4], body_M + 2)
     end_M = value_at_M + 1 + jnp.where(written.last_M, markers_S[sentence_M], 0)
 
     def symbol(operand_M: jax.Array) -> jax.Array:

@@ -90,7 +90,7 @@ def applied(
     def is_(what: int) -> jax.Array:
         return errs & (kind == what)
 
-    line = jnp.select([is_(_VALUE), is_(_OPERATOR)], [place % lines, place // 3], place)
+    line = lines_lib.first_case([is_(_VALUE), is_(_OPERATOR)], [place % lines, place // 3], place)
     line = jnp.clip(line, 0, lines - 1)
     after = place >= lines
     values = choices.values_TxJ[step, line]
@@ -98,7 +98,7 @@ def applied(
     quoted = jnp.where(after, right.right_value_J, right.left_value_J)
     now = jnp.where(is_(_VALUE), quoted, right.value_J)
     slip = Slip(
-        wrong=jnp.select(
+        wrong=lines_lib.first_case(
             [is_(_CALCULATION), is_(_VALUE) & after, is_(_VALUE), is_(_OPERATOR)],
             [lines_lib.RESULT, lines_lib.RIGHT_VALUE, lines_lib.LEFT_VALUE, lines_lib.OPERATOR],
             0,

@@ -98,11 +98,13 @@ def fault(record: dict[str, Any], truth: list[tuple[str, str, int]], modulus: in
 
 
 def distributions():
-    """Every kind with all mendings that it can have, noticed at once and two steps late."""
+    """Every kind with each mending that it can have, and with all of them two steps late."""
     for kind in KINDS:
-        mend = "back:0.4,fix:0.3,restart:0.3" if kind in ERRORS else "back:0.5,restart:0.5"
-        for late in (0, 2):
-            yield Mistakes(kind, 0.3, whole=late > 0, mend=mend, late=late)
+        mendings = [name for name in MENDINGS if name != "fix" or kind in ERRORS]
+        for mending in mendings:
+            yield Mistakes(kind, 0.3, mend=mending)
+        mixed = ",".join(f"{name}:{1 / len(mendings):.4f}" for name in mendings)
+        yield Mistakes(kind, 0.3, whole=True, mend=mixed, late=2)
 
 
 def main() -> int:
