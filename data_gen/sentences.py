@@ -178,14 +178,13 @@ def _all(
         value_S = jnp.take_along_axis(value_SxJ, last_S[:, None], 1)[:, 0]
 
         def follow(belief_P: jax.Array, at: tuple) -> tuple[jax.Array, tuple]:
-            """The writer believes what it wrote, until it takes it back."""
-            of, rests, value, slot, noticed = at
+            """The writer believes what it wrote, until it writes it again."""
+            of, rests, value, slot = at
             found = belief_P[of.first_K], belief_P[of.second_K]
             value = jnp.where(rests, lines_lib.value(of, *found, spec), value)
-            believed_P = jnp.where(np.arange(spec.slots) == slot, value, belief_P)
-            return jnp.where(noticed, problem.value_P, believed_P), found
+            return jnp.where(np.arange(spec.slots) == slot, value, belief_P), found
 
-        over = (of_S, rests_S, value_S, script.slot_S, script.back_S > 0)
+        over = (of_S, rests_S, value_S, script.slot_S)
         found_SxK = jax.lax.scan(follow, problem.value_P, over)[1]
         first_SxK, second_SxK = (
             jnp.where(rests_S[:, None], believed_SxK, known_SxK)
