@@ -53,9 +53,7 @@ def _class(args: argparse.Namespace) -> Spec:
 def _mistakes(args: argparse.Namespace) -> Mistakes:
     if args.mistakes is None:
         return ERROR_FREE
-    # A mixture has rates of its own.
-    rate = 0.5 if args.rate is None and ":" not in args.mistakes else args.rate or 0.0
-    return Mistakes(kind=args.mistakes, rate=rate, whole=args.whole, mend=args.mend, late=args.late)
+    return Mistakes(args.mistakes, args.rate, whole=args.whole, mend=args.mend, late=args.late)
 
 
 def _value(name: str, text: str) -> int | str | bool:

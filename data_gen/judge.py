@@ -275,8 +275,6 @@ class _Book:
         if not define or not lines:
             raise _Wrong("a step cannot be read", FORM)
         parameter, letter = define[1], define[2]
-        if parameter not in self.facts.needs:
-            raise _Wrong(f"the problem has no {parameter[:80]}", UNKNOWN)
         if not lines[-1].startswith("so "):
             raise _Wrong("a step does not end in 'so'", FORM)
         lines[-1] = lines[-1].removeprefix("so ")

@@ -1,10 +1,11 @@
 """What mistakes cost: documents a second, as arrays, beside error-free ones in alternating rounds.
 
-    python tests/benchmarks/documents.py [--spec med] [--count 2048] [--rounds 5]
+    python tests/benchmarks/documents.py [--spec med] [--count 512] [--rounds 21]
 
-Problems are sampled and written, tokens, roles and sentences; each rate is of whole documents, and
-the share of time is beside what error-free documents take. Longer documents take longer to write
-whatever makes them long: the last column is what a token takes beside an error-free one.
+Problems are sampled and written, tokens, roles and sentences, as many at once as a training stream
+makes. Each rate is of whole documents, and the share of time is beside what error-free ones take.
+Longer documents take longer to write whatever makes them long: the last column is what a token
+takes beside an error-free one.
 """
 
 import argparse
@@ -38,8 +39,8 @@ DISTRIBUTIONS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spec", default="med", choices=sorted(NAMED))
-    parser.add_argument("--count", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=21)
     args = parser.parse_args()
     spec = NAMED[args.spec]
     keys = jax.vmap(functools.partial(problem_key, 0))(jnp.arange(args.count))
