@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,13 +46,14 @@ class Checkpoints:
         tree = {"state": state, "fingerprint": _fingerprint(state)}
         self._manager.save(step, args=ocp.args.StandardSave(tree))
 
-    def restore_latest(self, abstract_state: Any) -> Any | None:
+    def restore_latest(self, abstract_state: Any, upto_step: int | None = None) -> Any | None:
         """The newest readable state, or None without one.
 
         A damaged checkpoint is moved aside with a warning and the one before is read.
 
         Args:
           abstract_state: shapes, dtypes and shardings of the state to return.
+          upto_step: newer ones are left alone.
         """
         leaves = jax.tree.leaves(abstract_state)
         place = leaves[0].sharding
@@ -63,6 +65,8 @@ class Checkpoints:
             "fingerprint": jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=place),
         }
         for step in sorted(self._manager.all_steps(), reverse=True):
+            if upto_step is not None and step > upto_step:
+                continue
             try:
                 tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
                 if not jnp.array_equal(_fingerprint(tree["state"]), tree["fingerprint"]):
@@ -97,3 +101,27 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()
+
+
+def steps(directory: pathlib.Path) -> set[int]:
+    """The steps that a directory has checkpoints of; none where there is no directory."""
+    return set(ocp.utils.checkpoint_steps(directory)) if directory.exists() else set()
+
+
+def restore_all(runs: Sequence[Checkpoints], abstract_state: Any) -> list[Any]:
+    """The states of several runs at the newest step that all of them have; empty without one.
+
+    Args:
+      runs: their checkpoints.
+      abstract_state: shapes, dtypes and shardings of each run's state, with its `step`.
+    """
+    upto_step = None
+    while True:
+        found = (run.restore_latest(abstract_state, upto_step) for run in runs)
+        states = [state for state in found if state is not None]
+        if len(states) < len(runs):
+            return []
+        steps = {int(state.step) for state in states}
+        if len(steps) == 1:
+            return states
+        upto_step = min(steps)

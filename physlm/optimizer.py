@@ -72,8 +72,13 @@ class OptimizerConfig:
             )
 
 
-def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+def schedule(config: OptimizerConfig, steps: int, peak: float | None = None) -> optax.Schedule:
     """Learning rate by step: linear warm-up, then a cosine that ends at step `steps`.
+
+    Args:
+      config: the shape; `config.learning_rate` is the default of `peak`.
+      steps: of the run.
+      peak: the rate after the warm-up.
 
     Raises:
       ValueError: the warm-up does not end before the run does.
@@ -83,18 +88,23 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
             f"optimizer.warmup_steps is {config.warmup_steps}; "
             f"it must be less than train.steps, {steps}."
         )
+    peak = config.learning_rate if peak is None else peak
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=config.learning_rate,
+        peak_value=peak,
         warmup_steps=config.warmup_steps,
         decay_steps=steps,
-        end_value=config.learning_rate * config.final_fraction,
+        end_value=peak * config.final_fraction,
     )
 
 
 def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer of a run of so many steps."""
-    learning_rate = schedule(config, steps)
+    """The optimizer of a run of so many steps, at a peak rate of 1.
+
+    All updates are proportional to the rate, so that runs with different ones can be one program:
+    whoever applies them multiplies by the peak (`physlm.step.updated`).
+    """
+    learning_rate = schedule(config, steps, peak=1.0)
     if config.name == "adamw":
         update = optax.adamw(
             learning_rate,

@@ -136,4 +136,5 @@ def format_seconds(seconds: float) -> str:
 
 
 def _show(fields: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in fields.items())
+    texts = (f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}" for value in fields.values())
+    return ", ".join(f"{name} {text}" for name, text in zip(fields, texts, strict=True))

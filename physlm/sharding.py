@@ -16,6 +16,8 @@ class MeshConfig:
     Attributes:
       data: devices over which a batch is divided; -1 takes all that `model` leaves.
       model: devices over which heads and hidden units are divided.
+      population: runs of a study that are trained as one program, at most, where they share all
+        shapes; 1 where one run alone is to have the whole machine.
       cpu_devices: devices that a CPU is presented as; 0 means as many as it has cores.
 
     Raises:
@@ -24,6 +26,7 @@ class MeshConfig:
 
     data: int = -1
     model: int = 1
+    population: int = 1
     cpu_devices: int = 0
 
     def __post_init__(self) -> None:
@@ -31,6 +34,8 @@ class MeshConfig:
             raise ValueError(f"mesh.data is {self.data}; it must be -1 (all devices) or above 0.")
         if self.model < 1:
             raise ValueError(f"mesh.model is {self.model}; it must be at least 1.")
+        if self.population < 1:
+            raise ValueError(f"mesh.population is {self.population}; it must be at least 1.")
         if self.cpu_devices < 0:
             raise ValueError(f"mesh.cpu_devices is {self.cpu_devices}; it must not be negative.")
 
@@ -84,6 +89,15 @@ def check_batch(batch: int, mesh: Mesh, field: str) -> None:
         raise ValueError(
             f"{field} is {batch}; it must be a multiple of the {mesh.shape['data']} devices "
             "along mesh.data."
+        )
+
+
+def check_heads(heads: int, mesh: Mesh) -> None:
+    """Raises ValueError if attention heads cannot be divided over the mesh."""
+    if heads % mesh.shape["model"]:
+        raise ValueError(
+            f"model.heads is {heads}; it must be a multiple of the {mesh.shape['model']} devices "
+            "along mesh.model."
         )
 
 

@@ -1,35 +1,44 @@
-"""The training loop."""
+"""The training loop, of one run or of several that are trained as one program."""
 
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import math
 import pathlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from data_gen.stream import ATTENTION, LOSS_ON, PACKING
-from physlm import model as model_lib
 from physlm import optimizer as optimizer_lib
-from physlm.checkpoint import Checkpoints
+from physlm.checkpoint import Checkpoints, restore_all
 from physlm.metrics import JsonLines
 from physlm.model import ModelConfig
 from physlm.optimizer import OptimizerConfig
+from physlm.population import Population
 from physlm.progress import Reporter
-from physlm.sharding import batch_sharding, check_batch, shardings
+from physlm.sharding import batch_sharding, check_batch, check_heads
+from physlm.step import Batch, Metrics, TrainState, abstract_state, first_state, make_step
+from physlm.throughput import Meter, Trace, model_flops, peak_flops
 
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
 _IN_FLIGHT = 2
+
+# Figures of `Meter` that are shown beside the progress.
+_SHOWN = {"tokens/s": "tokens_per_s", "input": "input_share", "MFU": "mfu"}
+
+CHECKPOINTS_DIR = "checkpoints"
+PROFILE_DIR = "profile"
 
 BUDGETS = ("tokens", "problems")
 
@@ -85,14 +94,6 @@ class TrainConfig:
             raise ValueError(f"train.pack is {self.pack!r}; it must be one of {PACKING}.")
 
 
-class TrainState(NamedTuple):
-    """All that a run needs to go on: steps done, parameters, and the optimizer's memory."""
-
-    step: jax.Array
-    params: model_lib.Params
-    opt_state: optax.OptState
-
-
 class Stream(Protocol):
     """Batches by number."""
 
@@ -104,109 +105,43 @@ class Stream(Protocol):
         ...
 
 
-def summed_loss(
-    config: ModelConfig, params: model_lib.Params, batch: dict[str, jax.Array]
-) -> jax.Array:
-    """Sum over a batch of the nats spent on each next token, times its weight."""
-    tokens_BxT, targets_BxT = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
-    logits_BxTxV = model_lib.apply(config, params, tokens_BxT, batch.get("segments"))
-    nll_BxT = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets_BxT)
-    return jnp.sum(nll_BxT * batch["weights"])
+class TerminatedError(BaseException):
+    """The process was asked to end (SIGTERM), and all that was done is saved.
+
+    Not an `Exception`, as `KeyboardInterrupt` is none: it says nothing about the run.
+    """
 
 
-def loss_and_grads(
-    config: ModelConfig, mesh: Mesh, params: model_lib.Params, batch: dict[str, jax.Array]
-) -> tuple[jax.Array, model_lib.Params]:
-    """Weighted mean of the nats a token costs, over the whole batch, and its gradients."""
-    # A batch without any weight has loss 0, not 0 / 0.
-    weights_BxT = batch["weights"] / jnp.maximum(jnp.sum(batch["weights"]), 1e-6)
-    batch = {**batch, "weights": weights_BxT}
-    size, window = weights_BxT.shape
-    rows = _rows_at_once(size, window, mesh)
-    compute = jax.value_and_grad(functools.partial(summed_loss, config))
-
-    def on_shard(
-        params: model_lib.Params, shard: dict[str, jax.Array]
-    ) -> tuple[jax.Array, model_lib.Params]:
-        parts = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), shard)
-
-        def add(total: Any, part: dict[str, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, compute(params, part)), None
-
-        zero = jax.tree.map(jnp.zeros_like, (weights_BxT[0, 0], params))
-        return jax.lax.psum(jax.lax.scan(add, zero, parts)[0], "data")
-
-    return jax.shard_map(
-        on_shard,
-        mesh=mesh,
-        in_specs=(P(), P("data")),
-        out_specs=P(),
-        axis_names={"data"},
-        check_vma=False,
-    )(params, batch)
+@contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """An event that is set by SIGTERM, by which machines announce that they are taken away."""
+    asked = threading.Event()
+    # Elsewhere than in the main thread signals cannot be caught.
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _rows_at_once(batch: int, window: int, mesh: Mesh) -> int:
-    shard = batch // mesh.shape["data"]
-    if mesh.devices.flat[0].platform != "cpu":
-        return shard
-    # Some 512 tokens at a time leave a core's activations in its cache: a third of a step's time.
-    most = max(1, 512 // window)
-    return max(rows for rows in range(1, most + 1) if shard % rows == 0)
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What sets one run apart from the others that it is trained with.
 
+    Attributes:
+      seed: of the initial parameters.
+      stream: the data.
+      learning_rate: the peak.
+      run_dir: directory of this run; made if it is missing.
+    """
 
-def init_state(
-    config: ModelConfig, transform: optax.GradientTransformation, key: jax.Array
-) -> TrainState:
-    """The state before the first step."""
-    params = model_lib.init(config, key)
-    return TrainState(jnp.zeros((), jnp.int32), params, transform.init(params))
-
-
-def train_step(
-    config: ModelConfig,
-    transform: optax.GradientTransformation,
-    mesh: Mesh,
-    state: TrainState,
-    batch: dict[str, jax.Array],
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step, and the loss and gradient norm before it."""
-    loss, grads = loss_and_grads(config, mesh, state.params, batch)
-    updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-    return TrainState(state.step + 1, params, opt_state), metrics
-
-
-def abstract_state(
-    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """Shapes, dtypes and shardings of a state."""
-    init = functools.partial(init_state, config, transform)
-    abstract = jax.eval_shape(init, jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        abstract,
-        shardings(abstract, mesh),
-    )
-
-
-def make_step(
-    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-    """The compiled step, which consumes its state and leaves the next where that lay."""
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
-    step = functools.partial(train_step, config, transform, mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
-
-
-def first_state(
-    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh, seed: int
-) -> TrainState:
-    """The state before the first step, each leaf made where it is to lie."""
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
-    init = functools.partial(init_state, config, transform)
-    return jax.jit(init, out_shardings=layout)(jax.random.key(seed))
+    seed: int
+    stream: Stream
+    learning_rate: float
+    run_dir: pathlib.Path
 
 
 def train(
@@ -238,88 +173,182 @@ def train(
     Raises:
       ValueError: configurations do not fit together, before anything is written.
       FloatingPointError: the loss or the gradient is not finite.
+      TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
     """
-    check_batch(train.batch, mesh, "train.batch")
+    member = Member(seed, stream, optimizer.learning_rate, run_dir)
+    (outcome,) = train_together(
+        [member], model=model, optimizer=optimizer, train=train, mesh=mesh, progress=progress
+    )
+    if isinstance(outcome, FloatingPointError):
+        raise outcome
+    return outcome
+
+
+def train_together(
+    members: Sequence[Member],
+    *,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    mesh: Mesh,
+    progress: Reporter,
+    profile: int = 0,
+) -> list[TrainState | FloatingPointError]:
+    """Trains several runs of the same shapes step by step, each as `train` would alone.
+
+    Two or more are one program (`physlm.population`), that shares them out over the mesh's
+    devices. They go on from the newest step of which all have a checkpoint. Figures on speed in
+    their `metrics.jsonl` are those of all of them together (`physlm.throughput.Meter`).
+
+    Args:
+      members: what sets the runs apart.
+      model: the decoder of each.
+      optimizer: the update rule, but for the learning rate.
+      train: length and batch of each.
+      mesh: devices to train on.
+      progress: told of every finished step, with the mean of the losses.
+      profile: steps to write a trace of, early on, into the first run's `profile`.
+
+    Returns:
+      the last state of each run, or why it could not be finished.
+
+    Raises:
+      ValueError: configurations do not fit together, before anything is written.
+      TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
+    """
     if model.window != train.window:
         raise ValueError(
             f"model.window is {model.window}; it must be train.window, {train.window}."
         )
-    rate = optimizer_lib.schedule(optimizer, train.steps)
+    check_heads(model.heads, mesh)
     transform = optimizer_lib.make(optimizer, train.steps)
-    step_fn = make_step(model, transform, mesh)
+    rates = [member.learning_rate for member in members]
+    program: _Alone | Population
+    if len(members) > 1:
+        program = Population(model, transform, mesh, rates)
+    else:
+        check_batch(train.batch, mesh, "train.batch")
+        program = _Alone(model, transform, mesh, rates[0])
 
-    def fetch(step: int) -> dict[str, jax.Array]:
-        return jax.block_until_ready(jax.device_put(stream.batch(step), batch_sharding(mesh)))
+    def fetch(step: int) -> Batch:
+        batches = [member.stream.batch(step) for member in members]
+        return jax.block_until_ready(program.put(batches))
 
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (
-        Checkpoints(run_dir / "checkpoints", train.keep) as checkpoints,
-        jax.set_mesh(mesh),
-        concurrent.futures.ThreadPoolExecutor(1) as worker,
-    ):
-        state = checkpoints.restore_latest(abstract_state(model, transform, mesh))
-        if state is None:
-            state = first_state(model, transform, mesh, seed)
-        first = int(state.step)
-        with JsonLines(run_dir / "metrics.jsonl", upto_step=first) as lines:
-            report = _Reporter(train, rate, lines, checkpoints, progress, first)
-            in_flight: collections.deque[tuple[int, Any]] = collections.deque()
-            upcoming = [worker.submit(fetch, first)] if first < train.steps else []
-            for step in range(first + 1, train.steps + 1):
+    with ExitStack() as stack:
+        for member in members:
+            member.run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoints = [
+            stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep))
+            for member in members
+        ]
+        stack.enter_context(jax.set_mesh(program.mesh))
+        abstract = abstract_state(model, transform, mesh)
+        states = restore_all(checkpoints, abstract)
+        if not states:
+            states = [first_state(model, transform, mesh, member.seed) for member in members]
+        first, state = int(states[0].step), program.gathered(states)
+        del states
+        logs = [
+            stack.enter_context(JsonLines(member.run_dir / "metrics.jsonl", upto_step=first))
+            for member in members
+        ]
+        schedules = [optimizer_lib.schedule(optimizer, train.steps, rate) for rate in rates]
+        tokens = train.batch * train.window
+        started = time.perf_counter()
+        meter = _meter(model, tokens * len(members), program.mesh, first)
+        trace = Trace(members[0].run_dir / PROFILE_DIR, first, profile)
+        stack.callback(trace.stop)
+        speed: dict[str, float] = {}
+        asked = stack.enter_context(_asked_to_end())
+        failed: dict[int, FloatingPointError] = {}
+
+        def report(step: int, metrics: Metrics) -> None:
+            losses, logs_it = [], step % train.log_every == 0 or step == train.steps
+            if logs_it:
+                speed.update(meter.mark(step))
+            of_K = (np.atleast_1d(metrics[name]) for name in ("loss", "grad_norm"))
+            for number, (loss, norm) in enumerate(zip(*of_K, strict=True)):
+                if number in failed:
+                    continue
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    failed[number] = FloatingPointError(
+                        f"At step {step} the loss is {loss} and the gradient norm {norm}; the "
+                        f"last good checkpoint is that of step {checkpoints[number].latest or 0}."
+                    )
+                    continue
+                losses.append(float(loss))
+                if logs_it:
+                    logs[number].write(
+                        step=step,
+                        loss=float(loss),
+                        grad_norm=float(norm),
+                        # The schedule counts from 0: this is the rate that made this step.
+                        learning_rate=float(schedules[number](step - 1)),
+                        tokens=step * tokens,
+                        seconds=round(time.perf_counter() - started, 3),
+                        **speed,
+                    )
+            if losses:
+                shown = {name: speed[key] for name, key in _SHOWN.items() if key in speed}
+                progress.update(step, loss=math.fsum(losses) / len(losses), **shown)
+
+        worker = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+        in_flight: collections.deque[tuple[int, Metrics]] = collections.deque()
+        upcoming = [worker.submit(fetch, first)] if first < train.steps else []
+        for step in range(first + 1, train.steps + 1):
+            with meter.waiting():
                 batch = upcoming.pop().result()
-                if step < train.steps:
-                    # The next batch is made while this step runs.
-                    upcoming.append(worker.submit(fetch, step))
-                state, metrics = step_fn(state, batch)
-                in_flight.append((step, metrics))
-                saving = step % train.save_every == 0 or step == train.steps
-                while len(in_flight) > (0 if saving else _IN_FLIGHT):
-                    report(*in_flight.popleft())
-                if saving:
-                    checkpoints.save(step, state)
-    return state
+            if step < train.steps:
+                # The next batch is made while this step runs.
+                upcoming.append(worker.submit(fetch, step))
+            state, metrics = program.step(state, batch)
+            in_flight.append((step, metrics))
+            trace(step, metrics)
+            ends = asked.is_set()
+            saving = ends or step % train.save_every == 0 or step == train.steps
+            while len(in_flight) > (0 if saving else _IN_FLIGHT):
+                report(*in_flight.popleft())
+            if len(failed) == len(members):
+                break
+            if saving:
+                for number in set(range(len(members))) - set(failed):
+                    checkpoints[number].save(step, program.member(state, number))
+            if ends:
+                for run in checkpoints:
+                    run.wait()
+                raise TerminatedError(f"after step {step}, of which there is a checkpoint")
+        layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        return [
+            failed.get(n) or jax.device_put(program.member(state, n), layout)
+            for n in range(len(members))
+        ]
 
 
-class _Reporter:
-    """Takes the metrics of finished steps: refuses bad numbers, shows and writes the others."""
+def _meter(config: ModelConfig, tokens: int, mesh: Mesh, step: int) -> Meter:
+    peak = peak_flops(mesh.devices.flat[0])
+    flops = model_flops(config, tokens)
+    return Meter(step, tokens, flops, None if peak is None else peak * mesh.size)
+
+
+class _Alone:
+    """The steps of one run, with the methods of a `Population`."""
 
     def __init__(
         self,
-        train: TrainConfig,
-        rate: optax.Schedule,
-        lines: JsonLines,
-        checkpoints: Checkpoints,
-        progress: Reporter,
-        first: int,
+        config: ModelConfig,
+        transform: optax.GradientTransformation,
+        mesh: Mesh,
+        learning_rate: float,
     ):
-        self._train = train
-        self._rate = rate
-        self._lines = lines
-        self._checkpoints = checkpoints
-        self._progress = progress
-        self._start = time.perf_counter()
-        self._mark = (first, self._start)
+        self.mesh = mesh
+        self.step = make_step(config, transform, mesh, learning_rate)
 
-    def __call__(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        loss, norm = (float(metrics[name]) for name in ("loss", "grad_norm"))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"At step {step} the loss is {loss} and the gradient norm {norm}; "
-                f"the last good checkpoint is that of step {self._checkpoints.latest or 0}."
-            )
-        self._progress.update(step, loss=loss)
-        now = time.perf_counter()
-        if step % self._train.log_every == 0 or step == self._train.steps:
-            marked_step, marked_time = self._mark
-            tokens_per_step = self._train.batch * self._train.window
-            self._lines.write(
-                step=step,
-                loss=loss,
-                grad_norm=norm,
-                # The schedule counts from 0: this is the rate that made this step.
-                learning_rate=float(self._rate(step - 1)),
-                tokens=step * tokens_per_step,
-                tokens_per_s=round((step - marked_step) * tokens_per_step / (now - marked_time), 1),
-                seconds=round(now - self._start, 3),
-            )
-            self._mark = (step, now)
+    def gathered(self, states: Sequence[TrainState]) -> TrainState:
+        return states[0]
+
+    def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
+        return jax.device_put(dict(batches[0]), batch_sharding(self.mesh))
+
+    def member(self, state: TrainState, number: int) -> TrainState:
+        del number
+        return state

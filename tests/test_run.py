@@ -25,16 +25,16 @@ def seen(monkeypatch):
     class State:
         params, step = "parameters", 7
 
-    def train(**settings):
-        calls["train"] = settings
-        return State()
+    def train_together(members, **settings):
+        calls["train"] = {"members": members, **settings}
+        return [State()]
 
     def evaluate(params, **settings):
         calls["evaluate"] = {"params": params, **settings}
         return []
 
     monkeypatch.setattr(run, "Stream", Stream)
-    monkeypatch.setattr(run.train, "train", train)
+    monkeypatch.setattr(run.train, "train_together", train_together)
     monkeypatch.setattr(run.evaluate, "evaluate", evaluate)
     return calls
 
@@ -51,7 +51,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
     shared = registry.configure(registry.load("quickstart"), "smoke")
     one = run.make_run(config.override(shared, changes), varied=changes)
     settings = one.settings
-    run.execute(one, tmp_path)
+    assert list(run.execute([one], tmp_path)) == [(one, None)]
     assert seen["stream"] == {
         "data": settings.data,
         "mistakes": settings.mistakes,
@@ -64,13 +64,14 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
     }
     assert seen["closed"]
     trained = seen["train"]
-    assert {key: trained[key] for key in ("model", "optimizer", "train", "seed")} == {
+    assert {key: trained[key] for key in ("model", "optimizer", "train")} == {
         "model": settings.model,
         "optimizer": settings.optimizer,
         "train": settings.train,
-        "seed": 5,
     }
-    assert trained["run_dir"] == tmp_path / one.name
+    (member,) = trained["members"]
+    assert (member.seed, member.run_dir) == (5, tmp_path / one.name)
+    assert member.learning_rate == settings.optimizer.learning_rate
     assert seen["evaluate"] == {
         "params": "parameters",
         "model": settings.model,

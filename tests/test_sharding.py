@@ -8,7 +8,8 @@ import sys
 import jax
 import pytest
 
-from physlm import model, optimizer, sharding, train
+from physlm import model, optimizer, sharding
+from physlm import step as step_lib
 from physlm.model import ModelConfig
 from physlm.optimizer import OptimizerConfig
 from physlm.sharding import MeshConfig
@@ -21,7 +22,7 @@ CONFIG = ModelConfig(vocab=16, window=8, layers=2, heads=2, head_dim=8)
 def test_every_leaf_of_a_state_matches_exactly_one_rule(name: str, tied: bool) -> None:
     config = ModelConfig(vocab=16, window=8, layers=2, heads=2, head_dim=8, tied=tied)
     transform = optimizer.make(OptimizerConfig(name=name, warmup_steps=1), 5)
-    state = jax.eval_shape(lambda: train.init_state(config, transform, jax.random.key(0)))
+    state = jax.eval_shape(lambda: step_lib.init_state(config, transform, jax.random.key(0)))
     leaves = jax.tree_util.tree_leaves_with_path(state)
     for path, leaf in leaves:
         spec = sharding.spec_of(sharding.path_of(path))
@@ -37,7 +38,9 @@ def test_every_rule_is_used() -> None:
     paths = []
     for name in ("adamw", "muon"):
         transform = optimizer.make(OptimizerConfig(name=name, warmup_steps=1), 5)
-        state = jax.eval_shape(lambda t=transform: train.init_state(CONFIG, t, jax.random.key(0)))
+        state = jax.eval_shape(
+            lambda t=transform: step_lib.init_state(CONFIG, t, jax.random.key(0))
+        )
         paths += [sharding.path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(state)]
     for rule, _ in sharding.RULES:
         assert any(re.search(rf"(^|/)({rule})$", path) for path in paths), rule
@@ -128,6 +131,13 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^train.batch is 8; it must be a multiple of the 3"):
         sharding.check_batch(8, mesh, "train.batch")
     sharding.check_batch(9, mesh, "train.batch")
+
+
+def test_heads_that_cannot_be_divided_are_refused() -> None:
+    mesh = jax.sharding.AbstractMesh((1, 3), ("data", "model"))
+    with pytest.raises(ValueError, match=r"^model.heads is 4; it must be a multiple of the 3"):
+        sharding.check_heads(4, mesh)
+    sharding.check_heads(6, mesh)
 
 
 def test_parameters_are_a_plain_dictionary() -> None:

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from physlm.experiments import registry, results, run, sweep
+from physlm.experiments.config import override
 
 QUICKSTART = registry.load("quickstart")
 
@@ -27,7 +29,16 @@ class FakeRuns:
         self.done, self.failing = [], failing
         self.error = error or RuntimeError("out of memory\nin the fourth layer")
 
-    def __call__(self, planned, workdir):
+    def __call__(self, group, workdir):
+        for planned in group:
+            try:
+                self.run(planned, workdir)
+            except Exception as error:
+                yield planned, error
+            else:
+                yield planned, None
+
+    def run(self, planned, workdir):
         directory = workdir / planned.name
         directory.mkdir(exist_ok=True)
         rate = planned.condition["retry_rate"]
@@ -82,9 +93,9 @@ def test_results_are_refreshed_after_each_run(tmp_path):
     seen = []
 
     class Watching(FakeRuns):
-        def __call__(self, planned, workdir):
+        def run(self, planned, workdir):
             seen.append(len(results.read(workdir / results.FILE)))
-            super().__call__(planned, workdir)
+            super().run(planned, workdir)
 
     assert main(tmp_path, execute=Watching()) == 0
     assert seen == [0, 1]
@@ -129,6 +140,62 @@ def test_dry_run_tells_all_and_writes_nothing(tmp_path, capsys):
     assert "2 runs in" in (text := capsys.readouterr().out)
     assert "1 finished, 1 failed" in text
     assert sorted(workdir.rglob("*")) == before
+
+
+# Populations.
+
+
+def grouped(tmp_path, monkeypatch, runs, devices=1, saved=None):
+    monkeypatch.setattr(
+        sweep.sharding, "make_mesh", lambda mesh: types.SimpleNamespace(size=devices)
+    )
+    steps = {} if saved is None else dict(zip((run.name for run in runs), saved, strict=True))
+    monkeypatch.setattr(run, "saved_steps", lambda one, workdir: steps.get(one.name, set()))
+    found = sweep.groups(runs, tmp_path)
+    assert sorted(one.name for group in found for one in group) == sorted(one.name for one in runs)
+    place = {one.name: number for number, one in enumerate(runs)}
+    return [[place[one.name] for one in group] for group in found]
+
+
+def runs_of(*changes, **shared):
+    config = registry.configure(QUICKSTART, "smoke")
+    return [
+        run.make_run(override(config, {**shared, **change}), varied=change) for change in changes
+    ]
+
+
+def test_runs_of_one_shape_are_one_program(tmp_path, monkeypatch):
+    runs = runs_of(
+        {"mistakes.rate": 0.0},
+        {"mistakes.rate": 0.5, "mistakes.mask": "name", "seed": 1},
+        {"optimizer.learning_rate": 1e-3},
+        {"model.layers": 1},
+        {"train.steps": 10},
+        {"mistakes.kind": "value:0.5,skip:0.5", "mistakes.rate": 0.1, "mistakes.mend": "restart"},
+        {"model.layers": 1, "seed": 3},
+    )
+    assert grouped(tmp_path, monkeypatch, runs) == [[0, 1, 2, 5], [3, 6], [4]]
+
+
+def test_populations_fill_the_devices_and_leave_what_is_over_alone(tmp_path, monkeypatch):
+    runs = runs_of(*({"seed": n} for n in range(7)), **{"mesh.population": 5})
+    assert grouped(tmp_path, monkeypatch, runs) == [[0, 1, 2, 3, 4], [5, 6]]
+    assert grouped(tmp_path, monkeypatch, runs, 2) == [[0, 1, 2, 3], [4, 5], [6]]
+    assert grouped(tmp_path, monkeypatch, runs, 8) == [[n] for n in range(7)]
+    alone = runs_of(*({"seed": n} for n in range(3)), **{"mesh.population": 1})
+    assert grouped(tmp_path, monkeypatch, alone) == [[0], [1], [2]]
+
+
+def test_runs_that_take_other_steps_are_alone(tmp_path, monkeypatch):
+    rates = ({"mistakes.rate": 0.2, "seed": n} for n in range(2))
+    runs = runs_of({}, *rates, {"seed": 1}, **{"train.budget": "problems"})
+    assert grouped(tmp_path, monkeypatch, runs) == [[0, 3], [1], [2]]
+
+
+def test_what_was_begun_is_not_put_with_what_was_not(tmp_path, monkeypatch):
+    runs = runs_of(*({"seed": n} for n in range(5)))
+    saved = [{5, 10}, set(), {10, 15}, {15, 20}, set()]
+    assert grouped(tmp_path, monkeypatch, runs, saved=saved) == [[0, 2], [1, 4], [3]]
 
 
 # Bad input.
@@ -212,9 +279,12 @@ def test_second_sweep_at_once_is_refused(tmp_path, capsys):
 # The real thing.
 
 
+FEWER_CELLS = ("evaluate.beyond=4",)
+
+
 def start_sweep(workdir):
     command = [sys.executable, "-m", "physlm.experiments.sweep", "--scale", "smoke"]
-    command += ["--workdir", str(workdir)]
+    command += ["--workdir", str(workdir), "--set", *FEWER_CELLS]
     # All sweeps of the test share their compiled programs, which take most of its time.
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
@@ -243,19 +313,16 @@ def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
     rows = results.read(undisturbed / results.FILE)
     assert {row["step"] for row in rows} == {20}
 
-    (first, second) = sweep.plan(QUICKSTART, "smoke", ())
-    for path in (
-        killed / first.name / "checkpoints" / "10",
-        killed / second.name / "checkpoints" / "5",
-    ):
-        process = start_sweep(killed)
-        wait_for(path, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    (_, second) = sweep.plan(QUICKSTART, "smoke", FEWER_CELLS)
+    process = start_sweep(killed)
+    # Both runs are one program, and some way past their first checkpoint.
+    wait_for(killed / second.name / "checkpoints" / "10", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     process = start_sweep(killed)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "finished before, skipped" in err
+    assert "goes on" in err
     assert (killed / results.FILE).read_bytes() == (undisturbed / results.FILE).read_bytes()
     versions = json.loads((killed / second.name / run.VERSIONS_FILE).read_text())
     assert versions["physlm"] is None or re.match(r"\d", versions["physlm"])

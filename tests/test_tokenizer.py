@@ -349,7 +349,7 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
     assert one.settings.data == spec
     table = room.tokenizer(spec)
     assert one.settings.model.vocab == table.size > 256
-    run.execute(one, tmp_path)
+    assert list(run.execute([one], tmp_path)) == [(one, None)]
     result = json.loads((tmp_path / one.name / "result.json").read_text())
     assert result["step"] == 6 and [cell["n"] for cell in result["cells"]] == [4, 4]
     (found, _, tested), _ = judged[0]

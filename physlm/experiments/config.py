@@ -101,7 +101,7 @@ _PAPER: dict[str, dict[str, Any]] = {
         "seed": 0,
         "max_new_tokens": 1280,
     },
-    "mesh": {"data": -1, "model": 1, "cpu_devices": 0},
+    "mesh": {"data": -1, "model": 1, "population": 1, "cpu_devices": 0},
 }
 
 # What each smaller scale changes of the published recipe.
@@ -164,6 +164,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.batch": 128,
         "evaluate.beyond": (6,),
         "evaluate.max_new_tokens": 256,
+        "mesh.population": 8,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
     "smoke": {
@@ -192,6 +193,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.batch": 16,
         "evaluate.beyond": (4, 5),
         "evaluate.max_new_tokens": 96,
+        "mesh.population": 8,
     },
 }
 

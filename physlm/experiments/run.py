@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -23,10 +23,11 @@ from data_gen.corrections import table
 from data_gen.judge import Verdict
 from data_gen.mistakes import ERROR_FREE
 from data_gen.stream import Stream, problems_a_window
-from physlm import evaluate, sharding, train
+from physlm import checkpoint, evaluate, sharding, train
 from physlm.experiments import config as config_lib
 from physlm.experiments import results
 from physlm.progress import Progress
+from physlm.step import TrainState
 
 VERSIONS_FILE = "versions.json"
 ERROR_FILE = "error.txt"
@@ -49,6 +50,9 @@ Status = Literal["finished", "unfinished", "failed", "to do"]
 # computes. They stay out of the identity, so that a run begun on one machine is found, and resumed
 # or skipped, on another. (A mesh of another shape adds the same numbers in another order.)
 _NOT_IDENTITY = ("mesh", "train.log_every", "train.save_every", "train.keep", "evaluate.batch")
+
+# Settings in which runs of one population may differ, beside all of their mistakes.
+_OF_A_MEMBER = ("seed", "optimizer.learning_rate")
 
 _SHORT_NAMES = {
     "mistakes.rate": "retry_rate",
@@ -143,21 +147,54 @@ def status(run: Run, workdir: pathlib.Path) -> Status:
     return "unfinished" if directory.exists() else "to do"
 
 
-def execute(run: Run, workdir: pathlib.Path) -> None:
-    """Trains and judges one run, from its last checkpoint if there is one.
+def saved_steps(run: Run, workdir: pathlib.Path) -> set[int]:
+    """The steps that the run has checkpoints of."""
+    return checkpoint.steps(workdir / run.name / train.CHECKPOINTS_DIR)
+
+
+def execute(
+    runs: Sequence[Run], workdir: pathlib.Path, profile: int = 0
+) -> Iterator[tuple[Run, Exception | None]]:
+    """Trains runs together, from their last checkpoints, and judges one after the other.
 
     Writes, below `workdir / run.name`, the configuration and the versions first, metrics and
     checkpoints while it trains, then what the model wrote for every test problem and a table of
     its mistakes, and `result.json` last: whoever sees that file sees a finished run.
+
+    Args:
+      runs: one, or several of one `shape`.
+      workdir: where their directories are.
+      profile: training steps to write a trace of, into the first run's directory.
+
+    Yields:
+      each run as soon as it is judged or has failed, and why it failed.
     """
-    directory = workdir / run.name
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_json(directory / results.CONFIG_FILE, run.config)
-    _write_versions(directory / VERSIONS_FILE)
-    settings = budgeted(run.settings)
+    for run in runs:
+        directory = workdir / run.name
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_json(directory / results.CONFIG_FILE, run.config)
+        _write_versions(directory / VERSIONS_FILE)
     started = time.monotonic()
-    state = _train(settings, directory)
-    trained = time.monotonic()
+    try:
+        outcomes: Sequence[TrainState | Exception] = _train(runs, workdir, profile)
+    # What ends a training ends that of all its runs.
+    except Exception as error:
+        outcomes = [error] * len(runs)
+    seconds = time.monotonic() - started
+    for run, outcome in zip(runs, outcomes, strict=True):
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            _judge(run, workdir / run.name, outcome, seconds)
+        except Exception as error:
+            yield run, error
+        else:
+            yield run, None
+
+
+def _judge(run: Run, directory: pathlib.Path, state: TrainState, train_seconds: float) -> None:
+    """Decodes and judges the test problems, and writes what comes of it."""
+    settings, started = run.settings, time.monotonic()
     solutions: list[dict[str, Any]] = []
     verdicts: list[Verdict] = []
 
@@ -188,11 +225,23 @@ def execute(run: Run, workdir: pathlib.Path) -> None:
     for number, cell in enumerate(cells, start=1):
         results.validate({**header, **cell}, f"cell {number} of the run {run.name}")
     seconds = {
-        "train_seconds": round(trained - started, 3),
-        "evaluate_seconds": round(time.monotonic() - trained, 3),
+        "train_seconds": round(train_seconds, 3),
+        "evaluate_seconds": round(time.monotonic() - started, 3),
     }
     _write_json(directory / results.RUN_FILE, {**header, **seconds, "cells": cells})
     (directory / ERROR_FILE).unlink(missing_ok=True)
+
+
+def shape(run: Run) -> str:
+    """What runs have in common that can be trained as one program."""
+    return json.dumps(
+        {
+            key: value
+            for key, value in config_lib.flatten(run.config).items()
+            if key not in _OF_A_MEMBER and not key.startswith("mistakes.")
+        },
+        sort_keys=True,
+    )
 
 
 def takes_longer(settings: config_lib.Settings) -> bool:
@@ -217,8 +266,34 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
     return dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
 
 
-def _train(settings: config_lib.Settings, directory: pathlib.Path) -> train.TrainState:
-    stream = Stream(
+def _train(
+    runs: Sequence[Run], workdir: pathlib.Path, profile: int
+) -> list[TrainState | FloatingPointError]:
+    settings = budgeted(runs[0].settings)
+    with contextlib.ExitStack() as stack:
+        members = [
+            train.Member(
+                seed=run.settings.seed,
+                stream=stack.enter_context(contextlib.closing(_stream(run.settings))),
+                learning_rate=run.settings.optimizer.learning_rate,
+                run_dir=workdir / run.name,
+            )
+            for run in runs
+        ]
+        progress = stack.enter_context(Progress("train", settings.train.steps))
+        return train.train_together(
+            members,
+            model=settings.model,
+            optimizer=settings.optimizer,
+            train=settings.train,
+            mesh=sharding.make_mesh(settings.mesh),
+            progress=progress,
+            profile=profile,
+        )
+
+
+def _stream(settings: config_lib.Settings) -> Stream:
+    return Stream(
         settings.data,
         settings.mistakes,
         seed=settings.seed,
@@ -228,17 +303,6 @@ def _train(settings: config_lib.Settings, directory: pathlib.Path) -> train.Trai
         attention=settings.train.attention,
         pack=settings.train.pack,
     )
-    with contextlib.closing(stream), Progress("train", settings.train.steps) as progress:
-        return train.train(
-            model=settings.model,
-            optimizer=settings.optimizer,
-            train=settings.train,
-            mesh=sharding.make_mesh(settings.mesh),
-            seed=settings.seed,
-            stream=stream,
-            run_dir=directory,
-            progress=progress,
-        )
 
 
 def record_failure(run: Run, workdir: pathlib.Path, error: Exception) -> None:

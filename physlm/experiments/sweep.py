@@ -8,6 +8,7 @@ crash or a kill, completes the study.
 import argparse
 import collections
 import fcntl
+import functools
 import os
 import pathlib
 import sys
@@ -25,11 +26,12 @@ from physlm.experiments import registry, report, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.run import Run
 from physlm.progress import format_seconds
+from physlm.train import TerminatedError
 
 LOCK_FILE = ".lock"
 CACHE_DIR = ".compiled"
 
-Execute = Callable[[Run, pathlib.Path], None]
+Execute = Callable[..., Iterator[tuple[Run, Exception | None]]]
 
 
 def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> list[Run]:
@@ -61,13 +63,14 @@ def check_mesh(runs: Sequence[Run]) -> None:
     """Sees to it that the devices here can serve every run.
 
     Raises:
-        ValueError: there are too few devices, or a batch cannot be divided over them.
+        ValueError: there are too few devices, or a batch or heads cannot be divided over them.
     """
     if len({run.settings.mesh.cpu_devices for run in runs}) > 1:
         raise ValueError("mesh.cpu_devices differs between runs; one sweep has one value of it.")
     for run in runs:
         mesh = sharding.make_mesh(run.settings.mesh)
         sharding.check_batch(run.settings.train.batch, mesh, "train.batch")
+        sharding.check_heads(run.settings.model.heads, mesh)
 
 
 def check_workdir(workdir: pathlib.Path, study: str) -> None:
@@ -87,34 +90,69 @@ def check_workdir(workdir: pathlib.Path, study: str) -> None:
         results.refuse_other_study(workdir, study)
 
 
+def groups(runs: Sequence[Run], workdir: pathlib.Path) -> list[list[Run]]:
+    """Runs that are trained as one program, in the order of their first ones.
+
+    They are of one shape and can go on from one step, at most `mesh.population`, and a multiple of
+    the devices: a program of fewer would leave some idle, where a run alone is divided over them.
+    """
+    alike: list[tuple[str, set[int], list[Run]]] = []
+    for run in runs:
+        # How many steps a budget of problems takes differs from run to run.
+        alone = run_lib.takes_longer(run.settings) or run.settings.mesh.model > 1
+        shape, saved = run.name if alone else run_lib.shape(run), run_lib.saved_steps(run, workdir)
+        for other, steps, members in alike:
+            if other == shape and (steps & saved or not (steps or saved)):
+                steps &= saved
+                members.append(run)
+                break
+        else:
+            alike.append((shape, saved, [run]))
+    found = []
+    for _, _, members in alike:
+        mesh = members[0].settings.mesh
+        devices = sharding.make_mesh(mesh).size
+        while members:
+            size = min(mesh.population, len(members)) // devices * devices
+            found.append(members[: max(size, 1)])
+            members = members[max(size, 1) :]
+    place = {run.name: number for number, run in enumerate(runs)}
+    return sorted(found, key=lambda group: place[group[0].name])
+
+
 def run_all(runs: Sequence[Run], workdir: pathlib.Path, execute: Execute) -> dict[str, str]:
     """Executes what is not finished, and refreshes `results.jsonl` after each run.
 
-    A run that fails leaves its error in its directory, and the next one starts.
+    A run that fails leaves its error in its directory, and the others go on.
 
     Returns:
         the name of each failed run, with its error in one line.
     """
     failed: dict[str, str] = {}
     _refresh(workdir)
-    for number, run in enumerate(runs, start=1):
-        before = run_lib.status(run, workdir)
-        head = f"run {number}/{len(runs)} {run.name}"
-        if before == "finished":
-            _say(f"{head}: finished before, skipped")
-            continue
-        _say(f"{head}: {'starts' if before == 'to do' else 'goes on'}")
-        started = time.monotonic()
-        try:
-            execute(run, workdir)
-        # One run must not take the others with it, whatever went wrong in it.
-        except Exception as error:
-            run_lib.record_failure(run, workdir, error)
-            failed[run.name] = _in_one_line(error)
-            _say(f"{head}: failed: {failed[run.name]}")
+    head = {run.name: f"run {n}/{len(runs)} {run.name}" for n, run in enumerate(runs, start=1)}
+    todo = []
+    for run in runs:
+        if run_lib.status(run, workdir) == "finished":
+            _say(f"{head[run.name]}: finished before, skipped")
         else:
-            _refresh(workdir)
-            _say(f"{head}: finished in {format_seconds(time.monotonic() - started)}")
+            todo.append(run)
+    for group in groups(todo, workdir):
+        for run in group:
+            starts = run_lib.status(run, workdir) == "to do"
+            together = f", together with {len(group) - 1} more" if len(group) > 1 else ""
+            _say(f"{head[run.name]}: {'starts' if starts else 'goes on'}{together}")
+        started = time.monotonic()
+        for run, error in execute(group, workdir):
+            if error is None:
+                _refresh(workdir)
+                took = format_seconds(time.monotonic() - started)
+                _say(f"{head[run.name]}: finished in {took}")
+            else:
+                # One run must not take the others with it, whatever went wrong in it.
+                run_lib.record_failure(run, workdir, error)
+                failed[run.name] = _in_one_line(error)
+                _say(f"{head[run.name]}: failed: {failed[run.name]}")
     return failed
 
 
@@ -139,7 +177,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.exec
 
     Returns:
         0: all runs are finished; 1: a run failed; 2: bad input, and nothing was done;
-        130: interrupted.
+        130: interrupted; 143: terminated.
     """
     options = _parser().parse_args(arguments)
     workdir = options.workdir or pathlib.Path("runs") / f"{options.study}-{options.scale}"
@@ -151,6 +189,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.exec
         if options.dry_run:
             print(describe(runs, workdir))
             return 0
+        if options.profile:
+            execute = functools.partial(execute, profile=options.profile)
         _make_directory(workdir)
         with _locked(workdir):
             failed = run_all(runs, workdir, execute)
@@ -164,6 +204,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.exec
             "goes on from the last checkpoint."
         )
         return 130
+    except TerminatedError as end:
+        _say(f"terminated {end}: the same command goes on from there.")
+        return 143
     if failed:
         names = ", ".join(failed)
         print(
@@ -192,6 +235,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=pathlib.Path, help="default: runs/STUDY-SCALE")
     parser.add_argument("--dry-run", action="store_true", help="only print what there is to do")
     parser.add_argument(
+        "--profile",
+        type=_steps,
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="STEPS",
+        help="write a trace of so many training steps (10) into the directory of each run",
+    )
+    parser.add_argument(
         "--set",
         nargs="+",
         action="extend",
@@ -200,6 +252,12 @@ def _parser() -> argparse.ArgumentParser:
         help="change settings of all runs, e.g. train.steps=500 seed=1",
     )
     return parser
+
+
+def _steps(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of steps is")
+    return int(text)
 
 
 def _report(workdir: pathlib.Path) -> None:

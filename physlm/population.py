@@ -1,0 +1,98 @@
+"""Several runs of the same shapes as one program: a small model alone leaves a chip idle.
+
+Runs may differ in their seed, their data and their learning rate. Axis K is that of the runs.
+Where there are several devices each takes some of the runs, so that nothing is communicated.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+
+from physlm import step as step_lib
+from physlm.model import ModelConfig
+from physlm.step import Batch, Metrics, TrainState
+
+
+class Population:
+    """Steps of K runs at once; the state of all of them is one tree with a leading axis K."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        transform: optax.GradientTransformation,
+        mesh: Mesh,
+        learning_rates: Sequence[float],
+        *,
+        vectorized: bool | None = None,
+    ) -> None:
+        """Prepares the program; nothing is compiled before the first step.
+
+        Args:
+          config: the decoder of every run.
+          transform: the update rule, at a peak learning rate of 1 (`physlm.optimizer.make`).
+          mesh: its devices share the runs among them, as many of them as divide their number.
+          learning_rates: the peak of each run.
+          vectorized: a device works on all its runs at once, or on one after the other within
+            the same program. By default accelerators do the former. A CPU core is full with one,
+            and several would not fit into its cache.
+        """
+        count = len(learning_rates)
+        devices = mesh.devices.flatten().tolist()
+        most = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+        self.mesh = jax.make_mesh(
+            (most,), ("runs",), axis_types=(AxisType.Auto,), devices=devices[:most]
+        )
+        if vectorized is None:
+            vectorized = devices[0].platform != "cpu"
+        self._place = NamedSharding(self.mesh, P("runs"))
+        self._rates_K = np.asarray(learning_rates, np.float32)
+
+        def one(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, Metrics]:
+            size, window = batch["weights"].shape
+            rows = step_lib.rows_at_once(size, window, self.mesh)
+            found = step_lib.summed_loss_and_grads(
+                config, state.params, step_lib.weighed(batch), rows
+            )
+            return step_lib.updated(transform, state, *found, rate)
+
+        def on_device(*runs: Any) -> tuple[TrainState, Metrics]:
+            return jax.vmap(one)(*runs) if vectorized else jax.lax.map(lambda run: one(*run), runs)
+
+        step = jax.shard_map(
+            on_device, mesh=self.mesh, in_specs=P("runs"), out_specs=P("runs"), check_vma=False
+        )
+        self._step = jax.jit(step, donate_argnums=0)
+        self._stack = jax.jit(
+            lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+            out_shardings=self._place,
+        )
+        self._member = jax.jit(
+            lambda state, k: jax.tree.map(lambda leaf_K: leaf_K[k], state),
+            out_shardings=NamedSharding(self.mesh, P()),
+        )
+
+    def gathered(self, states: Sequence[TrainState]) -> TrainState:
+        """One state of all runs, from that of each."""
+        # Each was made or restored over the devices of a run alone.
+        everywhere = NamedSharding(self.mesh, P())
+        return self._stack(*(jax.device_put(state, everywhere) for state in states))
+
+    def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
+        """The batches of all runs, [K, B, …], on the devices."""
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        return jax.device_put(stacked, self._place)
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """The next state, made where this one lay, and loss and gradient norm [K] before it."""
+        return self._step(state, batch, self._rates_K)
+
+    def member(self, state: TrainState, number: int) -> TrainState:
+        """The state of one run."""
+        return self._member(state, number)
