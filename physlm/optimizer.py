@@ -98,13 +98,14 @@ def schedule(config: OptimizerConfig, steps: int, peak: float | None = None) -> 
     )
 
 
-def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer of a run of so many steps, at a peak rate of 1.
+def make(
+    config: OptimizerConfig, steps: int, peak: float | None = None
+) -> optax.GradientTransformation:
+    """The optimizer of a run of so many steps; `peak` as in `schedule`.
 
-    All updates are proportional to the rate, so that runs with different ones can be one program:
-    whoever applies them multiplies by the peak (`physlm.step.updated`).
+    All updates are proportional to the rate: those of peak 1, multiplied, are those of any other.
     """
-    learning_rate = schedule(config, steps, peak=1.0)
+    learning_rate = schedule(config, steps, peak)
     if config.name == "adamw":
         update = optax.adamw(
             learning_rate,

@@ -36,7 +36,7 @@ class Population:
 
         Args:
           config: the decoder of every run.
-          transform: the update rule, at a peak learning rate of 1 (`physlm.optimizer.make`).
+          transform: the update rule, at a peak learning rate of 1.
           mesh: its devices share the runs among them, as many of them as divide their number.
           learning_rates: the peak of each run.
           vectorized: a device works on all its runs at once, or on one after the other within

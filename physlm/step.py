@@ -96,19 +96,20 @@ def updated(
     state: TrainState,
     loss: jax.Array,
     grads: model_lib.Params,
-    learning_rate: jax.typing.ArrayLike,
+    scale: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The state after a step, and the loss and gradient norm before it.
 
     Args:
-      transform: the update rule, at a peak learning rate of 1 (`physlm.optimizer.make`).
+      transform: the update rule.
       state: before the step.
       loss: of its parameters.
       grads: of the loss.
-      learning_rate: the peak.
+      scale: what updates are multiplied by; None is 1.
     """
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda update: update * learning_rate, updates)
+    if scale is not None:
+        updates = jax.tree.map(lambda update: update * scale, updates)
     params = optax.apply_updates(state.params, updates)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     return TrainState(state.step + 1, params, opt_state), metrics
@@ -128,20 +129,14 @@ def abstract_state(
 
 
 def make_step(
-    config: ModelConfig,
-    transform: optax.GradientTransformation,
-    mesh: Mesh,
-    learning_rate: float,
+    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The compiled step, which consumes its state and leaves the next where that lay.
-
-    Args: as of `updated`; the batch is divided over the mesh's axis `data`.
-    """
+    """The compiled step, which consumes its state and leaves the next where that lay."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         loss, grads = loss_and_grads(config, mesh, state.params, batch)
-        return updated(transform, state, loss, grads, learning_rate)
+        return updated(transform, state, loss, grads)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
 

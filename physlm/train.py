@@ -221,14 +221,15 @@ def train_together(
             f"model.window is {model.window}; it must be train.window, {train.window}."
         )
     check_heads(model.heads, mesh)
-    transform = optimizer_lib.make(optimizer, train.steps)
     rates = [member.learning_rate for member in members]
     program: _Alone | Population
     if len(members) > 1:
+        transform = optimizer_lib.make(optimizer, train.steps, peak=1.0)
         program = Population(model, transform, mesh, rates)
     else:
         check_batch(train.batch, mesh, "train.batch")
-        program = _Alone(model, transform, mesh, rates[0])
+        transform = optimizer_lib.make(optimizer, train.steps, peak=rates[0])
+        program = _Alone(model, transform, mesh)
 
     def fetch(step: int) -> Batch:
         batches = [member.stream.batch(step) for member in members]
@@ -333,15 +334,9 @@ def _meter(config: ModelConfig, tokens: int, mesh: Mesh, step: int) -> Meter:
 class _Alone:
     """The steps of one run, with the methods of a `Population`."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        transform: optax.GradientTransformation,
-        mesh: Mesh,
-        learning_rate: float,
-    ):
+    def __init__(self, config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh):
         self.mesh = mesh
-        self.step = make_step(config, transform, mesh, learning_rate)
+        self.step = make_step(config, transform, mesh)
 
     def gathered(self, states: Sequence[TrainState]) -> TrainState:
         return states[0]

@@ -101,7 +101,7 @@ def test_together_each_run_ends_as_it_does_alone(alone, together) -> None:
 
 def test_vectorized_runs_differ_by_rounding_alone(alone) -> None:
     config = OptimizerConfig(name="muon", warmup_steps=2)
-    transform = optimizer.make(config, 24)
+    transform = optimizer.make(config, 24, peak=1.0)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1))
     losses = {}
     for vectorized in (False, True):

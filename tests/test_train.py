@@ -124,7 +124,7 @@ def test_a_tiny_batch_is_learnt_by_heart() -> None:
     config = OptimizerConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.0)
     transform = optimizer.make(config, 150)
     state = step_lib.first_state(CONFIG, transform, one_device(), seed=3)
-    step = step_lib.make_step(CONFIG, transform, one_device(), config.learning_rate)
+    step = step_lib.make_step(CONFIG, transform, one_device())
     for _ in range(150):
         state, out = step(state, batch)
     assert float(out["loss"]) < 0.02

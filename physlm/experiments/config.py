@@ -164,7 +164,6 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.batch": 128,
         "evaluate.beyond": (6,),
         "evaluate.max_new_tokens": 256,
-        "mesh.population": 8,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
     "smoke": {

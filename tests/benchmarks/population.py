@@ -38,7 +38,10 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     shape = {name: getattr(args, name) for name in ("vocab", "window", "layers", "heads", "dtype")}
     config = model.ModelConfig(**shape, head_dim=args.head_dim)
-    transform = optimizer.make(optimizer.OptimizerConfig(name=args.optimizer), 10_000)
+    of_one, of_all = (
+        optimizer.make(optimizer.OptimizerConfig(name=args.optimizer), 10_000, peak)
+        for peak in (1e-3, 1.0)
+    )
     mesh, rates = make_mesh(MeshConfig()), [1e-3] * args.runs
     random = np.random.default_rng(0)
     batches = [
@@ -50,10 +53,10 @@ def main() -> None:
     ]
 
     def first(seed: int) -> step_lib.TrainState:
-        return step_lib.first_state(config, transform, mesh, seed)
+        return step_lib.first_state(config, of_one, mesh, seed)
 
     def alone():
-        step = step_lib.make_step(config, transform, mesh, rates[0])
+        step = step_lib.make_step(config, of_one, mesh)
         states = [first(seed) for seed in range(args.runs)]
         placed = [jax.device_put(batch, batch_sharding(mesh)) for batch in batches]
 
@@ -67,7 +70,7 @@ def main() -> None:
         return once
 
     def together(vectorized: bool):
-        program = Population(config, transform, mesh, rates, vectorized=vectorized)
+        program = Population(config, of_all, mesh, rates, vectorized=vectorized)
         held = [program.gathered([first(seed) for seed in range(args.runs)])]
         batch = program.put(batches)
 

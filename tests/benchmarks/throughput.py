@@ -82,9 +82,9 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
             return jax.block_until_ready(out).size
 
         return once
-    transform = optimizer.make(optimizer.OptimizerConfig(), 10_000)
+    transform = optimizer.make(optimizer.OptimizerConfig(learning_rate=1e-3), 10_000)
     state = step_lib.first_state(config, transform, mesh, seed=0)
-    step = step_lib.make_step(config, transform, mesh, learning_rate=1e-3)
+    step = step_lib.make_step(config, transform, mesh)
     batch = {
         "tokens": jax.random.randint(key, (args.batch, args.window + 1), 0, args.vocab),
         "weights": jnp.ones((args.batch, args.window)),
