@@ -15,6 +15,8 @@ from physlm.evaluate import EvalConfig
 from physlm.metrics import wilson_interval
 from physlm.model import ModelConfig
 
+pytestmark = pytest.mark.slow
+
 CONFIG = EvalConfig(problems=24, batch=10, beyond=(5,), max_new_tokens=120)
 
 

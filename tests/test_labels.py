@@ -13,6 +13,8 @@ from data_gen.parser import parse, slot_names
 from data_gen.script import script
 from data_gen.spec import Spec
 
+pytestmark = pytest.mark.slow
+
 LABELS = jax.jit(jax.vmap(functools.partial(labels.labels, spec=SMALL)))
 
 

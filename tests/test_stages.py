@@ -9,11 +9,14 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 from drawn import COUNT, drawn
 
 from data_gen import bits, dependency, distractors, draws, slots, structure
 from data_gen.spec import MED
+
+pytestmark = pytest.mark.slow
 
 
 def test_abstract_closure_matches_a_walk():
