@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -233,6 +234,10 @@ class Stream:
 
     Batches are made in blocks on a thread of the stream's own, one block ahead of what is
     asked for. Any order of steps may be asked for; going forward is what is fast.
+
+    A host that needs some rows of every batch makes no more than the segments, SEGMENT windows
+    each, that hold such rows. Only whole segments can be made: where rows do not begin and end
+    with segments, the rest of theirs is made as well and dropped.
     """
 
     def __init__(
@@ -246,6 +251,7 @@ class Stream:
         loss_on: str = "all",
         attention: str = "window",
         pack: str = "cut",
+        rows: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
@@ -257,6 +263,7 @@ class Stream:
           attention: over the whole "window", or within a "document": then batches say which
             document of its window a token belongs to.
           pack: documents that run over their window are "cut", or go "whole" to the next.
+          rows: those of every batch that `batch` returns, in increasing order; None is all.
 
         Raises:
           ValueError: where a setting is out of range or no document fits a window.
@@ -271,21 +278,38 @@ class Stream:
             raise ValueError(f"pack={pack!r} is unknown; choose one of {', '.join(PACKING)}.")
         if batch < 1:
             raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
+        taken = np.asarray(range(batch) if rows is None else rows).tolist()
+        if not taken or taken != sorted({*taken} & {*range(batch)}):
+            raise ValueError(
+                f"rows={taken} is not allowed: one or more of 0 to {batch - 1} are, in increasing "
+                "order."
+            )
         check_window(spec, window, mistakes)
         self._make = functools.partial(
             segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
         )
         self._root_of = functools.partial(root_key, seed, TRAINING)
-        self._batch, self._window = batch, window
+        self._rows, self._window = len(taken), window
         self._segmented, self._first = attention == "document", tokenizer(spec).problem
-        # A block is a whole number of batches and of segments.
+        # A block is a whole number of batches and of segments, so that rows lie in the same
+        # segments of every block, and no block compiles anew.
         unit = math.lcm(batch, SEGMENT)
-        self._block = unit * max(1, BLOCK_WINDOWS // unit)
+
+        def wanted(windows: int) -> np.ndarray:
+            return (np.arange(0, windows, batch)[:, None] + np.array(taken)).reshape(-1)
+
+        made = SEGMENT * len(np.unique(wanted(unit) // SEGMENT))
+        block = unit * max(1, BLOCK_WINDOWS // made)
+        self._steps, self._per_block = block // batch, block // SEGMENT
+        wanted_N = wanted(block)
+        self._segments_Q = np.unique(wanted_N // SEGMENT).astype(np.int32)
+        made_QxK = self._segments_Q[:, None] * SEGMENT + np.arange(SEGMENT)
+        self._kept_M = np.isin(made_QxK.reshape(-1), wanted_N)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
         self._blocks: dict[int, Future] = {}
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step: tokens int32[B, W + 1] and weights float32[B, W].
+        """The batch of a step, or its `rows`: tokens int32[B, W + 1] and weights float32[B, W].
 
         `weights[b, t]` weighs the loss of predicting `tokens[b, t + 1]`. Where attention stays
         within a document, also segments int32[B, W]: the number of the document in its window.
@@ -293,15 +317,14 @@ class Stream:
         Raises:
           ValueError: where documents hardly ever fit a window.
         """
-        first = step * self._batch
-        number, at = divmod(first, self._block)
+        number, at = divmod(step, self._steps)
         for block in (number, number + 1):
             if block not in self._blocks:
                 self._blocks[block] = self._thread.submit(self._load, block)
         for old in [block for block in self._blocks if block not in (number, number + 1)]:
             self._blocks.pop(old).cancel()
         tokens, weights = self._blocks[number].result()
-        rows = slice(at, at + self._batch)
+        rows = slice(at * self._rows, (at + 1) * self._rows)
         found = {"tokens": tokens[rows], "weights": weights[rows]}
         if self._segmented:
             begins = tokens[rows, :-1] == self._first
@@ -309,13 +332,13 @@ class Stream:
         return found
 
     def _load(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        per_block = self._block // SEGMENT
-        numbers_Q = block * per_block + np.arange(per_block, dtype=np.int32)
-        packed = self._make(self._root_of(), numbers_Q)
+        packed = self._make(self._root_of(), block * self._per_block + self._segments_Q)
         size = self._window + 1
         tokens = np.asarray(packed.tokens_KxS).reshape(-1, size)
         weights = np.asarray(packed.weights_KxS).reshape(-1, size)[:, 1:]
-        return tokens, weights
+        if self._kept_M.all():
+            return tokens, weights
+        return tokens[self._kept_M], weights[self._kept_M]
 
     def close(self) -> None:
         """Stops the stream's thread."""

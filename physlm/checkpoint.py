@@ -1,15 +1,21 @@
 """Checkpoints of a training state: written beside the training, whole or not at all."""
 
+import json
 import logging
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+
+# What a run's checkpoints were made by, in their directory.
+_MADE_BY = "made_by.json"
 
 # What reading a torn file raises: of the file system, of JSON, and of array metadata.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
@@ -26,25 +32,67 @@ def _fingerprint(state: Any) -> jax.Array:
 
 
 class Checkpoints:
-    """The last few states of one run, in a directory of their own."""
+    """The last few states of one run and the best one, in a directory of their own."""
 
-    def __init__(self, directory: pathlib.Path, keep: int):
-        """Opens, or makes, a directory that holds the newest `keep` states."""
+    def __init__(
+        self, directory: pathlib.Path, keep: int, made_by: Mapping[str, Any] | None = None
+    ):
+        """Opens, or makes, a directory that holds the newest `keep` states, and the best.
+
+        Args:
+          directory: of these checkpoints alone.
+          keep: how many of the newest.
+          made_by: settings, as JSON knows them, without which the states make no sense.
+
+        Raises:
+          ValueError: the directory was made by other settings; names those that differ.
+        """
         self._directory = directory.absolute()
+        check_made_by(directory, made_by or {})
+        policies = ocp.checkpoint_managers
         self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(
+                        get_metric_fn=_loss,
+                        reverse=True,
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            best_fn=_loss,
+            best_mode="min",
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        self._manager = self._opened()
+        if made_by is not None and jax.process_index() == 0:
+            draft = self._directory / f"{_MADE_BY}.tmp"
+            draft.write_text(json.dumps(made_by, indent=2))
+            os.replace(draft, self._directory / _MADE_BY)
 
     @property
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, if there is one."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any) -> None:
-        """Copies a state of 32-bit leaves and goes on writing it in the background."""
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint with the lowest loss, if there is one."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: Any, loss: float) -> None:
+        """Copies a state of 32-bit leaves and goes on writing it in the background.
+
+        Args:
+          step: after which this is the state.
+          state: what `restore_latest` returns.
+          loss: by which the best is known; the lowest is kept.
+        """
         tree = {"state": state, "fingerprint": _fingerprint(state)}
-        self._manager.save(step, args=ocp.args.StandardSave(tree))
+        self._manager.save(step, args=ocp.args.StandardSave(tree), metrics={"loss": loss})
 
     def restore_latest(self, abstract_state: Any, upto_step: int | None = None) -> Any | None:
         """The newest readable state, or None without one.
@@ -55,6 +103,24 @@ class Checkpoints:
           abstract_state: shapes, dtypes and shardings of the state to return.
           upto_step: newer ones are left alone.
         """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if upto_step is not None and step > upto_step:
+                continue
+            try:
+                return self.restore(step, abstract_state)
+            except Exception as error:
+                # Orbax reports missing and torn array files as a bare Exception.
+                if type(error) is not Exception and not isinstance(error, _DAMAGE):
+                    raise
+                self._set_aside(step, error)
+        return None
+
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """The state of one step.
+
+        Raises:
+          ValueError: its arrays are not those that were saved. Other damage is what Orbax raises.
+        """
         leaves = jax.tree.leaves(abstract_state)
         place = leaves[0].sharding
         if isinstance(place, NamedSharding):
@@ -64,23 +130,28 @@ class Checkpoints:
             "state": abstract_state,
             "fingerprint": jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=place),
         }
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            if upto_step is not None and step > upto_step:
-                continue
+        tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        if not jnp.array_equal(_fingerprint(tree["state"]), tree["fingerprint"]):
+            raise ValueError("its arrays are not those that were saved")
+        return tree["state"]
+
+    def _opened(self) -> ocp.CheckpointManager:
+        # Orbax reads what is said of all checkpoints at once, and fails over a torn one.
+        for step in steps(self._directory):
+            said = self._directory / str(step) / "metrics" / "metrics"
             try:
-                tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-                if not jnp.array_equal(_fingerprint(tree["state"]), tree["fingerprint"]):
-                    raise ValueError("its arrays are not those that were saved")
-            except Exception as error:
-                # Orbax reports missing and torn array files as a bare Exception.
-                if type(error) is not Exception and not isinstance(error, _DAMAGE):
-                    raise
-                self._set_aside(step, error)
-            else:
-                return tree["state"]
-        return None
+                if said.exists():
+                    _loss(json.loads(said.read_text()))
+            except _DAMAGE as error:
+                self._rename(step, error)
+        return ocp.CheckpointManager(self._directory, options=self._options)
 
     def _set_aside(self, step: int, error: Exception) -> None:
+        self._manager.close()
+        self._rename(step, error)
+        self._manager = self._opened()
+
+    def _rename(self, step: int, error: Exception) -> None:
         cause = str(error).strip().splitlines() or [type(error).__name__]
         logging.warning(
             "Checkpoint %d in %s is damaged (%s), so the one before is used.",
@@ -88,9 +159,10 @@ class Checkpoints:
             self._directory,
             cause[0][:200],
         )
-        self._manager.close()
-        (self._directory / str(step)).rename(self._directory / f"damaged_{step}")
-        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        if jax.process_index() == 0:
+            (self._directory / str(step)).rename(self._directory / f"damaged_{step}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
@@ -101,6 +173,28 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()
+
+
+def _loss(metrics: Mapping[str, float]) -> float:
+    return metrics["loss"]
+
+
+def check_made_by(directory: pathlib.Path, made_by: Mapping[str, Any]) -> None:
+    """Sees to it that a directory's checkpoints were made by these settings, if there are any.
+
+    Raises:
+      ValueError: names the settings that differ.
+    """
+    path = directory / _MADE_BY
+    if not path.exists():
+        return
+    before, now = json.loads(path.read_text()), json.loads(json.dumps(made_by))
+    names = [name for name in now if name in before and now[name] != before[name]]
+    if names and steps(directory):
+        differ = ", ".join(f"{name} (there {before[name]!r}, here {now[name]!r})" for name in names)
+        raise ValueError(
+            f"{directory} holds checkpoints of another run, which differs in {differ}."
+        )
 
 
 def steps(directory: pathlib.Path) -> set[int]:

@@ -1,16 +1,19 @@
 """Greedy decoding of many prompts at once, with a key/value cache."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from physlm import model
-from physlm.model import KeyValue, ModelConfig, Params
+from physlm.architecture import ModelConfig
+from physlm.model import KeyValue, Params
+from physlm.sharding import AXES, along
 
 # New tokens for which the cache has room at first.
 _FIRST_GROWTH = 64
@@ -34,7 +37,7 @@ def greedy(
 ) -> jax.Array:
     """Continues each prompt by its likeliest token until `stop`.
 
-    The batch is divided over the `data` axis of the mesh that holds the parameters, if any.
+    The batch is divided over the devices that hold the parameters, those along `tensor` apart.
 
     Args:
       config: the model's configuration.
@@ -64,7 +67,7 @@ def greedy(
         )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
-    mesh = _mesh_of(params)
+    params, mesh = _laid_out(params)
     # Whole shards of whole groups: the rows that fill them read one token and are dropped.
     rows, shards = prompts_BxP.shape[0], mesh.shape["data"]
     group = _rows_at_once(-(-rows // shards), mesh)
@@ -72,15 +75,30 @@ def greedy(
     prompts_BxP = jnp.pad(prompts_BxP, ((0, spare), (0, 0)))
     lengths_B = jnp.pad(lengths_B, (0, spare), constant_values=1)
     divided = jax.device_put((prompts_BxP, lengths_B), NamedSharding(mesh, P("data")))
-    return _decode_shards(config, params, *divided, max_new_tokens, stop, group, mesh)[:rows]
+    out_BxN = _decode_shards(config, params, *divided, max_new_tokens, stop, group, mesh)
+    if jax.process_count() > 1:
+        out_BxN = multihost_utils.process_allgather(out_BxN, tiled=True)
+    return out_BxN[:rows]
 
 
-def _mesh_of(params: Params) -> Mesh:
+def _laid_out(params: Params) -> tuple[Params, Mesh]:
+    """The parameters whole on each device, or along `tensor`, and that mesh.
+
+    Rows do not need each other, so that all other axes of a mesh may divide them.
+    """
     sharding = jax.tree.leaves(params)[0].sharding
-    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
-        return sharding.mesh
-    axis_types = (AxisType.Auto,)
-    return jax.make_mesh((1,), ("data",), axis_types, devices=list(sharding.device_set)[:1])
+    if not (isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)):
+        axis_types = (AxisType.Auto,) * 2
+        devices = list(sharding.device_set)[:1]
+        return params, jax.make_mesh((1, 1), ("data", "tensor"), axis_types, devices=devices)
+    devices_M = sharding.mesh.devices
+    width = sharding.mesh.shape["tensor"] if sharding.mesh.axis_names == AXES else 1
+    mesh = Mesh(devices_M.reshape(-1, width), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
+
+    def place(leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, along(leaf.sharding.spec, ("tensor",)))
+
+    return jax.device_put(params, jax.tree.map(place, params)), mesh
 
 
 def _rows_at_once(shard: int, mesh: Mesh) -> int:
@@ -126,6 +144,7 @@ def _decode(
     stop: int,
 ) -> jax.Array:
     size, width = prompts_BxP.shape
+    params = model.unrolled(config, params)
     logits_BxV, cache = model.prefill(config, params, prompts_BxP, lengths_B)
     token_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
     out_BxN = jnp.full((size, new), stop, jnp.int32).at[:, 0].set(token_B)
@@ -149,7 +168,7 @@ def _decode(
     state = _State(jnp.int32(1), token_B, out_BxN, cache)
     # The cache grows when it is full, so that short answers do not pay for long ones.
     for limit in [*_doublings(_FIRST_GROWTH, new), new]:
-        spare = width + limit - state.cache[0].k_BxHxSxK.shape[2]
+        spare = width + limit - state.cache[0].k_BxNxSxK.shape[2]
         grow = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, spare), (0, 0)))
         state = jax.lax.while_loop(
             functools.partial(unfinished, limit=limit),

@@ -1,10 +1,10 @@
-"""The decoder: GPT-2 with rotary positions (the paper's architecture, sections 2 and 3).
+"""The decoder: GPT-2 with rotary positions (the paper's, sections 2 and 3), and its relatives.
 
-Array names carry their axes: B batch, T position, S cache slot, D model width, H head, K head
-width, V vocabulary. Parameters are a plain nested dictionary; Flax never leaves this module.
+Array names carry their axes: B batch, T position, S key or cache slot, D model width, H head,
+K head width, V vocabulary. Parameters are a plain nested dictionary; Flax never leaves this module
+and those of a block's halves. Those of `blocks` have the layers as their first axis.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,275 +12,246 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-from physlm.sharding import constrain
+from physlm.architecture import PRODUCT, ModelConfig
+from physlm.attention import Attention, Rotary, attention, causal, rotary_angles
+from physlm.feedforward import MLP, Mixture
+from physlm.sharding import FREE, constrain, gathered, manual_size
 
 Params = dict[str, Any]
 
-_DTYPES = ("float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Shape and numerics of the decoder; its width is `heads * head_dim`.
-
-    Attributes:
-      vocab: number of token ids.
-      window: tokens a training sequence feeds to the model; rotary positions set no limit of
-        their own, so decoding may go beyond it.
-      layers: number of blocks.
-      heads: attention heads a block.
-      head_dim: width of a head, even because rotary positions turn pairs.
-      mlp_ratio: hidden width of the MLP over the model's width.
-      tied: whether the head shares the embedding. Off: with a closed vocabulary of some hundred
-        words the head is a sliver of the parameters, and a shared one must serve two roles.
-      rotary_base: base of the geometric series of rotary wavelengths; 10,000 as RoFormer has it.
-      norm_eps: added to the variance in layer normalisation; GPT-2's value.
-      init_std: deviation of initial weights; GPT-2's value, its residual projections smaller.
-      dtype: dtype of activations, `float32` or `bfloat16`; masters and loss stay float32.
-
-    Raises:
-      ValueError: a field is out of its range.
-    """
-
-    vocab: int
-    window: int
-    layers: int
-    heads: int
-    head_dim: int
-    mlp_ratio: int = 4
-    tied: bool = False
-    rotary_base: float = 10000.0
-    norm_eps: float = 1e-5
-    init_std: float = 0.02
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("vocab", "window", "layers", "heads", "head_dim", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.head_dim % 2:
-            raise ValueError(f"model.head_dim is {self.head_dim}; it must be even.")
-        if self.rotary_base <= 1:
-            raise ValueError(f"model.rotary_base is {self.rotary_base}; it must be above 1.")
-        for name in ("norm_eps", "init_std"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be above 0.")
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"model.dtype is {self.dtype!r}; it must be one of {_DTYPES}.")
-
-    @property
-    def width(self) -> int:
-        """Width of the residual stream."""
-        return self.heads * self.head_dim
-
-
-class Rotary(NamedTuple):
-    """Cosines and sines of the rotary angles, each [..., T, K / 2] in float32."""
-
-    cos: jax.Array
-    sin: jax.Array
-
 
 class KeyValue(NamedTuple):
-    """Keys (already rotated) and values of one layer, each [B, H, S, K]."""
+    """Keys (already rotated) and values of one layer, each [B, N, S, K]."""
 
-    k_BxHxSxK: jax.Array
-    v_BxHxSxK: jax.Array
+    k_BxNxSxK: jax.Array
+    v_BxNxSxK: jax.Array
 
 
 # What a block does with its queries, keys and values: returns what the heads read, and what the
 # layer keeps for later tokens. Training, prefill and decoding differ in this alone.
-Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
-
-
-def rotary_angles(config: ModelConfig, positions: jax.Array) -> Rotary:
-    """Angles for integer positions of any shape [..., T]."""
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    angles = positions[..., None].astype(jnp.float32) * config.rotary_base**-exponents
-    return Rotary(jnp.cos(angles), jnp.sin(angles))
-
-
-def rotate(x_BxHxTxK: jax.Array, rotary: Rotary) -> jax.Array:
-    """Turns the pairs (i, i + K / 2) of each head by the angle of their position."""
-    cos, sin = (a[..., None, :, :].astype(x_BxHxTxK.dtype) for a in rotary)
-    a, b = jnp.split(x_BxHxTxK, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-
-
-def attention(
-    q_BxHxTxK: jax.Array, k_BxHxSxK: jax.Array, v_BxHxSxK: jax.Array, visible: jax.Array
-) -> jax.Array:
-    """Softmax attention; `visible` broadcasts to [B, H, T, S], the softmax is float32."""
-    q_BxHxTxK = q_BxHxTxK * q_BxHxTxK.shape[-1] ** -0.5
-    scores_BxHxTxS = jnp.einsum("bhtk,bhsk->bhts", q_BxHxTxK, k_BxHxSxK).astype(jnp.float32)
-    scores_BxHxTxS = jnp.where(visible, scores_BxHxTxS, -1e30)
-    # The shift cancels, and so does its gradient; dividing at the end is K / S of the work.
-    largest = jax.lax.stop_gradient(scores_BxHxTxS.max(axis=-1, keepdims=True))
-    shares_BxHxTxS = jnp.exp(scores_BxHxTxS - largest)
-    total_BxHxTx1 = shares_BxHxTxS.sum(axis=-1, keepdims=True)
-    read_BxHxTxK = jnp.einsum("bhts,bhsk->bhtk", shares_BxHxTxS.astype(q_BxHxTxK.dtype), v_BxHxSxK)
-    return (read_BxHxTxK / total_BxHxTx1).astype(q_BxHxTxK.dtype)
-
-
-def causal_attention(
-    q_BxHxTxK: jax.Array,
-    k_BxHxTxK: jax.Array,
-    v_BxHxTxK: jax.Array,
-    segments_BxT: jax.Array | None = None,
-) -> jax.Array:
-    """Attention in which position t reads positions up to t, those of its own segment alone."""
-    length = q_BxHxTxK.shape[2]
-    # Blocks of queries skip the keys that come after them, and their scores fit a core's cache.
-    # More than eight blocks cost more to compile than they save.
-    block = max(64, -(-length // 8))
-    reads = []
-    for start in range(0, length, block):
-        end = min(start + block, length)
-        visible = jnp.arange(start, end)[:, None] >= jnp.arange(end)
-        if segments_BxT is not None:
-            same_BxTxS = segments_BxT[:, start:end, None] == segments_BxT[:, None, :end]
-            visible = visible & same_BxTxS[:, None]
-        queries = q_BxHxTxK[:, :, start:end]
-        reads.append(attention(queries, k_BxHxTxK[:, :, :end], v_BxHxTxK[:, :, :end], visible))
-    return jnp.concatenate(reads, axis=2)
-
-
-class Attention(nnx.Module):
-    """The projections around attention; query, key and value come from one product."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.qkv = nnx.LinearGeneral(
-            config.width,
-            (3, config.heads, config.head_dim),
-            kernel_init=nnx.initializers.normal(config.init_std),
-            dtype=jnp.dtype(config.dtype),
-            rngs=rngs,
-        )
-        self.out = nnx.LinearGeneral(
-            (config.heads, config.head_dim),
-            config.width,
-            axis=(-2, -1),
-            kernel_init=nnx.initializers.normal(residual_std(config)),
-            dtype=jnp.dtype(config.dtype),
-            rngs=rngs,
-        )
-
-    def project(self, x_BxTxD: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Rotated queries and keys, and values, each [B, H, T, K]."""
-        q, k, v = jnp.moveaxis(self.qkv(x_BxTxD), (2, 3), (0, 2))
-        return rotate(q, rotary), rotate(k, rotary), v
-
-    def merge(self, read_BxHxTxK: jax.Array) -> jax.Array:
-        """What the heads read, back at the model's width [B, T, D]."""
-        return self.out(jnp.swapaxes(read_BxHxTxK, 1, 2))
+Attend = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 class Block(nnx.Module):
-    """One pre-normalised block: attention, then an MLP."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        dtype = jnp.dtype(config.dtype)
-        hidden = config.mlp_ratio * config.width
-        self.norm_attention = layer_norm(config, rngs)
-        self.attention = Attention(config, rngs=rngs)
-        self.norm_mlp = layer_norm(config, rngs)
-        self.up = nnx.Linear(
-            config.width,
-            hidden,
-            kernel_init=nnx.initializers.normal(config.init_std),
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.down = nnx.Linear(
-            hidden,
-            config.width,
-            kernel_init=nnx.initializers.normal(residual_std(config)),
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    def __call__(
-        self, layer: int, x_BxTxD: jax.Array, rotary: Rotary, attend: Attend
-    ) -> tuple[jax.Array, Any]:
-        """The residual stream after this block, and what the layer keeps."""
-        q, k, v = self.attention.project(self.norm_attention(x_BxTxD), rotary)
-        read_BxHxTxK, kept = attend(layer, q, k, v)
-        x_BxTxD += self.attention.merge(read_BxHxTxK)
-        x_BxTxD += self.down(jax.nn.gelu(self.up(self.norm_mlp(x_BxTxD)), approximate=True))
-        return constrain(x_BxTxD, P("data", None, None)), kept
-
-
-class Decoder(nnx.Module):
-    """Embedding, blocks, final normalisation and head."""
+    """One pre-normalised block: attention, then an MLP or a mixture of several."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
+        self.norm_attention = _norm(config, rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.norm_mlp = _norm(config, rngs)
+        if config.mixture > 1:
+            self.mixture = Mixture(config, rngs=rngs)
+        else:
+            self.mlp = MLP(config, rngs=rngs)
+
+    def __call__(
+        self,
+        layer: Any,
+        x_BxTxD: jax.Array,
+        rotary: Rotary,
+        attend: Attend,
+        keys_B: jax.Array | None,
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        """The residual stream after this block, its loss, and what the layer keeps."""
+        q, k, v = self.attention.project(self.norm_attention(x_BxTxD), rotary)
+        read_BxHxTxK, kept = attend(layer, q, k, v)
+        added_BxTxD = checkpoint_name(self.attention.merge(read_BxHxTxK), PRODUCT)
+        x_BxTxD += _dropped(self.config, added_BxTxD, keys_B, 2 * layer + 1)
+        second = self.mixture if self.config.mixture > 1 else self.mlp
+        added_BxTxD, loss = second(self.norm_mlp(x_BxTxD))
+        x_BxTxD += _dropped(self.config, added_BxTxD, keys_B, 2 * layer + 2)
+        return constrain(x_BxTxD, P(FREE, FREE, None)), loss, kept
+
+
+class Frame(nnx.Module):
+    """What is around the blocks: embedding, final normalisation and head."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        dtype = jnp.dtype(config.dtype)
+        init = nnx.initializers.normal(config.init_std)
         self.embed = nnx.Embed(
-            config.vocab,
-            config.width,
-            embedding_init=nnx.initializers.normal(config.init_std),
-            dtype=jnp.dtype(config.dtype),
-            rngs=rngs,
+            config.vocab, config.width, embedding_init=init, dtype=dtype, rngs=rngs
         )
-        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.layers)])
-        self.norm = layer_norm(config, rngs)
+        self.norm = _norm(config, rngs)
         if not config.tied:
             self.head = nnx.Linear(
                 config.width,
                 config.vocab,
                 use_bias=False,
-                kernel_init=nnx.initializers.normal(config.init_std),
-                dtype=jnp.dtype(config.dtype),
+                kernel_init=init,
+                dtype=dtype,
                 rngs=rngs,
             )
 
-    def hidden(
-        self, tokens_BxT: jax.Array, positions: jax.Array, attend: Attend
-    ) -> tuple[jax.Array, list[Any]]:
-        """The normalised stream [B, T, D] below the head, and what each layer keeps."""
-        rotary = rotary_angles(self.config, positions)
-        x_BxTxD = constrain(self.embed(tokens_BxT), P("data", None, None))
-        kept = []
-        for layer, block in enumerate(self.blocks):
-            x_BxTxD, keep = block(layer, x_BxTxD, rotary, attend)
-            kept.append(keep)
-        return self.norm(x_BxTxD), kept
+    def begin(self, tokens_BxT: jax.Array) -> jax.Array:
+        """The residual stream [B, T, D] below the blocks."""
+        x_BxTxD = self.embed(tokens_BxT)
+        if self.config.family.scaled_embedding:
+            x_BxTxD *= jnp.asarray(self.config.width**0.5, x_BxTxD.dtype)
+        return constrain(x_BxTxD, P(FREE, FREE, None))
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Float32 logits [..., V] for any part [..., D] of the stream."""
-        out = self.embed.attend(hidden) if self.config.tied else self.head(hidden)
-        return out.astype(jnp.float32)
+    def logits(self, stream: jax.Array) -> jax.Array:
+        """Float32 logits [..., V] for any part [..., D] of the stream above the blocks."""
+        stream = self.norm(stream)
+        out = self.embed.attend(stream) if self.config.tied else self.head(stream)
+        out, cap = out.astype(jnp.float32), self.config.logit_cap
+        return cap * jnp.tanh(out / cap) if cap else out
 
 
-def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer normalisation with scale and bias; its statistics are float32."""
-    return nnx.LayerNorm(
-        config.width, epsilon=config.norm_eps, dtype=jnp.dtype(config.dtype), rngs=rngs
-    )
+def _norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm | nnx.RMSNorm:
+    """Normalisation with a scale, and a bias where the variant has one; statistics in float32."""
+    dtype, epsilon = jnp.dtype(config.dtype), config.norm_eps
+    if config.family.norm == "rms":
+        return nnx.RMSNorm(config.width, epsilon=epsilon, dtype=dtype, rngs=rngs)
+    return nnx.LayerNorm(config.width, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 
-def residual_std(config: ModelConfig) -> float:
-    """GPT-2's deviation for projections onto the residual stream, whose sum then keeps scale."""
-    return config.init_std / (2 * config.layers) ** 0.5
+def _dropped(config: ModelConfig, x_BxTxD: jax.Array, keys_B: Any, place: Any) -> jax.Array:
+    """Dropout by each row's own key, so that it does not depend on how rows are divided."""
+    if keys_B is None or not config.dropout:
+        return x_BxTxD
+    length, parts = x_BxTxD.shape[1], manual_size("sequence")
+
+    def kept(key: jax.Array) -> jax.Array:
+        shape = (parts * length, config.width)
+        kept_TxD = jax.random.bernoulli(jax.random.fold_in(key, place), 1 - config.dropout, shape)
+        if parts == 1:
+            return kept_TxD
+        first = jax.lax.axis_index("sequence") * length
+        return jax.lax.dynamic_slice_in_dim(kept_TxD, first, length)
+
+    return jnp.where(jax.vmap(kept)(keys_B), x_BxTxD / (1 - config.dropout), 0)
 
 
 @functools.lru_cache(maxsize=64)
-def _graph(config: ModelConfig) -> Any:
-    abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
+def _graph(kind: type[Block] | type[Frame], config: ModelConfig) -> Any:
+    abstract = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
     return nnx.split(abstract, nnx.Param)[0]
 
 
-def bind(config: ModelConfig, params: Params) -> Decoder:
-    """The decoder over these parameters; for use inside a traced function."""
-    return nnx.merge(_graph(config), params)
+def _drawn(kind: type[Block] | type[Frame], config: ModelConfig, key: jax.Array) -> Params:
+    _, params = nnx.split(kind(config, rngs=nnx.Rngs(key)), nnx.Param)
+    return nnx.to_pure_dict(params)
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
     """Draws float32 parameters, a nested dictionary of arrays."""
-    _, params = nnx.split(Decoder(config, rngs=nnx.Rngs(key)), nnx.Param)
-    return nnx.to_pure_dict(params)
+    frame, blocks = jax.random.split(key)
+    draw = functools.partial(_drawn, Block, config)
+    return {
+        **_drawn(Frame, config, frame),
+        "blocks": jax.vmap(draw)(jax.random.split(blocks, config.layers)),
+    }
+
+
+def unrolled(config: ModelConfig, params: Params) -> Params:
+    """The parameters with a list of layers under `blocks`, for loops that do not scan them."""
+    if isinstance(params["blocks"], list):
+        return params
+    leaves, tree = jax.tree.flatten(params["blocks"])
+    # Its transpose is one concatenation, where that of slices would add up zeros.
+    parts = [jax.lax.split(leaf, (1,) * config.layers) for leaf in leaves]
+    layers = zip(*parts, strict=True)
+    blocks = [jax.tree.unflatten(tree, [leaf[0] for leaf in layer]) for layer in layers]
+    return {**params, "blocks": blocks}
+
+
+def rolled(params: Params) -> Params:
+    """The inverse of `unrolled`."""
+    if not isinstance(params["blocks"], list):
+        return params
+    return {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
+
+
+def _frame(config: ModelConfig, params: Params) -> Frame:
+    around = {name: part for name, part in params.items() if name != "blocks"}
+    around = {name: gathered(part, name, config.dtype) for name, part in around.items()}
+    return nnx.merge(_graph(Frame, config), around)
+
+
+def _policy(config: ModelConfig) -> Any:
+    """What of a block's values the backward pass may keep; None where it keeps all."""
+    if config.remat == "full":
+        return jax.checkpoint_policies.nothing_saveable
+    # Keeping the kernels that were brought together would be to keep those of all layers.
+    if config.remat == "dots" or manual_size("fsdp") > 1:
+        return jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    return None
+
+
+def run(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    positions: jax.Array,
+    attend: Attend,
+    keys_B: jax.Array | None = None,
+) -> tuple[Frame, jax.Array, jax.Array, list[Any]]:
+    """The frame, the stream above the blocks, the sum of their losses, and what they keep."""
+    frame, graph = _frame(config, params), _graph(Block, config)
+    rotary = rotary_angles(config, positions)
+    x_BxTxD = _dropped(config, frame.begin(tokens_BxT), keys_B, 0)
+
+    def block(layer: Any, x: jax.Array, one: Params) -> tuple[jax.Array, jax.Array, Any]:
+        one = gathered(one, "blocks", config.dtype, layer=True)
+        return nnx.merge(graph, one)(layer, x, rotary, attend, keys_B)
+
+    policy = _policy(config)
+    if policy is not None:
+        # Scans keep what is computed twice apart by themselves.
+        block = jax.checkpoint(block, policy=policy, prevent_cse=not config.scan)
+    blocks = params["blocks"]
+    if config.scan and not isinstance(blocks, list):
+
+        def body(carry: tuple[jax.Array, jax.Array], layer: Any) -> tuple[Any, Any]:
+            x, loss, kept = block(layer[0], carry[0], layer[1])
+            return (x, carry[1] + loss), kept
+
+        start = (x_BxTxD, jnp.zeros((), jnp.float32))
+        (x_BxTxD, losses), kept = jax.lax.scan(body, start, (jnp.arange(config.layers), blocks))
+        return frame, x_BxTxD, losses, kept
+    losses, kept = jnp.zeros((), jnp.float32), []
+    for layer, one in enumerate(unrolled(config, params)["blocks"]):
+        x_BxTxD, loss, keep = block(layer, x_BxTxD, one)
+        losses, kept = losses + loss, [*kept, keep]
+    return frame, x_BxTxD, losses, kept
+
+
+def apply_with_loss(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    segments_BxT: jax.Array | None = None,
+    keys_B: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Float32 logits [B, T, V], and the mean over layers of how unequally experts are used.
+
+    Where the mesh divides positions, T is a device's share of them.
+
+    Args:
+      config: the model's configuration.
+      params: its parameters, `unrolled` or not.
+      tokens_BxT: int32 token ids.
+      segments_BxT: int32, of all positions; a position reads those of its own segment alone. None
+        is one segment. Rotary positions are relative, so that a document reads the same wherever
+        it stands.
+      keys_B: a key for each row, for dropout; None drops nothing.
+    """
+
+    def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        del layer
+        return causal(config, q, k, v, segments_BxT), None
+
+    positions_T = jnp.arange(tokens_BxT.shape[1])
+    if manual_size("sequence") > 1:
+        positions_T += jax.lax.axis_index("sequence") * tokens_BxT.shape[1]
+    frame, x_BxTxD, losses, _ = run(config, params, tokens_BxT, positions_T, attend, keys_B)
+    return frame.logits(x_BxTxD), losses / config.layers
 
 
 def apply(
@@ -289,23 +260,8 @@ def apply(
     tokens_BxT: jax.Array,
     segments_BxT: jax.Array | None = None,
 ) -> jax.Array:
-    """Float32 logits [B, T, V] of the token after each position.
-
-    Args:
-      config: the model's configuration.
-      params: its parameters.
-      tokens_BxT: int32 token ids.
-      segments_BxT: int32; a position reads those of its own segment alone. None is one segment.
-        Rotary positions are relative, so that a document reads the same wherever it stands.
-    """
-    decoder = bind(config, params)
-
-    def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        del layer
-        return causal_attention(q, k, v, segments_BxT), None
-
-    hidden_BxTxD, _ = decoder.hidden(tokens_BxT, jnp.arange(tokens_BxT.shape[1]), attend)
-    return decoder.logits(hidden_BxTxD)
+    """Float32 logits [B, T, V] of the token after each position; as `apply_with_loss`."""
+    return apply_with_loss(config, params, tokens_BxT, segments_BxT)[0]
 
 
 def prefill(
@@ -315,24 +271,23 @@ def prefill(
 
     Args:
       config: the model's configuration.
-      params: its parameters.
+      params: its parameters, `unrolled`.
       prompts_BxP: token ids; what stands beyond a row's length is never read by that row.
       lengths_B: tokens of each prompt, at least 1.
 
     Returns:
       Float32 logits [B, V] of the token after each prompt, and keys and values of each layer,
-      [B, H, P, K], those of the padding included.
+      [B, N, P, K], those of the padding included.
     """
-    decoder = bind(config, params)
 
-    def attend(layer: int, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
+    def attend(layer: Any, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
         del layer
-        return causal_attention(*qkv), KeyValue(*qkv[1:])
+        return causal(config, *qkv), KeyValue(*qkv[1:])
 
     positions = jnp.arange(prompts_BxP.shape[1])
-    hidden_BxPxD, cache = decoder.hidden(prompts_BxP, positions, attend)
-    last_Bx1xD = jnp.take_along_axis(hidden_BxPxD, lengths_B[:, None, None] - 1, axis=1)
-    return decoder.logits(last_Bx1xD[:, 0]), cache
+    frame, x_BxPxD, _, cache = run(config, params, prompts_BxP, positions, attend)
+    last_Bx1xD = jnp.take_along_axis(x_BxPxD, lengths_B[:, None, None] - 1, axis=1)
+    return frame.logits(last_Bx1xD[:, 0]), cache
 
 
 def decode_step(
@@ -348,7 +303,7 @@ def decode_step(
 
     Args:
       config: the model's configuration.
-      params: its parameters.
+      params: its parameters, `unrolled`.
       tokens_B: the tokens to read.
       positions_B: their positions, which differ between rows while the slot does not.
       cache: keys and values of the layers.
@@ -358,14 +313,13 @@ def decode_step(
     Returns:
       Float32 logits [B, V] of the next token, and the caches.
     """
-    decoder = bind(config, params)
 
-    def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValue]:
+    def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValue]:
         kept = KeyValue(
-            jax.lax.dynamic_update_slice_in_dim(cache[layer].k_BxHxSxK, k, slot, axis=2),
-            jax.lax.dynamic_update_slice_in_dim(cache[layer].v_BxHxSxK, v, slot, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(cache[layer].k_BxNxSxK, k, slot, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(cache[layer].v_BxNxSxK, v, slot, axis=2),
         )
         return attention(q, *kept, visible_BxS[:, None, None, :]), kept
 
-    hidden_Bx1xD, cache = decoder.hidden(tokens_B[:, None], positions_B[:, None], attend)
-    return decoder.logits(hidden_Bx1xD[:, 0]), cache
+    frame, x_Bx1xD, _, cache = run(config, params, tokens_B[:, None], positions_B[:, None], attend)
+    return frame.logits(x_Bx1xD[:, 0]), cache

@@ -11,13 +11,19 @@ from physlm.sharding import path_of
 
 _NAMES = ("adamw", "muon")
 
-# Which axes of a hidden kernel are the rows and which the columns of a matrix; an axis named in
-# neither (the 3 of query, key and value) holds separate matrices.
+# Which axes of a hidden kernel are the rows and which the columns of a matrix; axes named in
+# neither (layers, experts) hold separate matrices.
 _MATRICES = {
-    "attention/qkv/kernel": MuonDimensionNumbers(reduction_axis=0, output_axis=(2, 3)),
-    "attention/out/kernel": MuonDimensionNumbers(reduction_axis=(0, 1), output_axis=2),
-    "up/kernel": MuonDimensionNumbers(reduction_axis=0, output_axis=1),
-    "down/kernel": MuonDimensionNumbers(reduction_axis=0, output_axis=1),
+    "attention/query/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=(2, 3)),
+    "attention/key/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=(2, 3)),
+    "attention/value/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=(2, 3)),
+    "attention/out/kernel": MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=3),
+    "mlp/up/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=2),
+    "mlp/gate/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=2),
+    "mlp/down/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=2),
+    "mixture/up/kernel": MuonDimensionNumbers(reduction_axis=2, output_axis=3),
+    "mixture/gate/kernel": MuonDimensionNumbers(reduction_axis=2, output_axis=3),
+    "mixture/down/kernel": MuonDimensionNumbers(reduction_axis=2, output_axis=3),
 }
 
 

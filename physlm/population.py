@@ -16,8 +16,51 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from physlm import step as step_lib
-from physlm.model import ModelConfig
+from physlm.architecture import ModelConfig
+from physlm.sharding import batch_sharding, rows_here
 from physlm.step import Batch, Metrics, TrainState
+
+
+class Single:
+    """Steps of one run, over the whole mesh; its methods are those of a `Population`."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        transform: optax.GradientTransformation,
+        mesh: Mesh,
+        batch: int,
+        accumulate: int = 1,
+    ):
+        """Prepares the program; `batch` and `accumulate` as in `TrainConfig`."""
+        self.mesh = mesh
+        self._batch = batch
+        self.step = step_lib.make_step(config, transform, mesh, accumulate)
+
+    def gathered(self, states: Sequence[TrainState]) -> TrainState:
+        """The state of the one run."""
+        return states[0]
+
+    def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
+        """The batch [B, …] over the devices, of which each host has its own rows."""
+        place = batch_sharding(self.mesh)
+        if jax.process_count() == 1:
+            return jax.device_put(dict(batches[0]), place)
+        rows = rows_here(self._batch, self.mesh)
+
+        def shared(here: np.ndarray) -> jax.Array:
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None  # The batch has a first axis.
+                return here[np.searchsorted(rows, np.arange(self._batch)[index[0]])]
+
+            return jax.make_array_from_callback((self._batch, *here.shape[1:]), place, part)
+
+        return {name: shared(np.asarray(here)) for name, here in batches[0].items()}
+
+    def member(self, state: TrainState, number: int) -> TrainState:
+        """The state of the one run."""
+        del number
+        return state
 
 
 class Population:
@@ -30,6 +73,7 @@ class Population:
         mesh: Mesh,
         learning_rates: Sequence[float],
         *,
+        accumulate: int = 1,
         vectorized: bool | None = None,
     ) -> None:
         """Prepares the program; nothing is compiled before the first step.
@@ -39,6 +83,7 @@ class Population:
           transform: the update rule, at a peak learning rate of 1.
           mesh: its devices share the runs among them, as many of them as divide their number.
           learning_rates: the peak of each run.
+          accumulate: parts of a run's batch that are worked on one after the other.
           vectorized: a device works on all its runs at once, or on one after the other within
             the same program. By default accelerators do the former. A CPU core is full with one,
             and several would not fit into its cache.
@@ -56,9 +101,9 @@ class Population:
 
         def one(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, Metrics]:
             size, window = batch["weights"].shape
-            rows = step_lib.rows_at_once(size, window, self.mesh)
+            rows = step_lib.rows_at_once(size // accumulate, window, self.mesh)
             found = step_lib.summed_loss_and_grads(
-                config, state.params, step_lib.weighed(batch), rows
+                config, state.params, step_lib.weighed(batch), rows, size
             )
             return step_lib.updated(transform, state, *found, rate)
 
@@ -90,7 +135,7 @@ class Population:
         return jax.device_put(stacked, self._place)
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """The next state, made where this one lay, and loss and gradient norm [K] before it."""
+        """The next state, made where this one lay, and what `updated` says of it [K]."""
         return self._step(state, batch, self._rates_K)
 
     def member(self, state: TrainState, number: int) -> TrainState:

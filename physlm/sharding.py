@@ -1,12 +1,33 @@
-"""Where arrays lie: the device mesh and one table from parameter path to mesh axes."""
+"""Where arrays lie: the device mesh and one table from parameter path to mesh axes.
+
+The mesh has four axes. A batch is divided over `data` and `fsdp`, the positions of its sequences
+over `sequence`, heads and hidden units over `tensor`. Kernels and embeddings, with the optimizer's
+copies of them, lie along `fsdp` too, and a block's are brought together when it is its turn. The
+step writes out what is communicated along the first three (`physlm.step`); what `tensor` needs
+the compiler adds.
+"""
 
 import dataclasses
+import functools
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "fsdp", "sequence", "tensor")
+
+# Axes over which a batch is divided, and those of which each device works on a part of it.
+BATCH_AXES = ("data", "fsdp")
+SHARED_OUT = ("data", "fsdp", "sequence")
+
+# In a constraint: as the compiler likes.
+FREE = P.UNCONSTRAINED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,8 +35,10 @@ class MeshConfig:
     """How many devices serve which axis of the mesh.
 
     Attributes:
-      data: devices over which a batch is divided; -1 takes all that `model` leaves.
-      model: devices over which heads and hidden units are divided.
+      data: devices over which a batch is divided; -1 takes all that the others leave.
+      fsdp: devices over which a batch, the parameters and the optimizer's memory are divided.
+      sequence: devices over which the positions of a sequence are divided.
+      tensor: devices over which heads and hidden units are divided.
       population: runs of a study that are trained as one program, at most, where they share all
         shapes; 1 where one run alone is to have the whole machine.
       cpu_devices: devices that a CPU is presented as; 0 means as many as it has cores.
@@ -25,84 +48,71 @@ class MeshConfig:
     """
 
     data: int = -1
-    model: int = 1
+    fsdp: int = 1
+    sequence: int = 1
+    tensor: int = 1
     population: int = 1
     cpu_devices: int = 0
 
     def __post_init__(self) -> None:
         if self.data < 1 and self.data != -1:
             raise ValueError(f"mesh.data is {self.data}; it must be -1 (all devices) or above 0.")
-        if self.model < 1:
-            raise ValueError(f"mesh.model is {self.model}; it must be at least 1.")
-        if self.population < 1:
-            raise ValueError(f"mesh.population is {self.population}; it must be at least 1.")
+        for name in ("fsdp", "sequence", "tensor", "population"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.cpu_devices < 0:
             raise ValueError(f"mesh.cpu_devices is {self.cpu_devices}; it must not be negative.")
 
 
 # Every leaf of a training state, the optimizer's copies included, must end in exactly one of
-# these. Heads and hidden units lie along `model`; what is left is small and lies everywhere.
+# these. The first axis of what is in `blocks` is that of the layers.
 RULES: tuple[tuple[str, P], ...] = (
-    (r"embed/embedding", P()),
-    (r"head/kernel", P()),
-    (r"(norm|norm_attention|norm_mlp)/(scale|bias)", P()),
-    (r"attention/qkv/kernel", P(None, None, "model", None)),
-    (r"attention/qkv/bias", P(None, "model", None)),
-    (r"attention/out/kernel", P("model", None, None)),
-    (r"attention/out/bias", P()),
-    (r"up/kernel", P(None, "model")),
-    (r"up/bias", P("model")),
-    (r"down/kernel", P("model", None)),
-    (r"down/bias", P()),
-    (r"step|count|ns_coeffs", P()),
+    (r"embed/embedding", P(None, "fsdp")),
+    (r"head/kernel", P("fsdp", None)),
+    (r"norm/(scale|bias)", P()),
+    (r"blocks/norm_(attention|mlp)/(scale|bias)", P()),
+    (r"blocks/attention/norm_(query|key)/scale", P()),
+    (r"blocks/attention/(query|key|value)/kernel", P(None, "fsdp", "tensor", None)),
+    (r"blocks/attention/(query|key|value)/bias", P(None, "tensor", None)),
+    (r"blocks/attention/out/kernel", P(None, "tensor", None, "fsdp")),
+    (r"blocks/mlp/(up|gate)/kernel", P(None, "fsdp", "tensor")),
+    (r"blocks/mlp/(up|gate)/bias", P(None, "tensor")),
+    (r"blocks/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    (r"blocks/(attention/out|mlp/down)/bias", P()),
+    (r"blocks/mixture/router/kernel", P()),
+    (r"blocks/mixture/(up|gate)/kernel", P(None, None, "fsdp", "tensor")),
+    (r"blocks/mixture/down/kernel", P(None, None, "tensor", "fsdp")),
+    (r"step|count|ns_coeffs|trend/(mean|variance)", P()),
 )
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh with the axes `data` and `model` over the first devices.
+    """A mesh with the axes `AXES` over the first devices.
 
     Raises:
       ValueError: there are not enough devices, or they do not divide.
     """
     devices = jax.devices()
-    if config.data == -1 and len(devices) % config.model:
+    others = config.fsdp * config.sequence * config.tensor
+    if config.data == -1 and len(devices) % others:
         raise ValueError(
-            f"mesh.model is {config.model}; it must divide the number of devices, {len(devices)}."
+            f"mesh.fsdp times mesh.sequence times mesh.tensor is {others}; "
+            f"it must divide the number of devices, {len(devices)}."
         )
-    data = len(devices) // config.model if config.data == -1 else config.data
-    if data * config.model > len(devices):
+    data = len(devices) // others if config.data == -1 else config.data
+    if data * others > len(devices):
         raise ValueError(
-            f"mesh.data times mesh.model is {data * config.model}; "
+            f"mesh.data times mesh.fsdp times mesh.sequence times mesh.tensor is {data * others}; "
             f"it must not exceed the number of devices, {len(devices)}."
         )
+    shape = (data, config.fsdp, config.sequence, config.tensor)
     return jax.make_mesh(
-        (data, config.model),
-        ("data", "model"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices[: data * config.model],
+        shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices[: data * others]
     )
 
 
-def check_batch(batch: int, mesh: Mesh, field: str) -> None:
-    """Raises ValueError, naming the field, if a batch cannot be divided over the mesh."""
-    if batch % mesh.shape["data"]:
-        raise ValueError(
-            f"{field} is {batch}; it must be a multiple of the {mesh.shape['data']} devices "
-            "along mesh.data."
-        )
-
-
-def check_heads(heads: int, mesh: Mesh) -> None:
-    """Raises ValueError if attention heads cannot be divided over the mesh."""
-    if heads % mesh.shape["model"]:
-        raise ValueError(
-            f"model.heads is {heads}; it must be a multiple of the {mesh.shape['model']} devices "
-            "along mesh.model."
-        )
-
-
 def path_of(key_path: tuple[Any, ...]) -> str:
-    """A leaf's path, as `blocks/0/attention/qkv/kernel`."""
+    """A leaf's path, as `blocks/attention/query/kernel`."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
@@ -118,21 +128,178 @@ def spec_of(path: str) -> P:
     return matches[0]
 
 
+def specs(tree: Any) -> Any:
+    """The axes of every leaf of a training state, by the table."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: spec_of(path_of(path)), tree)
+
+
 def shardings(tree: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of a training state, by the table."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: NamedSharding(mesh, spec_of(path_of(path))), tree
-    )
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(tree))
+
+
+def along(spec: P, axes: tuple[str, ...]) -> P:
+    """What of a leaf's axes is along some of the mesh's."""
+    return P(*(name if name in axes else None for name in spec))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its first axis over `data`."""
-    return NamedSharding(mesh, P("data"))
+    """The sharding of a batch: its rows over `data` and `fsdp`."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts a batch is divided."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def rows_here(batch: int, mesh: Mesh) -> np.ndarray:
+    """The rows of a batch, in order, that devices of this process work on."""
+    if jax.process_count() == 1:
+        return np.arange(batch)
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[index] for index in places if index]))
+
+
+def _context() -> Any:
+    return jax.sharding.get_abstract_mesh()
+
+
+def manual_size(axis: str) -> int:
+    """Devices along an axis of which the program under way is that of one; else 1."""
+    mesh = _context()
+    if mesh.empty or axis not in mesh.manual_axes:
+        return 1
+    return mesh.shape[axis]
 
 
 def constrain(x: jax.Array, spec: P) -> jax.Array:
-    """Pins an activation to mesh axes, where a mesh is set and leaves them to the compiler."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or AxisType.Manual in mesh.axis_types:
+    """Pins an activation to `tensor`, where a mesh has it and leaves it to the compiler."""
+    mesh = _context()
+    if mesh.empty or "tensor" not in mesh.auto_axes:
         return x
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def over_tensor(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """The function as a program of each device along `tensor`: compilers cannot divide kernels."""
+    mesh = _context()
+    if mesh.empty or "tensor" not in mesh.auto_axes:
+        return function
+    return jax.shard_map(
+        function, in_specs=in_specs, out_specs=out_specs, axis_names={"tensor"}, check_vma=False
+    )
+
+
+def gathered(tree: Any, prefix: str, dtype: Any, *, layer: bool = False) -> Any:
+    """Parameters of which a device has a part, brought together along `fsdp`.
+
+    Kernels travel in the dtype that they are used in; their gradients are added up in float32.
+
+    Args:
+      tree: parameters, or those of one layer.
+      prefix: where they stand among all.
+      dtype: of the computation.
+      layer: whether the axis of the layers is gone.
+    """
+    if manual_size("fsdp") == 1:
+        return tree
+
+    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        spec = P(*spec_of(f"{prefix}/{path_of(path)}")[int(layer) :])
+        return _gather(leaf, spec, dtype) if "fsdp" in spec else leaf
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: jax.Array, spec: P, dtype: Any) -> jax.Array:
+    return gathered_along("fsdp", x.astype(dtype), tuple(spec).index("fsdp"), spec)
+
+
+def _gather_forward(x: jax.Array, spec: P, dtype: Any) -> tuple[jax.Array, None]:
+    return _gather(x, spec, dtype), None
+
+
+def _gather_backward(spec: P, dtype: Any, _: None, grad: jax.Array) -> tuple[jax.Array]:
+    del dtype
+
+    def scatter(grad: jax.Array) -> jax.Array:
+        axis = tuple(spec).index("fsdp")
+        return jax.lax.psum_scatter(grad, "fsdp", scatter_dimension=axis, tiled=True)
+
+    place = along(spec, ("tensor",))
+    return (over_tensor(scatter, (place,), place)(grad.astype(jnp.float32)),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def gathered_along(name: str, x: jax.Array, axis: int, spec: P) -> jax.Array:
+    """An array whose parts lie along a mesh axis, whole.
+
+    Args:
+      name: of the mesh axis.
+      x: a device's part.
+      axis: of the array, which is divided.
+      spec: how the array lies along `tensor`, and that is how it stays.
+    """
+    place = along(spec, ("tensor",))
+    gather = functools.partial(jax.lax.all_gather, axis_name=name, axis=axis, tiled=True)
+    # Left to the compiler, the parts along `tensor` would be brought together, too, and divided.
+    return over_tensor(gather, (place,), place)(x)
+
+
+def total(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """The sum over devices along some axes."""
+    # XLA stumbles over sums along nothing where it divides the rest itself.
+    axes = tuple(axis for axis in axes if manual_size(axis) > 1)
+    return jax.lax.psum(x, axes) if axes else x
+
+
+def summed_grads(grads: Any) -> Any:
+    """Gradients of a device's part of a batch, added up over those that have others of it."""
+
+    def one(path: tuple[Any, ...], grad: jax.Array) -> jax.Array:
+        # Those of divided parameters were added up along `fsdp` where they were brought together.
+        divided = "fsdp" in spec_of(path_of(path))
+        return total(grad, ("data", "sequence") if divided else SHARED_OUT)
+
+    return jax.tree_util.tree_map_with_path(one, grads)
+
+
+def check(config: Any, batch: int, accumulate: int, mesh: Mesh) -> None:
+    """Sees to it that a model and a batch can be divided over a mesh.
+
+    Args:
+      config: the `ModelConfig`.
+      batch: sequences a step.
+      accumulate: parts of it that a device works on one after the other.
+      mesh: whose axes are `AXES`.
+
+    Raises:
+      ValueError: names the field, its value and what is allowed.
+    """
+    shards = batch_shards(mesh)
+    if batch % (shards * accumulate):
+        raise ValueError(
+            f"train.batch is {batch}; it must be a multiple of {shards * accumulate}, the "
+            f"{shards} devices along mesh.data and mesh.fsdp times train.accumulate, {accumulate}."
+        )
+    for name, value, axis in (
+        ("model.heads", config.heads, "tensor"),
+        ("model.kv_heads", config.shared_heads, "tensor"),
+        ("the hidden width (model.mlp_width)", config.hidden, "tensor"),
+        ("the width (model.heads times model.head_dim)", config.width, "fsdp"),
+        ("train.window", config.window, "sequence"),
+    ):
+        if value % mesh.shape[axis]:
+            raise ValueError(
+                f"{name} is {value}; it must be a multiple of the {mesh.shape[axis]} devices "
+                f"along mesh.{axis}."
+            )
+    if mesh.shape["sequence"] > 1 and config.kernel in ("cudnn", "splash"):
+        raise ValueError(
+            f"model.kernel is {config.kernel!r}; it must be 'blocks' or 'auto' where "
+            "mesh.sequence divides positions."
+        )

@@ -1,4 +1,10 @@
-"""One optimizer step: the state it goes on from, the loss, its gradients and the update."""
+"""One optimizer step: the state it goes on from, the loss, its gradients and the update.
+
+Each device finds loss and gradients of its part of a batch alone. Then they are added up, once a
+step: an all-reduce of the gradients along `data` and `sequence`. Along `fsdp` a block's kernels are
+brought together when it is its turn, forward and backward, and their gradients added up and
+divided again. Along `sequence` keys and values are brought together in every block.
+"""
 
 import functools
 from collections.abc import Callable
@@ -11,27 +17,73 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from physlm import model as model_lib
-from physlm.model import ModelConfig
-from physlm.sharding import shardings
+from physlm.architecture import ModelConfig
+from physlm.sharding import (
+    BATCH_AXES,
+    SHARED_OUT,
+    along,
+    batch_shards,
+    manual_size,
+    shardings,
+    specs,
+    summed_grads,
+    total,
+)
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
+# The recent loss is a mean of about so many steps.
+_RECENT = 100
+
+
+class Trend(NamedTuple):
+    """The loss of recent steps: its moving mean and variance, in nats a token."""
+
+    mean: jax.Array
+    variance: jax.Array
+
 
 class TrainState(NamedTuple):
-    """All that a run needs to go on: steps done, parameters, and the optimizer's memory."""
+    """All that a run needs to go on: steps done, parameters, and what is remembered."""
 
     step: jax.Array
     params: model_lib.Params
     opt_state: optax.OptState
+    trend: Trend
 
 
-def summed_loss(config: ModelConfig, params: model_lib.Params, batch: Batch) -> jax.Array:
-    """Sum over a batch of the nats spent on each next token, times its weight."""
-    tokens_BxT, targets_BxT = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
-    logits_BxTxV = model_lib.apply(config, params, tokens_BxT, batch.get("segments"))
-    nll_BxT = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets_BxT)
-    return jnp.sum(nll_BxT * batch["weights"])
+def summed_loss(
+    config: ModelConfig, params: model_lib.Params, batch: Batch, sequences: int
+) -> tuple[jax.Array, jax.Array]:
+    """What a part of a batch adds to the loss.
+
+    Args:
+      config: the decoder.
+      params: its parameters.
+      batch: tokens [B, W + 1], weights [B, W] and, if there are, segments [B, W] and, for dropout,
+        keys (`row_keys`). Where the mesh divides positions, the loss is that of this device's.
+      sequences: of the whole batch.
+
+    Returns:
+      what is to be made smaller, and the nats spent on each next token times its weight, summed.
+    """
+    window = batch["weights"].shape[1]
+    length = window // manual_size("sequence")
+    first = jax.lax.axis_index("sequence") * length if length < window else 0
+
+    def here(x_BxW: jax.Array, offset: int = 0) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x_BxW, first + offset, length, axis=1)
+
+    keys_B = jax.random.wrap_key_data(batch["keys"]) if "keys" in batch else None
+    logits_BxTxV, imbalance = model_lib.apply_with_loss(
+        config, params, here(batch["tokens"]), batch.get("segments"), keys_B
+    )
+    nll_BxT = optax.losses.softmax_cross_entropy_with_integer_labels(
+        logits_BxTxV, here(batch["tokens"], 1)
+    )
+    loss = jnp.sum(nll_BxT * here(batch["weights"]))
+    return loss + config.balance / sequences * imbalance, loss
 
 
 def weighed(batch: Batch) -> Batch:
@@ -41,35 +93,46 @@ def weighed(batch: Batch) -> Batch:
 
 
 def summed_loss_and_grads(
-    config: ModelConfig, params: model_lib.Params, batch: Batch, rows: int
+    config: ModelConfig, params: model_lib.Params, batch: Batch, rows: int, sequences: int
 ) -> tuple[jax.Array, model_lib.Params]:
-    """`summed_loss` and its gradients, found `rows` sequences at a time."""
-    compute = jax.value_and_grad(functools.partial(summed_loss, config))
+    """The nats of `summed_loss` and its gradients, found `rows` sequences at a time."""
+    loss_of = functools.partial(summed_loss, config, sequences=sequences)
+    compute = jax.value_and_grad(loss_of, has_aux=True)
+    if not config.scan:
+        params = model_lib.unrolled(config, params)
     parts = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), batch)
 
     def add(total: Any, part: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, compute(params, part)), None
+        (_, loss), grads = compute(params, part)
+        return jax.tree.map(jnp.add, total, (loss, grads)), None
 
     zero = jax.tree.map(jnp.zeros_like, (batch["weights"][0, 0], params))
-    return jax.lax.scan(add, zero, parts)[0]
+    loss, grads = jax.lax.scan(add, zero, parts)[0]
+    return loss, model_lib.rolled(grads)
 
 
 def loss_and_grads(
-    config: ModelConfig, mesh: Mesh, params: model_lib.Params, batch: Batch
+    config: ModelConfig, mesh: Mesh, params: model_lib.Params, batch: Batch, accumulate: int = 1
 ) -> tuple[jax.Array, model_lib.Params]:
-    """Weighted mean of the nats a token costs, over the whole batch, and its gradients."""
+    """Weighted mean of the nats a token costs, over the whole batch, and its gradients.
+
+    Those are of this mean and of the balance of experts, where there are any. Each device works on
+    `accumulate` parts of its rows one after the other.
+    """
     size, window = batch["weights"].shape
-    rows = rows_at_once(size // mesh.shape["data"], window, mesh)
+    rows = rows_at_once(size // batch_shards(mesh) // accumulate, window, mesh)
+    lie = jax.tree.map(lambda spec: along(spec, SHARED_OUT), specs(params))
 
     def on_shard(params: model_lib.Params, shard: Batch) -> tuple[jax.Array, model_lib.Params]:
-        return jax.lax.psum(summed_loss_and_grads(config, params, shard, rows), "data")
+        loss, grads = summed_loss_and_grads(config, params, shard, rows, size)
+        return total(loss, SHARED_OUT), summed_grads(grads)
 
     return jax.shard_map(
         on_shard,
         mesh=mesh,
-        in_specs=(P(), P("data")),
-        out_specs=P(),
-        axis_names={"data"},
+        in_specs=(lie, P(BATCH_AXES)),
+        out_specs=(P(), lie),
+        axis_names=set(SHARED_OUT),
         check_vma=False,
     )(params, weighed(batch))
 
@@ -83,12 +146,20 @@ def rows_at_once(rows: int, window: int, mesh: Mesh) -> int:
     return max(few for few in range(1, most + 1) if rows % few == 0)
 
 
+def row_keys(seed: int, step: int, rows: jax.typing.ArrayLike) -> jax.Array:
+    """Keys, as their data, for what is random in a step, one for each of some of its rows."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(rows))
+    return jax.random.key_data(keys)
+
+
 def init_state(
     config: ModelConfig, transform: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
     """The state before the first step."""
     params = model_lib.init(config, key)
-    return TrainState(jnp.zeros((), jnp.int32), params, transform.init(params))
+    trend = Trend(jnp.zeros(()), jnp.zeros(()))
+    return TrainState(jnp.zeros((), jnp.int32), params, transform.init(params), trend)
 
 
 def updated(
@@ -98,7 +169,10 @@ def updated(
     grads: model_lib.Params,
     scale: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The state after a step, and the loss and gradient norm before it.
+    """The state after a step, and what is to be said of it.
+
+    These are the loss and the gradient's norm before it; `recent_loss`, the moving mean, this step
+    included; and `rise`, how far the loss lay above that mean before, in standard deviations.
 
     Args:
       transform: the update rule.
@@ -111,8 +185,19 @@ def updated(
     if scale is not None:
         updates = jax.tree.map(lambda update: update * scale, updates)
     params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-    return TrainState(state.step + 1, params, opt_state), metrics
+    trend, rise = _followed(state.trend, state.step, loss)
+    norm = optax.tree.norm(grads)
+    metrics = {"loss": loss, "grad_norm": norm, "recent_loss": trend.mean, "rise": rise}
+    return TrainState(state.step + 1, params, opt_state, trend), metrics
+
+
+def _followed(trend: Trend, step: jax.Array, loss: jax.Array) -> tuple[Trend, jax.Array]:
+    above = loss - trend.mean
+    # Before the mean is one of many steps nothing can be said.
+    rise = jnp.where(step >= _RECENT, above / jnp.sqrt(trend.variance + 1e-12), 0.0)
+    rate = 1 / jnp.minimum(step + 1, _RECENT).astype(jnp.float32)
+    variance = (1 - rate) * (trend.variance + rate * above**2)
+    return Trend(trend.mean + rate * above, variance), rise
 
 
 def abstract_state(
@@ -129,13 +214,16 @@ def abstract_state(
 
 
 def make_step(
-    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
+    config: ModelConfig,
+    transform: optax.GradientTransformation,
+    mesh: Mesh,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled step, which consumes its state and leaves the next where that lay."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, grads = loss_and_grads(config, mesh, state.params, batch)
+        loss, grads = loss_and_grads(config, mesh, state.params, batch, accumulate)
         return updated(transform, state, loss, grads)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))

@@ -8,25 +8,7 @@ from typing import Any
 
 import jax
 
-from physlm.model import ModelConfig
-
-# Dense bfloat16 operations a second of one device, as its maker states them, by a part of what
-# JAX calls it; the first that fits.
-_PEAK = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L4": 121e12,
-    "T4": 65e12,
-    "TPU v6": 918e12,
-    "TPU v5p": 459e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v4": 275e12,
-    "TPU v3": 123e12,
-    "TPU v2": 45e12,
-}
+from physlm.architecture import ModelConfig
 
 # In the first steps of a loop programs are compiled and the first data is made.
 _STEPS_BEFORE_TRACE = 5
@@ -35,19 +17,18 @@ _STEPS_BEFORE_TRACE = 5
 def model_flops(config: ModelConfig, tokens: int) -> float:
     """Floating-point operations that a training step needs for so many tokens.
 
-    Six for each weight of a matrix product and token, and those of the attention's two products
-    over the whole window, as PaLM counts them (arXiv 2204.02311, Appendix B): nothing for
-    embeddings, norms, what is computed again, or what a causal mask spares.
+    Six for each weight of a matrix product that a token takes part in, and those of the
+    attention's two products over the whole window, as PaLM counts them (arXiv 2204.02311,
+    Appendix B): nothing for embeddings, norms, what is computed again, or what a causal mask
+    spares.
     """
-    width = config.width
-    block = 4 * width * width + 2 * config.mlp_ratio * width * width
-    weights = config.layers * block + width * config.vocab
+    width, mixture = config.width, config.mixture > 1
+    attention = 2 * (config.heads + config.shared_heads) * config.head_dim * width
+    mlp = (3 if config.family.gated else 2) * width * config.hidden
+    router = width * config.mixture if mixture else 0
+    taken = config.experts_per_token if mixture else 1
+    weights = config.layers * (attention + taken * mlp + router) + width * config.vocab
     return float(tokens) * (6 * weights + 12 * config.layers * width * config.window)
-
-
-def peak_flops(device: jax.Device) -> float | None:
-    """Operations a second that a device could do; None where its kind is not known here."""
-    return next((peak for name, peak in _PEAK.items() if name in device.device_kind), None)
 
 
 class Meter:

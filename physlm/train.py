@@ -3,39 +3,36 @@
 import collections
 import concurrent.futures
 import dataclasses
-import math
 import pathlib
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
-import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from data_gen.stream import ATTENTION, LOSS_ON, PACKING
 from physlm import optimizer as optimizer_lib
-from physlm.checkpoint import Checkpoints, restore_all
-from physlm.metrics import JsonLines
-from physlm.model import ModelConfig
+from physlm import sharding
+from physlm import step as step_lib
+from physlm.architecture import ModelConfig
+from physlm.checkpoint import Checkpoints, check_made_by, restore_all
+from physlm.chips import peak_flops
+from physlm.journal import Journal
 from physlm.optimizer import OptimizerConfig
-from physlm.population import Population
+from physlm.population import Population, Single
 from physlm.progress import Reporter
-from physlm.sharding import batch_sharding, check_batch, check_heads
-from physlm.step import Batch, Metrics, TrainState, abstract_state, first_state, make_step
-from physlm.throughput import Meter, Trace, model_flops, peak_flops
+from physlm.step import Batch, Metrics, TrainState, abstract_state, first_state
+from physlm.throughput import Meter, Trace, model_flops
 
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
 _IN_FLIGHT = 2
-
-# Figures of `Meter` that are shown beside the progress.
-_SHOWN = {"tokens/s": "tokens_per_s", "input": "input_share", "MFU": "mfu"}
 
 CHECKPOINTS_DIR = "checkpoints"
 PROFILE_DIR = "profile"
@@ -53,6 +50,8 @@ class TrainConfig:
         `problems`: a run on data with mistakes takes as many steps more as it needs to see as many
         problems as `steps` of error-free data hold. Read by the run.
       batch: sequences a step.
+      accumulate: parts of its share of a batch that a device works on one after the other, to need
+        less memory.
       window: tokens a sequence feeds to the model.
       loss_on: which tokens bear loss, `all` or those of the `solution`; read by the stream.
       attention: how far it reaches, over the whole `window`, as in the paper, or within a
@@ -61,7 +60,8 @@ class TrainConfig:
         the next; read by the stream.
       log_every: steps between lines of metrics.
       save_every: steps between checkpoints.
-      keep: checkpoints kept; two, so that a damaged one leaves another.
+      keep: newest checkpoints kept, beside that of the lowest recent loss; two, so that a damaged
+        one leaves another.
 
     Raises:
       ValueError: a field is out of its range.
@@ -74,12 +74,13 @@ class TrainConfig:
     loss_on: str = "all"
     attention: str = "window"
     pack: str = "cut"
+    accumulate: int = 1
     log_every: int = 50
     save_every: int = 1000
     keep: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "window", "log_every", "save_every", "keep"):
+        for name in ("steps", "batch", "window", "accumulate", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.budget not in BUDGETS:
@@ -100,7 +101,8 @@ class Stream(Protocol):
     def batch(self, step: int) -> Mapping[str, ArrayLike]:
         """`tokens` int32 [batch, window + 1] and `weights` float32 [batch, window].
 
-        Where attention stays within a document, `segments` int32 [batch, window] too.
+        Where attention stays within a document, `segments` int32 [batch, window] too. Of several
+        hosts each is given the rows that `physlm.sharding.rows_here` says.
         """
         ...
 
@@ -113,16 +115,20 @@ class TerminatedError(BaseException):
 
 
 @contextmanager
-def _asked_to_end() -> Iterator[threading.Event]:
-    """An event that is set by SIGTERM, by which machines announce that they are taken away."""
+def _asked_to_end() -> Iterator[Callable[[int], bool]]:
+    """Tells, by step, whether SIGTERM came, by which machines say that they are taken away."""
+    # Several hosts have to agree on the step; JAX listens to the signal for them.
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
     asked = threading.Event()
     # Elsewhere than in the main thread signals cannot be caught.
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield lambda _: False
         return
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        yield asked
+        yield lambda _: asked.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -132,16 +138,19 @@ class Member:
     """What sets one run apart from the others that it is trained with.
 
     Attributes:
-      seed: of the initial parameters.
+      seed: of the initial parameters, and of what is random in a step.
       stream: the data.
       learning_rate: the peak.
       run_dir: directory of this run; made if it is missing.
+      made_by: further settings without which checkpoints of this run make no sense, those of its
+        data above all. One whose checkpoints differ in them is not gone on with.
     """
 
     seed: int
     stream: Stream
     learning_rate: float
     run_dir: pathlib.Path
+    made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -157,21 +166,23 @@ def train(
 ) -> TrainState:
     """Trains to the last step, from the newest checkpoint in the run's directory if there is one.
 
-    Writes `run_dir/checkpoints` and `run_dir/metrics.jsonl`. A run that was killed ends, when
-    called again, where it would have ended: every step depends on the state and its number only.
+    Writes, in `run_dir`, `checkpoints`, `metrics.jsonl`, and of steps whose loss leaps up
+    `spikes.jsonl`. A run that was killed ends, when called again, where it would have ended: every
+    step depends on the state and its number only.
 
     Args:
       model: the decoder.
       optimizer: the update rule.
       train: length and batch.
-      mesh: devices to train on; the batch is divided over its axis `data`.
+      mesh: devices to train on (`physlm.sharding.make_mesh`).
       seed: of the initial parameters.
       stream: the data.
       run_dir: directory of this run; made if it is missing.
       progress: told of every finished step.
 
     Raises:
-      ValueError: configurations do not fit together, before anything is written.
+      ValueError: configurations do not fit together, or the directory holds checkpoints of another
+        run, before anything is written.
       FloatingPointError: the loss or the gradient is not finite.
       TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
     """
@@ -213,34 +224,33 @@ def train_together(
       the last state of each run, or why it could not be finished.
 
     Raises:
-      ValueError: configurations do not fit together, before anything is written.
+      ValueError: configurations do not fit together, or a directory holds checkpoints of another
+        run, before anything is written.
       TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
     """
     if model.window != train.window:
         raise ValueError(
             f"model.window is {model.window}; it must be train.window, {train.window}."
         )
-    check_heads(model.heads, mesh)
+    made_by = [_made_by(member, model, optimizer) for member in members]
+    for member, settings in zip(members, made_by, strict=True):
+        check_made_by(member.run_dir / CHECKPOINTS_DIR, settings)
     rates = [member.learning_rate for member in members]
-    program: _Alone | Population
+    schedules = [optimizer_lib.schedule(optimizer, train.steps, rate) for rate in rates]
+    program: Single | Population
     if len(members) > 1:
         transform = optimizer_lib.make(optimizer, train.steps, peak=1.0)
-        program = Population(model, transform, mesh, rates)
+        program = Population(model, transform, mesh, rates, accumulate=train.accumulate)
     else:
-        check_batch(train.batch, mesh, "train.batch")
+        sharding.check(model, train.batch, train.accumulate, mesh)
         transform = optimizer_lib.make(optimizer, train.steps, peak=rates[0])
-        program = _Alone(model, transform, mesh)
-
-    def fetch(step: int) -> Batch:
-        batches = [member.stream.batch(step) for member in members]
-        return jax.block_until_ready(program.put(batches))
-
+        program = Single(model, transform, mesh, train.batch, train.accumulate)
     with ExitStack() as stack:
         for member in members:
             member.run_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = [
-            stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep))
-            for member in members
+            stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep, settings))
+            for member, settings in zip(members, made_by, strict=True)
         ]
         stack.enter_context(jax.set_mesh(program.mesh))
         abstract = abstract_state(model, transform, mesh)
@@ -249,75 +259,24 @@ def train_together(
             states = [first_state(model, transform, mesh, member.seed) for member in members]
         first, state = int(states[0].step), program.gathered(states)
         del states
-        logs = [
-            stack.enter_context(JsonLines(member.run_dir / "metrics.jsonl", upto_step=first))
-            for member in members
-        ]
-        schedules = [optimizer_lib.schedule(optimizer, train.steps, rate) for rate in rates]
         tokens = train.batch * train.window
-        started = time.perf_counter()
         meter = _meter(model, tokens * len(members), program.mesh, first)
         trace = Trace(members[0].run_dir / PROFILE_DIR, first, profile)
         stack.callback(trace.stop)
-        speed: dict[str, float] = {}
-        asked = stack.enter_context(_asked_to_end())
-        failed: dict[int, FloatingPointError] = {}
-
-        def report(step: int, metrics: Metrics) -> None:
-            losses, logs_it = [], step % train.log_every == 0 or step == train.steps
-            if logs_it:
-                speed.update(meter.mark(step))
-            of_K = (np.atleast_1d(metrics[name]) for name in ("loss", "grad_norm"))
-            for number, (loss, norm) in enumerate(zip(*of_K, strict=True)):
-                if number in failed:
-                    continue
-                if not (math.isfinite(loss) and math.isfinite(norm)):
-                    failed[number] = FloatingPointError(
-                        f"At step {step} the loss is {loss} and the gradient norm {norm}; the "
-                        f"last good checkpoint is that of step {checkpoints[number].latest or 0}."
-                    )
-                    continue
-                losses.append(float(loss))
-                if logs_it:
-                    logs[number].write(
-                        step=step,
-                        loss=float(loss),
-                        grad_norm=float(norm),
-                        # The schedule counts from 0: this is the rate that made this step.
-                        learning_rate=float(schedules[number](step - 1)),
-                        tokens=step * tokens,
-                        seconds=round(time.perf_counter() - started, 3),
-                        **speed,
-                    )
-            if losses:
-                shown = {name: speed[key] for name, key in _SHOWN.items() if key in speed}
-                progress.update(step, loss=math.fsum(losses) / len(losses), **shown)
-
-        worker = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
-        in_flight: collections.deque[tuple[int, Metrics]] = collections.deque()
-        upcoming = [worker.submit(fetch, first)] if first < train.steps else []
-        for step in range(first + 1, train.steps + 1):
-            with meter.waiting():
-                batch = upcoming.pop().result()
-            if step < train.steps:
-                # The next batch is made while this step runs.
-                upcoming.append(worker.submit(fetch, step))
-            state, metrics = program.step(state, batch)
-            in_flight.append((step, metrics))
-            trace(step, metrics)
-            ends = asked.is_set()
-            saving = ends or step % train.save_every == 0 or step == train.steps
-            while len(in_flight) > (0 if saving else _IN_FLIGHT):
-                report(*in_flight.popleft())
-            if len(failed) == len(members):
-                break
-            if saving:
-                for number in set(range(len(members))) - set(failed):
-                    checkpoints[number].save(step, program.member(state, number))
-            if ends:
-                for run in checkpoints:
-                    run.wait()
-                raise TerminatedError(f"after step {step}, of which there is a checkpoint")
+        journal = stack.enter_context(
+            Journal(
+                [member.run_dir for member in members],
+                schedules,
+                meter,
+                progress,
+                first=first,
+                last=train.steps,
+                every=train.log_every,
+                tokens=tokens,
+            )
+        )
+        loop = _Loop(members, model, train, program, checkpoints, journal, meter, trace)
+        state, failed = loop.run(state, first)
         layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         return [
             failed.get(n) or jax.device_put(program.member(state, n), layout)
@@ -325,25 +284,95 @@ def train_together(
         ]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """The steps of a training, one after the other, each begun before the one before has ended."""
+
+    members: Sequence[Member]
+    model: ModelConfig
+    train: TrainConfig
+    program: Single | Population
+    checkpoints: Sequence[Checkpoints]
+    journal: Journal
+    meter: Meter
+    trace: Trace
+
+    def fetch(self, step: int) -> Batch:
+        """The batches of a step, on the devices."""
+        batches = [dict(member.stream.batch(step)) for member in self.members]
+        if self.model.dropout:
+            rows = sharding.rows_here(self.train.batch, self.program.mesh)
+            for member, batch in zip(self.members, batches, strict=True):
+                batch["keys"] = np.asarray(step_lib.row_keys(member.seed, step, rows))
+        return jax.block_until_ready(self.program.put(batches))
+
+    def run(
+        self, state: TrainState, first: int
+    ) -> tuple[TrainState, dict[int, FloatingPointError]]:
+        """The last state, and why some runs were given up.
+
+        Args:
+          state: of all runs.
+          first: its step.
+
+        Raises:
+          TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
+        """
+        last = self.train.steps
+        failed: dict[int, FloatingPointError] = {}
+        in_flight: collections.deque[tuple[int, Metrics]] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(1) as worker, _asked_to_end() as asked_to_end:
+            upcoming = [worker.submit(self.fetch, first)] if first < last else []
+            for step in range(first + 1, last + 1):
+                with self.meter.waiting():
+                    batch = upcoming.pop().result()
+                if step < last:
+                    # The next batch is made while this step runs.
+                    upcoming.append(worker.submit(self.fetch, step))
+                state, metrics = self.program.step(state, batch)
+                in_flight.append((step, metrics))
+                self.trace(step, metrics)
+                ends = asked_to_end(step)
+                saving = ends or step % self.train.save_every == 0 or step == last
+                while len(in_flight) > (0 if saving else _IN_FLIGHT):
+                    self.note(*in_flight.popleft(), failed)
+                if len(failed) == len(self.members):
+                    break
+                if saving:
+                    for number in set(range(len(self.members))) - set(failed):
+                        self.save(step, state, number)
+                if ends:
+                    for checkpoints in self.checkpoints:
+                        checkpoints.wait()
+                    raise TerminatedError(f"after step {step}, of which there is a checkpoint")
+        return state, failed
+
+    def note(self, step: int, metrics: Metrics, failed: dict[int, FloatingPointError]) -> None:
+        """Writes down what a step gave, and which runs it ended."""
+        for number in self.journal.note(step, metrics, failed):
+            of_run = {name: np.atleast_1d(value)[number] for name, value in metrics.items()}
+            failed[number] = FloatingPointError(
+                f"At step {step} the loss is {of_run['loss']} and the gradient norm "
+                f"{of_run['grad_norm']}; the last good checkpoint is that of step "
+                f"{self.checkpoints[number].latest or 0}."
+            )
+
+    def save(self, step: int, state: TrainState, number: int) -> None:
+        """Saves the state of one run."""
+        self.checkpoints[number].save(
+            step, self.program.member(state, number), self.journal.recent_loss[number]
+        )
+
+
+def _made_by(member: Member, model: ModelConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
+    """What a run's checkpoints depend on, by the names of its settings."""
+    # How the same is computed, and how long a text may be, may change from one start to the next.
+    free = ("scan", "remat", "kernel", "dtype", "positions")
+    shape = {f"model.{k}": v for k, v in dataclasses.asdict(model).items() if k not in free}
+    return {"seed": member.seed, "optimizer.name": optimizer.name, **shape, **member.made_by}
+
+
 def _meter(config: ModelConfig, tokens: int, mesh: Mesh, step: int) -> Meter:
     peak = peak_flops(mesh.devices.flat[0])
     flops = model_flops(config, tokens)
     return Meter(step, tokens, flops, None if peak is None else peak * mesh.size)
-
-
-class _Alone:
-    """The steps of one run, with the methods of a `Population`."""
-
-    def __init__(self, config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh):
-        self.mesh = mesh
-        self.step = make_step(config, transform, mesh)
-
-    def gathered(self, states: Sequence[TrainState]) -> TrainState:
-        return states[0]
-
-    def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
-        return jax.device_put(dict(batches[0]), batch_sharding(self.mesh))
-
-    def member(self, state: TrainState, number: int) -> TrainState:
-        del number
-        return state

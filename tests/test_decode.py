@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from physlm import decode, model
-from physlm.model import ModelConfig
+from physlm.architecture import ModelConfig
 
 CONFIG = ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8)
 NEW = 14

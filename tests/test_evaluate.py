@@ -11,9 +11,9 @@ from drawn import SMALL
 from data_gen import language
 from data_gen.mistakes import Mistakes
 from physlm import evaluate
+from physlm.architecture import ModelConfig
 from physlm.evaluate import EvalConfig
 from physlm.metrics import wilson_interval
-from physlm.model import ModelConfig
 
 pytestmark = pytest.mark.slow
 

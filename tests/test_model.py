@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from physlm import model
-from physlm.model import ModelConfig
+from physlm import attention, model
+from physlm.architecture import ModelConfig
 
 CONFIG = ModelConfig(vocab=17, window=12, layers=2, heads=2, head_dim=8)
 
@@ -44,7 +44,7 @@ def test_rotated_products_depend_on_the_distance_only() -> None:
 
     def product(m: int, n: int) -> float:
         turned = [
-            model.rotate(x, model.rotary_angles(CONFIG, jnp.array([at])))
+            attention.rotate(x, attention.rotary_angles(CONFIG, jnp.array([at])))
             for x, at in ((q, m), (k, n))
         ]
         return float(jnp.sum(turned[0] * turned[1]))
@@ -56,13 +56,12 @@ def test_rotated_products_depend_on_the_distance_only() -> None:
 
 def test_positions_matter_and_a_common_shift_does_not() -> None:
     params, tokens = _params(CONFIG), _tokens(CONFIG, rows=1)
-    decoder = model.bind(CONFIG, params)
 
     def hidden(positions: jax.Array) -> jax.Array:
         def attend(layer, q, k, v):
-            return model.causal_attention(q, k, v), None
+            return attention.in_blocks(q, k, v), None
 
-        return decoder.hidden(tokens, positions, attend)[0]
+        return model.run(CONFIG, params, tokens, positions, attend)[1]
 
     plain = hidden(jnp.arange(CONFIG.window))
     np.testing.assert_allclose(hidden(jnp.arange(CONFIG.window) + 40), plain, atol=2e-4)
@@ -79,15 +78,13 @@ def test_causal_attention_is_the_textbook_formula(length: int) -> None:
         scores = jnp.tril(scores)
         return jnp.einsum("bhts,bhsk->bhtk", scores / scores.sum(-1, keepdims=True), v)
 
-    np.testing.assert_allclose(
-        jax.jit(model.causal_attention)(q, k, v), textbook(q, k, v), atol=2e-5
-    )
+    np.testing.assert_allclose(jax.jit(attention.in_blocks)(q, k, v), textbook(q, k, v), atol=2e-5)
 
     def grads(function: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
         probed = jax.grad(lambda *qkv: jnp.sum(function(*qkv) * probe), argnums=(0, 1, 2))
         return jax.jit(probed)(q, k, v)
 
-    for got, want in zip(grads(model.causal_attention), grads(textbook), strict=True):
+    for got, want in zip(grads(attention.in_blocks), grads(textbook), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -117,25 +114,27 @@ def test_numerics_are_as_configured(changes: dict[str, float]) -> None:
     )
 
 
-def test_hidden_width_follows_its_ratio() -> None:
-    params = model.init(dataclasses.replace(CONFIG, mlp_ratio=3), jax.random.key(0))
-    assert params["blocks"][0]["up"]["kernel"].shape == (16, 48)
+def test_hidden_width_is_as_configured() -> None:
+    params = model.init(dataclasses.replace(CONFIG, mlp_width=48), jax.random.key(0))
+    assert params["blocks"]["mlp"]["up"]["kernel"].shape == (2, 16, 48)
 
 
 def test_initial_weights_are_gpt2s() -> None:
     config = dataclasses.replace(CONFIG, heads=4, head_dim=32, layers=8, vocab=500)
     params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))
-    block = params["blocks"][3]
+    block = jax.tree.map(lambda leaf: leaf[3], params["blocks"])
     for kernel, std in [
         (params["embed"]["embedding"], 0.02),
         (params["head"]["kernel"], 0.02),
-        (block["attention"]["qkv"]["kernel"], 0.02),
-        (block["up"]["kernel"], 0.02),
+        (block["attention"]["query"]["kernel"], 0.02),
+        (block["attention"]["key"]["kernel"], 0.02),
+        (block["attention"]["value"]["kernel"], 0.02),
+        (block["mlp"]["up"]["kernel"], 0.02),
         (block["attention"]["out"]["kernel"], 0.02 / 4),
-        (block["down"]["kernel"], 0.02 / 4),
+        (block["mlp"]["down"]["kernel"], 0.02 / 4),
     ]:
         assert float(jnp.std(kernel)) == pytest.approx(std, rel=0.03)
-    assert float(jnp.abs(block["up"]["bias"]).max()) == 0
+    assert float(jnp.abs(block["mlp"]["up"]["bias"]).max()) == 0
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     # An untrained model is indifferent.
     logits = jax.jit(model.apply, static_argnums=0)(config, params, _tokens(config))
@@ -148,12 +147,12 @@ def test_the_head_is_tied_or_not() -> None:
     count = {c: sum(leaf.size for leaf in jax.tree.leaves(_params(c))) for c in (CONFIG, tied)}
     assert count[CONFIG] - count[tied] == CONFIG.vocab * CONFIG.width
     params = _params(tied)
-    hidden = jax.random.normal(jax.random.key(2), (4, tied.width))
+    tokens = _tokens(tied)
+    logits = model.apply(tied, params, tokens)
+    # Turned embeddings turn the logits of a model whose stream they do not enter.
+    alone = {**params, "embed": jax.tree.map(lambda x: x[::-1], params["embed"])}
     np.testing.assert_allclose(
-        model.bind(tied, params).logits(hidden),
-        hidden @ params["embed"]["embedding"].T,
-        rtol=1e-4,
-        atol=1e-5,
+        model.apply(tied, alone, CONFIG.vocab - 1 - tokens), logits[..., ::-1], atol=1e-5
     )
 
 

@@ -1,12 +1,14 @@
 """The update rules: schedule, decay, Muon's matrices, clipping."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from physlm import model, optimizer, sharding
-from physlm.model import ModelConfig
+from physlm.architecture import ModelConfig
 from physlm.optimizer import OptimizerConfig
 
 CONFIG = ModelConfig(vocab=16, window=8, layers=1, heads=2, head_dim=8)
@@ -36,18 +38,29 @@ def test_decay_spares_biases_and_norms(name: str) -> None:
         assert size == pytest.approx(0.05 if hidden or other else 0.0), path
 
 
-def test_muon_makes_each_hidden_matrix_orthogonal() -> None:
-    params = model.init(CONFIG, jax.random.key(0))
+@pytest.mark.parametrize("variant", ["gpt2", "mixtral"])
+def test_muon_makes_each_hidden_matrix_orthogonal(variant: str) -> None:
+    config = dataclasses.replace(CONFIG, variant=variant, experts=4 * (variant == "mixtral"))
+    params = model.init(config, jax.random.key(0))
     config = OptimizerConfig(
         name="muon", learning_rate=1.0, warmup_steps=0, weight_decay=0.0, clip_norm=0.0
     )
     transform = optimizer.make(config, 10)
     grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     updates, _ = transform.update(grads, transform.init(params), params)
-    block = updates["blocks"][0]
-    qkv, out = block["attention"]["qkv"]["kernel"], block["attention"]["out"]["kernel"]
-    matrices = [qkv[:, i].reshape(16, 16) for i in range(3)]
-    matrices += [out.reshape(16, 16), block["up"]["kernel"], block["down"]["kernel"]]
+    found = {
+        sharding.path_of(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates["blocks"])
+        if path[-1].key == "kernel" and "router" not in sharding.path_of(path)
+    }
+    matrices = []
+    for path, kernels in found.items():
+        kernels = kernels.reshape(-1, *kernels.shape[2:]) if "mixture" in path else kernels
+        rows = kernels.shape[1] * kernels.shape[2] if "out" in path else kernels.shape[1]
+        matrices += [kernel.reshape(rows, -1) for kernel in kernels]
+    # Of two layers: query, key, value, out, and two or three kernels of each MLP.
+    mlp = 3 * 4 if variant == "mixtral" else 2
+    assert len(matrices) == CONFIG.layers * (4 + mlp)
     for matrix in matrices:
         # 0.2 times the root of the longer side, by a polynomial that maps about 1 to 0.7..1.3.
         values = np.linalg.svd(matrix / (0.2 * max(matrix.shape) ** 0.5), compute_uv=False)

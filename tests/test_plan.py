@@ -82,7 +82,7 @@ def test_assignment_takes_the_type_of_the_default(text, value):
             r"unknown setting 'train.step' \(nearest: train.steps\): there are train.",
         ),
         ("speed=5", r"unknown setting 'speed'.* seed, data.\*, evaluate.\*"),
-        ("train=5", "'train' is a section: its settings are train.attention, train.batch"),
+        ("train=5", "'train' is a section: its settings are train.accumulate, train.attention"),
         ("scale=quick", "'scale' cannot be set"),
         ("train.steps", "is not of the form key=value"),
         ("__class__=x", "unknown setting"),
@@ -141,6 +141,7 @@ def test_identity_knows_every_setting_that_can_change_a_result(key):
     section, _, name = key.rpartition(".")
     (changed[section] if section else changed)[name] = other
     speed = {"train.log_every", "train.save_every", "train.keep", "evaluate.batch"}
+    speed |= {"model.scan", "model.remat", "model.kernel", "model.positions", "train.accumulate"}
     same = key in speed or key.startswith("mesh.")
     assert (run.identity(plain) == run.identity(changed)) == same
 
@@ -189,3 +190,37 @@ def test_a_mixture_of_kinds_is_swept_over_its_rate():
     assert [planned.condition["retry_rate"] for planned in runs] == [0.0, 0.5]
     assert dict(runs[1].settings.mistakes.rates) == pytest.approx({"skip": 0.35, "value": 0.15})
     assert "kind=skip-0.7-value-0.3" in runs[1].name
+
+
+def test_a_size_by_name_is_its_three_settings() -> None:
+    (named, _) = smoke_plan("model.size=3-5")
+    (spelled, _) = smoke_plan("model.layers=3", "model.heads=5", "model.head_dim=64")
+    assert named == spelled
+    assert "layers=3" in named.name
+    # What stands later counts.
+    (later, _) = smoke_plan("model.size=3-5", "model.heads=2")
+    assert (later.settings.model.layers, later.settings.model.heads) == (3, 2)
+    for text in ("model.size=12", "model.size=0-12", "model.size=a-b"):
+        with pytest.raises(ValueError, match=r"^model\.size is '.*'; it must be layers-heads, as "):
+            smoke_plan(text)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["model.variant=bert"], r"model\.variant is 'bert'; it must be one of \('gpt2', 'llama'"),
+        (
+            ["train.window=3000"],
+            r"model\.window is 3000; it must be at most model\.posit",
+        ),
+        (
+            ["evaluate.max_new_tokens=2000"],
+            r"plus evaluate\.max_new_tokens is 2128; it must be",
+        ),
+        (["model.kv_heads=3"], r"model\.kv_heads is 3; it must divide model\.heads, 2\."),
+        (["train.accumulate=0"], r"train\.accumulate is 0; it must be at least 1\."),
+    ],
+)
+def test_models_that_cannot_be_are_refused(assignments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        smoke_plan(*assignments)

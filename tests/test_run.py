@@ -5,8 +5,7 @@ import dataclasses
 
 import pytest
 
-from physlm.experiments import config, registry, run
-from physlm.progress import Progress
+from physlm.experiments import config, execution, registry, run
 
 
 @pytest.fixture
@@ -18,6 +17,7 @@ def seen(monkeypatch):
         def __init__(self, spec, mistakes, **settings):
             super().__init__()
             calls["stream"] = {"data": spec, "mistakes": mistakes, **settings}
+            calls["stream"]["rows"] = settings["rows"].tolist()
 
         def close(self):
             calls["closed"] = True
@@ -33,9 +33,9 @@ def seen(monkeypatch):
         calls["evaluate"] = {"params": params, **settings}
         return []
 
-    monkeypatch.setattr(run, "Stream", Stream)
-    monkeypatch.setattr(run.train, "train_together", train_together)
-    monkeypatch.setattr(run.evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(execution, "Stream", Stream)
+    monkeypatch.setattr(execution.train, "train_together", train_together)
+    monkeypatch.setattr(execution.evaluate, "evaluate", evaluate)
     return calls
 
 
@@ -51,7 +51,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
     shared = registry.configure(registry.load("quickstart"), "smoke")
     one = run.make_run(config.override(shared, changes), varied=changes)
     settings = one.settings
-    assert list(run.execute([one], tmp_path)) == [(one, None)]
+    assert list(execution.execute([one], tmp_path)) == [(one, None)]
     assert seen["stream"] == {
         "data": settings.data,
         "mistakes": settings.mistakes,
@@ -61,6 +61,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "loss_on": "all",
         "attention": "document",
         "pack": "whole",
+        "rows": list(range(24)),
     }
     assert seen["closed"]
     trained = seen["train"]
@@ -77,7 +78,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "model": settings.model,
         "spec": settings.data,
         "config": settings.evaluate,
-        "progress": Progress,
+        "progress": execution.progress,
         "keep": seen["evaluate"]["keep"],
     }
 
@@ -89,13 +90,13 @@ def test_a_budget_of_problems_takes_as_many_steps_more_as_windows_hold_fewer(mon
         asked.append((spec, settings))
         return 3.0 if mistakes.rate == 0 else 2.5
 
-    monkeypatch.setattr(run, "problems_a_window", count)
+    monkeypatch.setattr(execution, "problems_a_window", count)
     shared = registry.configure(registry.load("quickstart"), "smoke")
 
     def budgeted(**changes):
         changes = {"train.steps": 1000, **{k.replace("_", ".", 1): v for k, v in changes.items()}}
         settings = run.make_run(config.override(shared, changes), varied=changes).settings
-        return settings, run.budgeted(settings)
+        return settings, execution.budgeted(settings)
 
     plain, longer = budgeted(mistakes_rate=0.5, train_budget="problems", train_pack="whole")
     assert longer.train == dataclasses.replace(plain.train, steps=1200)

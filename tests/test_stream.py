@@ -102,6 +102,71 @@ def test_windows_do_not_depend_on_batch_size_or_order():
     assert 8 % SEGMENT, "a batch smaller than a segment is what this tests"
 
 
+@pytest.mark.parametrize("batch", [8, 24, 32])
+def test_rows_are_those_of_the_whole_batch(batch, monkeypatch):
+    # Small blocks, so that there are several of them at little cost.
+    monkeypatch.setattr("data_gen.stream.BLOCK_WINDOWS", 96)
+    steps, half = (2 * 96 // batch + 1, 0, 96 // batch, 1, 0), batch // 2
+    settings = {"loss_on": "solution", "attention": "document"}
+    whole = make(batch, **settings)
+    expected = [whole.batch(step) for step in steps]
+    whole.close()
+    for rows in (range(half), range(half, batch), range(1, batch, 2), [half + 1], range(batch)):
+        stream = make(batch, rows=rows, **settings)
+        for step, full in zip(steps, expected, strict=True):
+            found = stream.batch(step)
+            assert found.keys() == full.keys() == {"tokens", "weights", "segments"}
+            for name, value in found.items():
+                assert value.dtype == full[name].dtype
+                np.testing.assert_array_equal(value, full[name][list(rows)])
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "count"),
+    [
+        # As many at once as of whole batches, whatever the share.
+        (512, range(256), 32),
+        (512, range(256, 512), 32),
+        (512, np.array([300]), 32),
+        (512, range(0, 512, 32), 32),
+        (64, range(16), 32),
+        (48, range(16, 32), 32),
+        (40, range(20), 32),
+        (600, [0], 32),
+        # Each segment holds such rows.
+        (8, [0], 32),
+        (32, range(1, 32, 2), 32),
+        (32, None, 32),
+        # A whole number of batches and segments.
+        (48, None, 30),
+    ],
+)
+def test_only_segments_that_hold_rows_are_made(batch, rows, count, monkeypatch):
+    calls = []
+
+    def numbered(root, numbers_Q, *, window, **settings):
+        """Windows that are filled with their own number."""
+        calls.append(numbers_Q)
+        windows_QxK = numbers_Q[:, None] * SEGMENT + np.arange(SEGMENT, dtype=np.int32)
+        tokens_QxKxS = np.repeat(windows_QxK[..., None], window + 1, axis=-1)
+        return packing.Packed(tokens_QxKxS, np.ones(tokens_QxKxS.shape, np.float32), 0, 0)
+
+    monkeypatch.setattr("data_gen.stream.segments", numbered)
+    stream = make(batch, rows=rows)
+    taken = np.arange(batch) if rows is None else np.array(rows)
+    for step in (0, 1, 40, 3):
+        found = stream.batch(step)
+        assert found["tokens"].shape == (len(taken), 97) and found["weights"].all()
+        assert (found["tokens"] == (step * batch + taken)[:, None]).all()
+    stream.close()
+    for numbers_Q in calls:
+        assert numbers_Q.dtype == np.int32 and numbers_Q.shape == (count,)
+        rows_QxK = (numbers_Q[:, None] * SEGMENT + np.arange(SEGMENT)) % batch
+        # No segment without such rows.
+        assert np.isin(rows_QxK, taken).any(1).all()
+
+
 def test_windows_hold_whole_documents_cut_on_the_right():
     stream = make(64)
     vocab = language.vocabulary(SMALL)
@@ -165,6 +230,9 @@ def test_bad_settings_are_refused_before_anything_compiles():
         Stream(SMALL, Mistakes(), seed=0, batch=8, window=96, attention="all")
     with pytest.raises(ValueError, match="loss_on='answers' is unknown; choose one of"):
         make(8, loss_on="answers")
+    for rows in ([], [1, 0], np.zeros(2, int), [-1, 0], [7, 8]):
+        with pytest.raises(ValueError, match=r"rows=\[[-0-9, ]*\] is not allowed: one or more of"):
+            make(8, rows=rows)
 
 
 def test_problems_a_window_are_those_in_the_stream():

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from physlm.experiments import registry, results, run, sweep
+from physlm.experiments import execution, registry, results, run, sweep
 from physlm.experiments.config import override
 
 QUICKSTART = registry.load("quickstart")
@@ -324,5 +324,5 @@ def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
     assert process.returncode == 0, err
     assert "goes on" in err
     assert (killed / results.FILE).read_bytes() == (undisturbed / results.FILE).read_bytes()
-    versions = json.loads((killed / second.name / run.VERSIONS_FILE).read_text())
+    versions = json.loads((killed / second.name / execution.VERSIONS_FILE).read_text())
     assert versions["physlm"] is None or re.match(r"\d", versions["physlm"])

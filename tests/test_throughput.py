@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from physlm import model, throughput
-from physlm.model import ModelConfig
-from physlm.throughput import Meter, Trace, model_flops, peak_flops
+from physlm.architecture import ModelConfig
+from physlm.chips import peak_flops
+from physlm.throughput import Meter, Trace, model_flops
 
 
 def test_flops_of_the_published_model() -> None:
@@ -20,7 +21,7 @@ def test_flops_of_the_published_model() -> None:
 
 
 def test_flops_count_every_matrix_and_nothing_else() -> None:
-    config = ModelConfig(vocab=40, window=16, layers=3, heads=2, head_dim=8, mlp_ratio=3)
+    config = ModelConfig(vocab=40, window=16, layers=3, heads=2, head_dim=8, mlp_width=48)
     params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
     kernels = [
         leaf.size

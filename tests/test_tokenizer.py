@@ -14,7 +14,7 @@ from test_stream import pack_slowly
 import data_gen.tokenizer as room
 from data_gen import language, records, render, stream
 from data_gen.mistakes import Mistakes
-from physlm.experiments import config, registry, run, sweep
+from physlm.experiments import config, execution, registry, run, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -328,8 +328,8 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
 
         monkeypatch.setattr(room, name, call)
 
-    seen("greedy", run.evaluate.decode, asked)
-    seen("judge_many", run.evaluate, judged)
+    seen("greedy", execution.evaluate.decode, asked)
+    seen("judge_many", execution.evaluate, judged)
     # The class and the windows of the tests above, which are compiled already.
     changes = {
         **{f"data.{key}": getattr(spec, key) for key in config.base("smoke").data},
@@ -349,7 +349,7 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
     assert one.settings.data == spec
     table = room.tokenizer(spec)
     assert one.settings.model.vocab == table.size > 256
-    assert list(run.execute([one], tmp_path)) == [(one, None)]
+    assert list(execution.execute([one], tmp_path)) == [(one, None)]
     result = json.loads((tmp_path / one.name / "result.json").read_text())
     assert result["step"] == 6 and [cell["n"] for cell in result["cells"]] == [4, 4]
     (found, _, tested), _ = judged[0]
@@ -360,6 +360,8 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
         assert table.decode(ids[:n]) == text
     # A right answer in these tokens is judged right.
     rights = [[*by_hand(row, backend, table)[1], 0] for row in found]
-    assert all(verdict.correct for verdict in run.evaluate.judge_many(found, rights, tested))
+    assert all(verdict.correct for verdict in execution.evaluate.judge_many(found, rights, tested))
     wrong = [by_hand(dict(row, answer=row["answer"] + 1), backend, table)[1] for row in found]
-    assert not any(verdict.correct for verdict in run.evaluate.judge_many(found, wrong, tested))
+    assert not any(
+        verdict.correct for verdict in execution.evaluate.judge_many(found, wrong, tested)
+    )

@@ -20,10 +20,12 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from physlm import checkpoint, metrics, model, optimizer, sharding, train
 from physlm import step as step_lib
+from physlm.architecture import ModelConfig
 from physlm.checkpoint import Checkpoints
-from physlm.model import ModelConfig
+from physlm.journal import Journal
 from physlm.optimizer import OptimizerConfig
 from physlm.step import TrainState
+from physlm.throughput import Meter
 from physlm.train import TrainConfig
 
 _CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -107,7 +109,7 @@ def test_it_learns_and_writes_what_it_promises(
     assert [r["step"] for r in written] == list(range(4, 41, 4))
     assert set(written[0]) == {
         'step', 'loss', 'grad_norm', 'learning_rate', 'tokens', 'tokens_per_s', 'seconds',
-        'step_seconds', 'input_share', 'model_flops_per_s',
+        'step_seconds', 'input_share', 'model_flops_per_s', 'recent_loss',
     }  # fmt: skip
     assert written[-1]["tokens"] == 40 * 4 * 8
     assert written[0]["loss"] > 2.3
@@ -214,7 +216,7 @@ sys.path.insert(0, sys.argv[2])
 import test_train
 class Slow(test_train.Stream):
     def batch(self, step):
-        time.sleep(0.02)
+        time.sleep(0.05)
         return super().batch(step)
 test_train.run(pathlib.Path(sys.argv[1]), Slow())
 """
@@ -230,7 +232,10 @@ def test_a_killed_run_ends_where_the_undisturbed_one_does(
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     # Some way past the first checkpoint, in the middle of things.
-    while not any(r["step"] >= 16 for r in metrics.read_lines(tmp_path / "metrics.jsonl")):
+    while not (
+        checkpoint.steps(tmp_path / "checkpoints")
+        and any(r["step"] >= 16 for r in metrics.read_lines(tmp_path / "metrics.jsonl"))
+    ):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -308,8 +313,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     state = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "n": jnp.int32(3)}
     later = jax.tree.map(lambda x: x + 1, state)
     with Checkpoints(tmp_path, 2) as checkpoints:
-        checkpoints.save(10, state)
-        checkpoints.save(20, later)
+        checkpoints.save(10, state, 2.0)
+        checkpoints.save(20, later, 1.0)
     damage(tmp_path / "20")
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
@@ -317,7 +322,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         restored = checkpoints.restore_latest(target)
         assert same(restored, state)
         # The step can be saved again.
-        checkpoints.save(20, later)
+        checkpoints.save(20, later, 1.0)
         checkpoints.wait()
         assert same(checkpoints.restore_latest(target), later)
     warnings = [r.getMessage() for r in caplog.records if r.name == "root"]
@@ -386,7 +391,7 @@ from physlm.sharding import MeshConfig, make_mesh
 place = NamedSharding(make_mesh(MeshConfig()), P())
 with Checkpoints(pathlib.Path(sys.argv[2]), 2) as checkpoints:
     if sys.argv[1] == "2":
-        checkpoints.save(7, jax.device_put({"x": jnp.arange(4.0)}, place))
+        checkpoints.save(7, jax.device_put({"x": jnp.arange(4.0)}, place), 1.0)
     else:
         state = checkpoints.restore_latest(
             {"x": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=place)}
@@ -407,3 +412,143 @@ def test_checkpoint_is_read_on_other_devices(tmp_path):
         )
     assert out.stdout.split("\n")[0] == "[0.0, 1.0, 2.0, 3.0]"
     assert "damaged" not in out.stderr
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: pathlib.Path) -> None:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = {"w": jax.ShapeDtypeStruct((), jnp.float32, sharding=place)}
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        for step, loss in enumerate([3.0, 1.0, 2.0, 1.5, 1.25], start=1):
+            checkpoints.save(step, {"w": jnp.float32(10 * step)}, loss)
+        checkpoints.wait()
+    assert checkpoint.steps(tmp_path) == {2, 4, 5}
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        assert (checkpoints.latest, checkpoints.best) == (5, 2)
+        assert checkpoints.restore(checkpoints.best, target) == {"w": 20}
+        # A new best frees the old one.
+        checkpoints.save(6, {"w": jnp.float32(0)}, 0.5)
+        checkpoints.wait()
+        assert checkpoints.best == 6
+    assert checkpoint.steps(tmp_path) == {5, 6}
+
+
+def test_checkpoints_are_ranked_by_the_recent_loss(
+    straight: tuple[pathlib.Path, TrainState],
+) -> None:
+    directory, state = straight
+    with Checkpoints(directory / "checkpoints", 2) as checkpoints:
+        assert checkpoints.best == 40
+    records = lines(directory)
+    # In the first hundred steps it is the mean of all.
+    losses = [r["loss"] for r in records]
+    assert float(state.trend.mean) == pytest.approx(records[-1]["recent_loss"], abs=1e-6)
+    assert min(losses) < records[-1]["recent_loss"] < max(losses)
+
+
+@pytest.mark.parametrize("leap", [0.0, 3.0])
+def test_a_leap_of_the_loss_is_recorded(leap: float) -> None:
+    random = np.random.default_rng(0)
+    trend, step, rises = step_lib.Trend(jnp.zeros(()), jnp.zeros(())), 0, []
+    losses = 2 + 0.1 * random.standard_normal(300)
+    losses[250] += leap
+    follow = jax.jit(step_lib._followed)
+    for step, loss in enumerate(losses):
+        trend, rise = follow(trend, jnp.int32(step), jnp.float32(loss))
+        rises.append(float(rise))
+        if step == 99:
+            assert float(trend.mean) == pytest.approx(losses[:100].mean(), abs=1e-4)
+            assert float(trend.variance) == pytest.approx(losses[:100].var(), rel=1e-2)
+    assert rises[:100] == [0] * 100
+    assert (rises[250] > 20) == bool(leap)
+    assert max(rises[:250]) < 4
+
+
+def test_spikes_have_a_file_of_their_own(tmp_path: pathlib.Path) -> None:
+    names = ("a", "b")
+    for name in names:
+        (tmp_path / name).mkdir()
+    # What a killed process wrote of steps that are done again.
+    (tmp_path / "a" / "spikes.jsonl").write_text('{"step": 3}\n{"step": 8}\n')
+
+    def steps(*rises: list[float], first: int) -> None:
+        journal = Journal(
+            [tmp_path / name for name in names],
+            [lambda _: 0.1] * 2,
+            Meter(first, 8, 1.0, None),
+            Silent(),
+            first=first,
+            last=20,
+            every=5,
+            tokens=8,
+        )
+        with journal:
+            for step, rise in enumerate(rises, start=first + 1):
+                values = {"loss": [2.0, np.nan], "grad_norm": [0.5, 1.0], "recent_loss": [1, 1]}
+                bad = journal.note(step, {**values, "rise": rise}, {} if step < 9 else {1: None})
+                assert bad == ([1] if step < 9 else [])
+
+    steps([0.0, 9.0], [5.9, 0.0], [6.1, 0.0], [0.0, 0.0], [0.0, 0.0], first=5)
+    of_a, of_b = (metrics.read_lines(tmp_path / name / "spikes.jsonl") for name in names)
+    spike = {"step": 8, "loss": 2.0, "grad_norm": 0.5, "recent_loss": 1, "rise": 6.1}
+    assert of_a == [{"step": 3}, spike]
+    assert of_b == []
+    assert [r["step"] for r in metrics.read_lines(tmp_path / "a" / "metrics.jsonl")] == [10]
+
+
+def test_a_batch_in_parts_gives_the_same_step(
+    straight: tuple[pathlib.Path, TrainState], tmp_path: pathlib.Path
+) -> None:
+    state = run(tmp_path, accumulate=4)
+    assert distance(state.params, straight[1].params) < 1e-5
+    assert lines(tmp_path)[-1]["loss"] == pytest.approx(lines(straight[0])[-1]["loss"], abs=1e-5)
+
+
+def test_checkpoints_of_another_run_are_refused(
+    straight: tuple[pathlib.Path, TrainState],
+) -> None:
+    directory, _ = straight
+    before = sorted(path.name for path in directory.iterdir())
+
+    def again(made_by: dict[str, object], **changes: object) -> None:
+        train.train_together(
+            [train.Member(0, Stream(), 1e-2, directory, made_by)],
+            model=dataclasses.replace(CONFIG, **changes),
+            optimizer=OptimizerConfig(name="muon", warmup_steps=2),
+            train=TrainConfig(steps=40, batch=4, window=8),
+            mesh=one_device(),
+            progress=Silent(),
+        )
+
+    with pytest.raises(
+        ValueError, match=r"another run, which differs in model\.layers \(there 1, "
+    ):
+        again({}, layers=2)
+    with pytest.raises(
+        ValueError,
+        match=r"model\.heads \(there 2, here 4\), model\.variant \(there 'gpt2', here 'll",
+    ):
+        again({}, heads=4, variant="llama")
+    assert sorted(path.name for path in directory.iterdir()) == before
+    # What only decides how the same is computed may change.
+    again({}, scan=True, remat="full")
+    again({"data.max_op": 3})
+    with pytest.raises(ValueError, match=r"differs in data\.max_op \(there 3, here 4\)\.$"):
+        again({"data.max_op": 4})
+
+
+def test_dropout_is_by_seed_step_and_row(tmp_path: pathlib.Path) -> None:
+    config = dataclasses.replace(CONFIG, dropout=0.5)
+    params = model.init(config, jax.random.key(0))
+    batch = {**Stream().batch(0)}
+
+    @jax.jit
+    def loss(keys: jax.Array, rows: jax.Array) -> jax.Array:
+        part = jax.tree.map(lambda x: x[rows], {**batch, "keys": keys})
+        return step_lib.summed_loss(config, params, part, 4)[1]
+
+    keys = step_lib.row_keys(0, 7, np.arange(4))
+    every = jnp.arange(4)
+    assert loss(keys, every) == pytest.approx(float(loss(keys, every[::-1])), rel=1e-5)
+    assert (keys[2:] == step_lib.row_keys(0, 7, np.array([2, 3]))).all()
+    for other in (step_lib.row_keys(0, 8, np.arange(4)), step_lib.row_keys(1, 7, np.arange(4))):
+        assert abs(loss(keys, every) - loss(other, every)) > 1e-3

@@ -15,13 +15,18 @@ from data_gen.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.stream import check_window
 from data_gen.tokenizer import tokenizer
+from physlm.architecture import ModelConfig, sized
 from physlm.evaluate import EvalConfig
-from physlm.model import ModelConfig
 from physlm.optimizer import OptimizerConfig, schedule
 from physlm.sharding import MeshConfig
 from physlm.train import TrainConfig
 
 SCALES = ("smoke", "quick", "mini", "paper")
+
+# Short ways to write several settings at once.
+_ALIASES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "model.size": lambda name: {f"model.{key}": value for key, value in sized(name).items()},
+}
 
 # Who runs what at which scale is decided by the command line's own arguments.
 _FIXED = ("study", "scale")
@@ -63,12 +68,24 @@ _PAPER: dict[str, dict[str, Any]] = {
         "layers": 12,
         "heads": 12,
         "head_dim": 64,
-        "mlp_ratio": 4,
+        "variant": "gpt2",
+        "kv_heads": 0,
+        "mlp_width": 0,
+        "experts": 0,
+        "experts_per_token": 2,
+        "balance": 0.02,
+        "qk_norm": False,
+        "logit_cap": 0.0,
         "tied": False,
+        "dropout": 0.0,
+        "positions": 2048,
         "rotary_base": 10000.0,
         "norm_eps": 1e-5,
         "init_std": 0.02,
         "dtype": "bfloat16",
+        "scan": False,
+        "remat": "none",
+        "kernel": "auto",
     },
     "optimizer": {
         "name": "adamw",
@@ -89,6 +106,7 @@ _PAPER: dict[str, dict[str, Any]] = {
         "loss_on": "all",
         "attention": "window",
         "pack": "cut",
+        "accumulate": 1,
         "log_every": 100,
         "save_every": 1000,
         "keep": 2,
@@ -101,7 +119,14 @@ _PAPER: dict[str, dict[str, Any]] = {
         "seed": 0,
         "max_new_tokens": 1280,
     },
-    "mesh": {"data": -1, "model": 1, "population": 1, "cpu_devices": 0},
+    "mesh": {
+        "data": -1,
+        "fsdp": 1,
+        "sequence": 1,
+        "tensor": 1,
+        "population": 1,
+        "cpu_devices": 0,
+    },
 }
 
 # What each smaller scale changes of the published recipe.
@@ -224,6 +249,12 @@ class Settings:
                 check_window(dataclasses.replace(self.data, op=op), self.train.window)
             except ValueError as error:
                 raise ValueError(f"evaluate.beyond has {op}: {error}") from error
+        longest = self.train.window + self.evaluate.max_new_tokens
+        if longest > self.model.positions:
+            raise ValueError(
+                f"train.window plus evaluate.max_new_tokens is {longest}; "
+                f"it must be at most model.positions, {self.model.positions}."
+            )
         # Refuses a warm-up that does not end before the run does.
         schedule(self.optimizer, self.train.steps)
 
@@ -252,7 +283,7 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         ValueError: a key does not exist, or its value is not of the default's type.
     """
     changed = config.copy_and_resolve_references()
-    for key, value in changes.items():
+    for key, value in expanded(changes).items():
         default = _default(config, key)
         # A whole number is a fine float, and must then be hashed as one.
         converted = float(value) if type(default) is float and type(value) is int else value
@@ -263,6 +294,18 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         section, _, name = key.rpartition(".")
         (changed[section] if section else changed)[name] = converted
     return changed
+
+
+def expanded(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes with what `model.size=12-12` is short for in its place.
+
+    Raises:
+        ValueError: a size is not written so.
+    """
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        found |= _ALIASES[key](value) if key in _ALIASES else {key: value}
+    return found
 
 
 def parse_assignment(config: ConfigDict, text: str) -> tuple[str, Any]:
@@ -276,6 +319,8 @@ def parse_assignment(config: ConfigDict, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set {text!r} is not of the form key=value.")
+    if key in _ALIASES:
+        return key, value
     return key, _parse(key, value, _default(config, key))
 
 
@@ -305,8 +350,8 @@ def resolve(config: ConfigDict) -> Settings:
 
 def _default(config: ConfigDict, key: str) -> Any:
     leaves = flatten(config)
-    settable = [name for name in leaves if name not in _FIXED]
-    if key in settable:
+    settable = [name for name in [*leaves, *_ALIASES] if name not in _FIXED]
+    if key in leaves and key in settable:
         return leaves[key]
     if key in _FIXED:
         raise ValueError(f"{key!r} cannot be set: it is an argument of the command line itself.")

@@ -1,55 +1,38 @@
-"""One run of a study: its directory, its identity, training, judging, and the result."""
+"""One run of a study: its configuration, its identity, its directory."""
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
-import importlib.metadata
 import json
 import pathlib
-import platform
 import re
-import subprocess
-import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import jax
 from ml_collections import ConfigDict
 
-import physlm
-from data_gen.corrections import table
-from data_gen.judge import Verdict
-from data_gen.mistakes import ERROR_FREE
-from data_gen.stream import Stream, problems_a_window
-from physlm import checkpoint, evaluate, sharding, train
+from physlm import checkpoint, train
 from physlm.experiments import config as config_lib
 from physlm.experiments import results
-from physlm.progress import Progress
-from physlm.step import TrainState
 
-VERSIONS_FILE = "versions.json"
 ERROR_FILE = "error.txt"
-SOLUTIONS_FILE = "solutions.jsonl"
-MISTAKES_FILE = "mistakes.txt"
-
-_PACKAGES = {
-    "jax": "jax",
-    "jaxlib": "jaxlib",
-    "flax": "flax",
-    "optax": "optax",
-    "orbax": "orbax-checkpoint",
-    "numpy": "numpy",
-    "physlm": "physlm",
-}
 
 Status = Literal["finished", "unfinished", "failed", "to do"]
 
 # Settings that decide how fast a run goes, how often it speaks and what it keeps, but not what it
 # computes. They stay out of the identity, so that a run begun on one machine is found, and resumed
 # or skipped, on another. (A mesh of another shape adds the same numbers in another order.)
-_NOT_IDENTITY = ("mesh", "train.log_every", "train.save_every", "train.keep", "evaluate.batch")
+_NOT_IDENTITY = (
+    "mesh",
+    "model.scan",
+    "model.remat",
+    "model.kernel",
+    "model.positions",
+    "train.accumulate",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "evaluate.batch",
+)
 
 # Settings in which runs of one population may differ, beside all of their mistakes.
 _OF_A_MEMBER = ("seed", "optimizer.learning_rate")
@@ -152,84 +135,40 @@ def saved_steps(run: Run, workdir: pathlib.Path) -> set[int]:
     return checkpoint.steps(workdir / run.name / train.CHECKPOINTS_DIR)
 
 
-def execute(
-    runs: Sequence[Run], workdir: pathlib.Path, profile: int = 0
-) -> Iterator[tuple[Run, Exception | None]]:
-    """Trains runs together, from their last checkpoints, and judges one after the other.
-
-    Writes, below `workdir / run.name`, the configuration and the versions first, metrics and
-    checkpoints while it trains, then what the model wrote for every test problem and a table of
-    its mistakes, and `result.json` last: whoever sees that file sees a finished run.
+def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
+    """The run of a directory, by the configuration that it holds.
 
     Args:
-      runs: one, or several of one `shape`.
-      workdir: where their directories are.
-      profile: training steps to write a trace of, into the first run's directory.
+        directory: of the run.
+        assignments: `key=value` texts over its settings.
 
-    Yields:
-      each run as soon as it is judged or has failed, and why it failed.
+    Raises:
+        ValueError: there is no run, or a setting is refused.
     """
-    for run in runs:
-        directory = workdir / run.name
-        directory.mkdir(parents=True, exist_ok=True)
-        _write_json(directory / results.CONFIG_FILE, run.config)
-        _write_versions(directory / VERSIONS_FILE)
-    started = time.monotonic()
-    try:
-        outcomes: Sequence[TrainState | Exception] = _train(runs, workdir, profile)
-    # What ends a training ends that of all its runs.
-    except Exception as error:
-        outcomes = [error] * len(runs)
-    seconds = time.monotonic() - started
-    for run, outcome in zip(runs, outcomes, strict=True):
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            _judge(run, workdir / run.name, outcome, seconds)
-        except Exception as error:
-            yield run, error
-        else:
-            yield run, None
-
-
-def _judge(run: Run, directory: pathlib.Path, state: TrainState, train_seconds: float) -> None:
-    """Decodes and judges the test problems, and writes what comes of it."""
-    settings, started = run.settings, time.monotonic()
-    solutions: list[dict[str, Any]] = []
-    verdicts: list[Verdict] = []
-
-    def keep(answered: list[dict[str, Any]], judged: list[Verdict]) -> None:
-        solutions.extend(answered)
-        verdicts.extend(judged)
-
-    cells = evaluate.evaluate(
-        state.params,
-        model=settings.model,
-        spec=settings.data,
-        config=settings.evaluate,
-        progress=Progress,
-        keep=keep,
-    )
-    lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
-    results.write_atomically(directory / SOLUTIONS_FILE, lines)
-    results.write_atomically(directory / MISTAKES_FILE, table(verdicts) + "\n")
-    step = int(state.step)
-    header = {
-        "study": run.config["study"],
-        "run": run.name,
-        "condition": run.condition,
-        "seed": settings.seed,
-        "step": step,
-        "tokens": run.tokens_after(step),
+    path = directory / results.CONFIG_FILE
+    if not path.exists():
+        raise ValueError(f"{directory} is not the directory of a run: it has no {path.name}.")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    scale = found.get("scale")
+    config_lib.check_scale(scale)
+    config = config_lib.base(scale).copy_and_resolve_references()
+    config.study = found["study"]
+    flat = config_lib.flatten(config)
+    kept = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config_lib.flatten(found).items()
+        if key not in ("study", "scale")
     }
-    for number, cell in enumerate(cells, start=1):
-        results.validate({**header, **cell}, f"cell {number} of the run {run.name}")
-    seconds = {
-        "train_seconds": round(train_seconds, 3),
-        "evaluate_seconds": round(time.monotonic() - started, 3),
-    }
-    _write_json(directory / results.RUN_FILE, {**header, **seconds, "cells": cells})
-    (directory / ERROR_FILE).unlink(missing_ok=True)
+    if missing := [key for key in flat if key not in kept and key not in ("study", "scale")]:
+        raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
+    config = config_lib.override(config, kept)
+    chosen = dict(config_lib.parse_assignment(config, text) for text in assignments)
+    run = make_run(config_lib.override(config, chosen), varied=chosen)
+    result = directory / results.RUN_FILE
+    condition = run.condition
+    if result.exists():
+        condition = json.loads(result.read_text(encoding="utf-8"))["condition"]
+    return dataclasses.replace(run, name=directory.name, condition=condition)
 
 
 def shape(run: Run) -> str:
@@ -247,125 +186,6 @@ def shape(run: Run) -> str:
 def takes_longer(settings: config_lib.Settings) -> bool:
     """The run takes more steps than `train.steps` to see as many problems."""
     return settings.train.budget == "problems" and settings.mistakes.rate > 0
-
-
-def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
-    """The settings with as many steps as the budget allows; a function of them alone."""
-    if not takes_longer(settings):
-        return settings
-    count = functools.partial(
-        problems_a_window,
-        settings.data,
-        seed=settings.seed,
-        window=settings.train.window,
-        loss_on=settings.train.loss_on,
-        pack=settings.train.pack,
-    )
-    more = count(ERROR_FREE) / count(settings.mistakes)
-    steps = round(settings.train.steps * more)
-    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
-
-
-def _train(
-    runs: Sequence[Run], workdir: pathlib.Path, profile: int
-) -> list[TrainState | FloatingPointError]:
-    settings = budgeted(runs[0].settings)
-    with contextlib.ExitStack() as stack:
-        members = [
-            train.Member(
-                seed=run.settings.seed,
-                stream=stack.enter_context(contextlib.closing(_stream(run.settings))),
-                learning_rate=run.settings.optimizer.learning_rate,
-                run_dir=workdir / run.name,
-            )
-            for run in runs
-        ]
-        progress = stack.enter_context(Progress("train", settings.train.steps))
-        return train.train_together(
-            members,
-            model=settings.model,
-            optimizer=settings.optimizer,
-            train=settings.train,
-            mesh=sharding.make_mesh(settings.mesh),
-            progress=progress,
-            profile=profile,
-        )
-
-
-def _stream(settings: config_lib.Settings) -> Stream:
-    return Stream(
-        settings.data,
-        settings.mistakes,
-        seed=settings.seed,
-        batch=settings.train.batch,
-        window=settings.train.window,
-        loss_on=settings.train.loss_on,
-        attention=settings.train.attention,
-        pack=settings.train.pack,
-    )
-
-
-def record_failure(run: Run, workdir: pathlib.Path, error: Exception) -> None:
-    """Leaves the error with its traceback in the run's directory."""
-    directory = workdir / run.name
-    directory.mkdir(parents=True, exist_ok=True)
-    text = "".join(traceback.format_exception(error))
-    results.write_atomically(directory / ERROR_FILE, text)
-
-
-def versions() -> dict[str, Any]:
-    """What this run's numbers depend on beside its configuration."""
-    devices = jax.devices()
-    commit, modified = _git_state()
-    return {
-        "python": platform.python_version(),
-        **{name: _version_of(package) for name, package in _PACKAGES.items()},
-        "git_commit": commit,
-        "git_modified": modified,
-        "device_kind": devices[0].device_kind,
-        "device_count": len(devices),
-    }
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # Run from a clone that is not installed.
-
-
-def _git_state() -> tuple[str | None, bool | None]:
-    """The commit of the sources and whether they differ from it; None outside a clone."""
-    source = pathlib.Path(physlm.__file__)
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(source.parent), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy may lie inside some other repository, whose commit would say nothing.
-    if git("ls-files", "--error-unmatch", source.name) is None:
-        return None, None
-    changes = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD"), bool(changes)
-
-
-def _write_versions(path: pathlib.Path) -> None:
-    """Records the versions; those of an interrupted earlier part stay under `before`."""
-    current = versions()
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        before = earlier.pop("before", [])
-        current["before"] = before if earlier == current else [*before, earlier]
-    _write_json(path, current)
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    results.write_atomically(path, text + "\n")
 
 
 def _in_a_path(value: Any) -> str:

@@ -15,14 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
 import jax
 
 from physlm import devices, model, sharding
 from physlm.experiments import config as config_lib
-from physlm.experiments import registry, report, results
+from physlm.experiments import execution, registry, report, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.run import Run
 from physlm.progress import format_seconds
@@ -47,10 +47,12 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
     """
     shared = registry.configure(study, scale)
     chosen = dict(config_lib.parse_assignment(shared, text) for text in assignments)
+    chosen = config_lib.expanded(chosen)
     defaults = config_lib.flatten(shared)
     set_apart = {key for key, value in chosen.items() if value != defaults[key]}
     runs: dict[str, Run] = {}
     for overrides in study.sweep():
+        overrides = config_lib.expanded(overrides)
         config = config_lib.override(shared, {**overrides, **chosen})
         run = run_lib.make_run(config, varied={*overrides, *set_apart})
         runs.setdefault(run.name, run)
@@ -63,14 +65,13 @@ def check_mesh(runs: Sequence[Run]) -> None:
     """Sees to it that the devices here can serve every run.
 
     Raises:
-        ValueError: there are too few devices, or a batch or heads cannot be divided over them.
+        ValueError: there are too few devices, or a model or batch cannot be divided over them.
     """
     if len({run.settings.mesh.cpu_devices for run in runs}) > 1:
         raise ValueError("mesh.cpu_devices differs between runs; one sweep has one value of it.")
     for run in runs:
-        mesh = sharding.make_mesh(run.settings.mesh)
-        sharding.check_batch(run.settings.train.batch, mesh, "train.batch")
-        sharding.check_heads(run.settings.model.heads, mesh)
+        mesh, train = sharding.make_mesh(run.settings.mesh), run.settings.train
+        sharding.check(run.settings.model, train.batch, train.accumulate, mesh)
 
 
 def check_workdir(workdir: pathlib.Path, study: str) -> None:
@@ -99,7 +100,7 @@ def groups(runs: Sequence[Run], workdir: pathlib.Path) -> list[list[Run]]:
     alike: list[tuple[str, set[int], list[Run]]] = []
     for run in runs:
         # How many steps a budget of problems takes differs from run to run.
-        alone = run_lib.takes_longer(run.settings) or run.settings.mesh.model > 1
+        alone = run_lib.takes_longer(run.settings) or _spread(run.settings.mesh)
         shape, saved = run.name if alone else run_lib.shape(run), run_lib.saved_steps(run, workdir)
         for other, steps, members in alike:
             if other == shape and (steps & saved or not (steps or saved)):
@@ -111,13 +112,18 @@ def groups(runs: Sequence[Run], workdir: pathlib.Path) -> list[list[Run]]:
     found = []
     for _, _, members in alike:
         mesh = members[0].settings.mesh
-        devices = sharding.make_mesh(mesh).size
+        count = sharding.make_mesh(mesh).size
         while members:
-            size = min(mesh.population, len(members)) // devices * devices
+            size = min(mesh.population, len(members)) // count * count
             found.append(members[: max(size, 1)])
             members = members[max(size, 1) :]
     place = {run.name: number for number, run in enumerate(runs)}
     return sorted(found, key=lambda group: place[group[0].name])
+
+
+def _spread(mesh: sharding.MeshConfig) -> bool:
+    """Whether a run needs several devices or hosts to itself."""
+    return mesh.fsdp * mesh.sequence * mesh.tensor > 1 or jax.process_count() > 1
 
 
 def run_all(runs: Sequence[Run], workdir: pathlib.Path, execute: Execute) -> dict[str, str]:
@@ -137,7 +143,10 @@ def run_all(runs: Sequence[Run], workdir: pathlib.Path, execute: Execute) -> dic
             _say(f"{head[run.name]}: finished before, skipped")
         else:
             todo.append(run)
-    for group in groups(todo, workdir):
+    planned = groups(todo, workdir)
+    # From here on the files of those that are trained first change.
+    devices.wait_for_all("planned")
+    for group in planned:
         for run in group:
             starts = run_lib.status(run, workdir) == "to do"
             together = f", together with {len(group) - 1} more" if len(group) > 1 else ""
@@ -150,9 +159,10 @@ def run_all(runs: Sequence[Run], workdir: pathlib.Path, execute: Execute) -> dic
                 _say(f"{head[run.name]}: finished in {took}")
             else:
                 # One run must not take the others with it, whatever went wrong in it.
-                run_lib.record_failure(run, workdir, error)
+                execution.record_failure(run, workdir, error)
                 failed[run.name] = _in_one_line(error)
                 _say(f"{head[run.name]}: failed: {failed[run.name]}")
+            devices.wait_for_all(f"done with {run.name}")
     return failed
 
 
@@ -172,7 +182,7 @@ def describe(runs: Sequence[Run], workdir: pathlib.Path) -> str:
     return "\n".join([*lines, f"{len(runs)} runs in {workdir}: {summary}."])
 
 
-def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.execute) -> int:
+def main(arguments: Sequence[str] | None = None, execute: Execute = execution.execute) -> int:
     """The command line.
 
     Returns:
@@ -185,6 +195,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.exec
         runs = plan(registry.load(options.study), options.scale, options.set)
         check_workdir(workdir, options.study)
         devices.prepare(runs[0].settings.mesh, None if options.dry_run else _cache(workdir))
+        if options.distributed:
+            devices.join(options.distributed)
         check_mesh(runs)
         if options.dry_run:
             print(describe(runs, workdir))
@@ -192,9 +204,10 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_lib.exec
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
         _make_directory(workdir)
-        with _locked(workdir):
+        with _locked(workdir) if devices.is_first() else nullcontext():
             failed = run_all(runs, workdir, execute)
-            _report(workdir)
+            if devices.is_first():
+                _report(workdir)
     except ValueError as error:
         print(_in_one_line(error), file=sys.stderr)
         return 2
@@ -244,6 +257,13 @@ def _parser() -> argparse.ArgumentParser:
         help="write a trace of so many training steps (10) into the directory of each run",
     )
     parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS:PORT,PROCESSES,NUMBER",
+        help="be one of several processes that share the work; as JAX finds out, or as said",
+    )
+    parser.add_argument(
         "--set",
         nargs="+",
         action="extend",
@@ -267,6 +287,8 @@ def _report(workdir: pathlib.Path) -> None:
 
 
 def _refresh(workdir: pathlib.Path) -> None:
+    if not devices.is_first():
+        return
     results.write(workdir / results.FILE, results.collect(workdir))
 
 
@@ -307,6 +329,8 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
+    if not devices.is_first():
+        return
     print(text, file=sys.stderr, flush=True)
 
 

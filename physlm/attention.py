@@ -1,0 +1,250 @@
+"""Causal self-attention with rotary positions, and the ways to compute it.
+
+Array names as in `physlm.model`, and N: heads of keys and values, of which each serves H / N heads
+of queries.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
+
+from physlm.architecture import PRODUCT, ModelConfig
+from physlm.sharding import FREE, constrain, gathered_along, manual_size, over_tensor
+
+# Splash attention works on tiles of so many positions, and on heads that are whole lanes.
+_TILE = 128
+
+
+class Rotary(NamedTuple):
+    """Cosines and sines of the rotary angles, each [..., T, K / 2] in float32."""
+
+    cos: jax.Array
+    sin: jax.Array
+
+
+def rotary_angles(config: ModelConfig, positions: jax.Array) -> Rotary:
+    """Angles for integer positions of any shape [..., T]."""
+    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    angles = positions[..., None].astype(jnp.float32) * config.rotary_base**-exponents
+    return Rotary(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x_BxHxTxK: jax.Array, rotary: Rotary) -> jax.Array:
+    """Turns the pairs (i, i + K / 2) of each head by the angle of their position."""
+    cos, sin = (a[..., None, :, :].astype(x_BxHxTxK.dtype) for a in rotary)
+    a, b = jnp.split(x_BxHxTxK, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def attention(
+    q_BxHxTxK: jax.Array, k_BxNxSxK: jax.Array, v_BxNxSxK: jax.Array, visible: jax.Array
+) -> jax.Array:
+    """Softmax attention; `visible` broadcasts to [B, 1, T, S], the softmax is float32."""
+    size, heads, length, width = q_BxHxTxK.shape
+    shared = k_BxNxSxK.shape[1]
+    q_BxNxGxTxK = (q_BxHxTxK * width**-0.5).reshape(size, shared, heads // shared, length, width)
+    scores_BxNxGxTxS = jnp.einsum("bngtk,bnsk->bngts", q_BxNxGxTxK, k_BxNxSxK).astype(jnp.float32)
+    scores_BxNxGxTxS = jnp.where(visible[..., None, :, :], scores_BxNxGxTxS, -1e30)
+    # The shift cancels, and so does its gradient; dividing at the end is K / S of the work.
+    largest = jax.lax.stop_gradient(scores_BxNxGxTxS.max(axis=-1, keepdims=True))
+    shares_BxNxGxTxS = jnp.exp(scores_BxNxGxTxS - largest)
+    total_BxNxGxTx1 = shares_BxNxGxTxS.sum(axis=-1, keepdims=True)
+    shares_BxNxGxTxS = shares_BxNxGxTxS.astype(q_BxHxTxK.dtype)
+    read_BxNxGxTxK = jnp.einsum("bngts,bnsk->bngtk", shares_BxNxGxTxS, v_BxNxSxK)
+    read_BxNxGxTxK = (read_BxNxGxTxK / total_BxNxGxTx1).astype(q_BxHxTxK.dtype)
+    return read_BxNxGxTxK.reshape(q_BxHxTxK.shape)
+
+
+def in_blocks(
+    q_BxHxTxK: jax.Array,
+    k_BxNxSxK: jax.Array,
+    v_BxNxSxK: jax.Array,
+    segments_BxS: jax.Array | None = None,
+    first: jax.Array | int = 0,
+) -> jax.Array:
+    """Causal attention by XLA, some queries at a time.
+
+    Args:
+      q_BxHxTxK: queries of positions `first`, `first + 1`, …
+      k_BxNxSxK: keys from position 0 on.
+      v_BxNxSxK: values.
+      segments_BxS: a position reads those of its own segment alone; None is one segment.
+      first: where the queries begin; not 0 where others work on those before.
+    """
+    length, total = q_BxHxTxK.shape[2], k_BxNxSxK.shape[2]
+    # Blocks of queries skip the keys that come after them, and their scores fit a core's cache.
+    # More than eight blocks cost more to compile than they save.
+    block = max(64, -(-length // 8))
+    reads = []
+    for start in range(0, length, block):
+        end = min(start + block, length)
+        seen = end if isinstance(first, int) else total
+        at_T = first + jnp.arange(start, end)
+        visible = (at_T[:, None] >= jnp.arange(seen))[None, None]
+        if segments_BxS is not None:
+            own_BxT = jnp.take(segments_BxS, at_T, axis=1)
+            visible = visible & (own_BxT[:, None, :, None] == segments_BxS[:, None, None, :seen])
+        queries = q_BxHxTxK[:, :, start:end]
+        reads.append(attention(queries, k_BxNxSxK[:, :, :seen], v_BxNxSxK[:, :, :seen], visible))
+    return jnp.concatenate(reads, axis=2)
+
+
+def _cudnn(
+    q_BxHxTxK: jax.Array, k_BxNxTxK: jax.Array, v_BxNxTxK: jax.Array, segments_BxT: jax.Array | None
+) -> jax.Array:
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxHxTxK, k_BxNxTxK, v_BxNxTxK))
+    mask = None
+    if segments_BxT is not None:
+        mask = (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
+    read = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
+    return jnp.swapaxes(read, 1, 2)
+
+
+def splash(
+    q_BxHxTxK: jax.Array,
+    k_BxNxTxK: jax.Array,
+    v_BxNxTxK: jax.Array,
+    segments_BxT: jax.Array | None,
+    interpret: bool = False,
+) -> jax.Array:
+    """TPU's flash attention; `interpret` runs it elsewhere, slowly."""
+    # Imported here: a kernel for one kind of machine.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
+
+    length, width = q_BxHxTxK.shape[2:]
+    # Positions behind all others, which nobody reads, and zeros, which change no product.
+    pad = ((0, 0), (0, 0), (0, -length % _TILE), (0, 0))
+    q, k, v = (jnp.pad(x, pad) for x in (q_BxHxTxK * width**-0.5, k_BxNxTxK, v_BxNxTxK))
+    padded = q.shape[2]
+    if segments_BxT is None:
+        segments_BxT = jnp.zeros((q.shape[0], length), jnp.int32)
+    segments_BxT = jnp.pad(segments_BxT, ((0, 0), (0, padded - length)), constant_values=-1)
+    tile = max(t for t in range(_TILE, 4 * _TILE + 1, _TILE) if padded % t == 0)
+    sizes = splash_lib.BlockSizes(
+        block_q=tile,
+        block_kv=tile,
+        block_kv_compute=tile,
+        block_q_dkv=tile,
+        block_kv_dkv=tile,
+        block_kv_dkv_compute=tile,
+        block_q_dq=tile,
+        block_kv_dq=tile,
+    )
+
+    def on_heads(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+        heads = q.shape[1]
+        mask = splash_lib.MultiHeadMask([splash_lib.CausalMask((padded, padded))] * heads)
+        kernel = splash_lib.make_splash_mha(
+            mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+        )
+        ids = jax.vmap(lambda s: splash_lib.SegmentIds(s, s))(segments)
+        shared = heads // k.shape[1]
+        k, v = (jnp.repeat(x, shared, axis=1) for x in (k, v))
+        return jax.vmap(kernel)(q, k, v, ids)
+
+    heads = P(None, "tensor")
+    return over_tensor(on_heads, (heads, heads, heads, P()), heads)(q, k, v, segments_BxT)[
+        :, :, :length
+    ]
+
+
+def causal(
+    config: ModelConfig,
+    q_BxHxTxK: jax.Array,
+    k_BxNxTxK: jax.Array,
+    v_BxNxTxK: jax.Array,
+    segments_BxT: jax.Array | None = None,
+) -> jax.Array:
+    """Attention in which position t reads positions up to t, those of its own segment alone.
+
+    Where the mesh divides positions, T is a device's share, and `segments` are of all positions.
+    """
+    if manual_size("sequence") > 1:
+        first = jax.lax.axis_index("sequence") * q_BxHxTxK.shape[2]
+        heads = P(None, "tensor", "sequence", None)
+        k, v = (gathered_along("sequence", x, 2, heads) for x in (k_BxNxTxK, v_BxNxTxK))
+        return in_blocks(q_BxHxTxK, k, v, segments_BxT, first)
+    kernel = config.kernel
+    if kernel == "auto":
+        half = config.dtype == "bfloat16"
+        best = {"gpu": "cudnn" if half else "blocks", "tpu": "splash"}
+        kernel = best.get(jax.default_backend(), "blocks")
+    if kernel == "cudnn":
+        return _cudnn(q_BxHxTxK, k_BxNxTxK, v_BxNxTxK, segments_BxT)
+    if kernel == "splash":
+        return splash(q_BxHxTxK, k_BxNxTxK, v_BxNxTxK, segments_BxT)
+    return in_blocks(q_BxHxTxK, k_BxNxTxK, v_BxNxTxK, segments_BxT)
+
+
+class Attention(nnx.Module):
+    """The projections around attention."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.dtype)
+        project = functools.partial(
+            nnx.LinearGeneral,
+            config.width,
+            kernel_init=nnx.initializers.normal(config.init_std),
+            use_bias=config.family.biases,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.query = project((config.heads, config.head_dim))
+        self.key = project((config.shared_heads, config.head_dim))
+        self.value = project((config.shared_heads, config.head_dim))
+        self.out = nnx.LinearGeneral(
+            (config.heads, config.head_dim),
+            config.width,
+            axis=(-2, -1),
+            kernel_init=nnx.initializers.normal(config.residual_std),
+            use_bias=config.family.biases,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.qk_norm = config.qk_norm
+        if config.qk_norm:
+            norm = functools.partial(
+                nnx.RMSNorm, config.head_dim, epsilon=config.norm_eps, dtype=dtype, rngs=rngs
+            )
+            self.norm_query, self.norm_key = norm(), norm()
+
+    def project(self, x_BxTxD: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Rotated queries [B, H, T, K], rotated keys and values [B, N, T, K]."""
+        q, k, v = self._projected(x_BxTxD)
+        if self.qk_norm:
+            q, k = self.norm_query(q), self.norm_key(k)
+        heads = P(FREE, "tensor", FREE, None)
+        q, k, v = (constrain(jnp.swapaxes(x, 1, 2), heads) for x in (q, k, v))
+        return rotate(q, rotary), rotate(k, rotary), v
+
+    def _projected(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # One product, with each head of keys and values beside the heads that it serves: sooner
+        # done than three, and along `tensor` what it adds to the gradient is communicated once.
+        shared, dtype = self.key.kernel.shape[1], self.query.dtype
+
+        def together(query: jax.Array, *others: jax.Array) -> jax.Array:
+            # [..., H, K] as [..., N, G, K].
+            parts = [query.reshape(*query.shape[:-2], shared, -1, query.shape[-1])]
+            parts += [other[..., None, :] for other in others]
+            return jnp.concatenate([part.astype(dtype) for part in parts], axis=-2)
+
+        modules = (self.query, self.key, self.value)
+        kernel_DxNxGxK = together(*(module.kernel[...] for module in modules))
+        out_BxTxNxGxK = jnp.einsum("btd,dngk->btngk", x_BxTxD.astype(dtype), kernel_DxNxGxK)
+        biases = [module.bias[...] for module in modules if module.bias is not None]
+        if biases:
+            out_BxTxNxGxK += together(*biases)
+        out_BxTxNxGxK = checkpoint_name(out_BxTxNxGxK, PRODUCT)
+        q_BxTxHxK = out_BxTxNxGxK[..., :-2, :].reshape(
+            *x_BxTxD.shape[:2], -1, kernel_DxNxGxK.shape[-1]
+        )
+        return q_BxTxHxK, out_BxTxNxGxK[..., -2, :], out_BxTxNxGxK[..., -1, :]
+
+    def merge(self, read_BxHxTxK: jax.Array) -> jax.Array:
+        """What the heads read, back at the model's width [B, T, D]."""
+        return self.out(jnp.swapaxes(read_BxHxTxK, 1, 2))

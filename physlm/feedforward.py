@@ -1,0 +1,133 @@
+"""The second half of a block: an MLP, or a mixture of several.
+
+Array names as in `physlm.model`, and F: hidden units, E: experts, A: experts of a token.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
+
+from physlm.architecture import PRODUCT, ModelConfig
+from physlm.sharding import FREE, constrain, manual_size
+
+
+def _activation(config: ModelConfig, x: jax.Array) -> jax.Array:
+    if config.family.activation == "silu":
+        return jax.nn.silu(x)
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _divided(hidden: jax.Array) -> jax.Array:
+    """Hidden units [..., F], along `tensor`."""
+    hidden = constrain(hidden, P(*(FREE,) * (hidden.ndim - 1), "tensor"))
+    return checkpoint_name(hidden, PRODUCT)
+
+
+class MLP(nnx.Module):
+    """Two projections with an activation between them, or three where it is gated."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        def linear(inputs: int, outputs: int, std: float) -> nnx.Linear:
+            return nnx.Linear(
+                inputs,
+                outputs,
+                kernel_init=nnx.initializers.normal(std),
+                use_bias=config.family.biases,
+                dtype=jnp.dtype(config.dtype),
+                rngs=rngs,
+            )
+
+        self.config = config
+        self.up = linear(config.width, config.hidden, config.init_std)
+        if config.family.gated:
+            self.gate = linear(config.width, config.hidden, config.init_std)
+        self.down = linear(config.hidden, config.width, config.residual_std)
+
+    def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What it adds to the stream; and a loss of 0, for there is nothing to balance."""
+
+        def units(projection: nnx.Linear) -> jax.Array:
+            return _divided(projection(x_BxTxD))
+
+        up_BxTxF = units(self.up)
+        if self.config.family.gated:
+            hidden = _activation(self.config, units(self.gate)) * up_BxTxF
+        else:
+            hidden = _activation(self.config, up_BxTxF)
+        return self.down(hidden), jnp.zeros((), jnp.float32)
+
+
+class Mixture(nnx.Module):
+    """MLPs of which each token takes the few that a router gives the largest shares.
+
+    No token is dropped: the rows of each expert are brought together and multiplied with its
+    kernels alone.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        def kernels(inputs: int, outputs: int, std: float) -> _Kernels:
+            return _Kernels((config.mixture, inputs, outputs), std, rngs=rngs)
+
+        self.config = config
+        self.router = nnx.Linear(
+            config.width,
+            config.mixture,
+            use_bias=False,
+            kernel_init=nnx.initializers.normal(config.init_std),
+            rngs=rngs,
+        )
+        self.up = kernels(config.width, config.hidden, config.init_std)
+        if config.family.gated:
+            self.gate = kernels(config.width, config.hidden, config.init_std)
+        self.down = kernels(config.hidden, config.width, config.residual_std)
+
+    def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What it adds to the stream, and how unequally the experts are used.
+
+        The latter is the loss of Switch Transformers (arXiv 2101.03961, equation 4) of each
+        sequence alone, summed over them: it does not depend on which are worked on together.
+        Equal use gives `experts_per_token` for each. Mixtures have no biases.
+        """
+        config = self.config
+        # Shares decide which expert a token goes to, so they are float32 throughout.
+        logits_BxTxE = self.router(x_BxTxD.astype(jnp.float32))
+        top_BxTxA, expert_BxTxA = jax.lax.top_k(logits_BxTxE, config.experts_per_token)
+        share_BxTxA = jax.nn.softmax(top_BxTxA, axis=-1)
+
+        rows_R, expert_R = x_BxTxD.reshape(-1, config.width), expert_BxTxA.reshape(-1)
+        order_R = jnp.argsort(expert_R)
+        sizes_E = jnp.bincount(expert_R, length=config.mixture)
+        rows_RxD = rows_R[order_R // config.experts_per_token]
+
+        def times(x: jax.Array, kernels: "_Kernels") -> jax.Array:
+            return jax.lax.ragged_dot(x, kernels.kernel[...].astype(x.dtype), sizes_E)
+
+        hidden_RxF = _divided(times(rows_RxD, self.up))
+        if config.family.gated:
+            hidden_RxF = _activation(config, _divided(times(rows_RxD, self.gate))) * hidden_RxF
+        else:
+            hidden_RxF = _activation(config, hidden_RxF)
+        out_RxD = times(hidden_RxF, self.down) * share_BxTxA.reshape(-1)[order_R, None]
+        back_R = jnp.argsort(order_R)
+        out_BxTxAxD = out_RxD[back_R].reshape(*expert_BxTxA.shape, config.width)
+        return out_BxTxAxD.sum(2).astype(x_BxTxD.dtype), _imbalance(logits_BxTxE, expert_BxTxA)
+
+
+class _Kernels(nnx.Module):
+    """One kernel for each expert."""
+
+    def __init__(self, shape: tuple[int, int, int], std: float, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.normal(std)(rngs.params(), shape))
+
+
+def _imbalance(logits_BxTxE: jax.Array, expert_BxTxA: jax.Array) -> jax.Array:
+    experts = logits_BxTxE.shape[-1]
+    taken_BxE = jax.nn.one_hot(expert_BxTxA, experts).sum(2).mean(1)
+    shares_BxE = jax.nn.softmax(logits_BxTxE, axis=-1).mean(1)
+    # Linear in the shares, so that each part of a divided sequence adds its own to the sum.
+    parts = manual_size("sequence")
+    if parts > 1:
+        taken_BxE = jax.lax.pmean(taken_BxE, "sequence")
+    return experts * jnp.sum(taken_BxE * shares_BxE) / parts

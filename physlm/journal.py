@@ -1,0 +1,116 @@
+"""What a training says of itself while it goes on: its metrics, its spikes, its progress."""
+
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from physlm.metrics import JsonLines
+from physlm.progress import Reporter
+from physlm.step import Metrics
+from physlm.throughput import Meter
+
+METRICS_FILE = "metrics.jsonl"
+SPIKES_FILE = "spikes.jsonl"
+
+# A step whose loss rises so many recent standard deviations above the recent mean is a spike.
+_SPIKE = 6.0
+
+# Figures of `Meter` that are shown beside the progress.
+_SHOWN = {"tokens/s": "tokens_per_s", "input": "input_share", "MFU": "mfu"}
+
+
+class Journal:
+    """Notes of one run, or of several that are trained together; used as a context manager."""
+
+    def __init__(
+        self,
+        directories: Sequence[pathlib.Path],
+        schedules: Sequence[Callable[[int], Any]],
+        meter: Meter,
+        progress: Reporter,
+        *,
+        first: int,
+        last: int,
+        every: int,
+        tokens: int,
+    ) -> None:
+        """Opens the files of each run, keeping what they say of steps up to the first.
+
+        Args:
+          directories: of the runs. Of several hosts the first alone writes.
+          schedules: learning rate of each run by steps done.
+          meter: figures on speed, of all runs together.
+          progress: told of every step, with the mean of the losses.
+          first: step that was done last.
+          last: step that ends the runs.
+          every: steps between lines of metrics.
+          tokens: of a step of one run.
+        """
+        self._directories, self._schedules = directories, schedules
+        self._meter, self._progress = meter, progress
+        self._first, self._last, self._every, self._tokens = first, last, every, tokens
+        self._started = time.perf_counter()
+        self._speed: dict[str, float] = {}
+        self._stack = ExitStack()
+        # Losses of recent steps, by which the best checkpoint is known.
+        self.recent_loss = [math.nan] * len(directories)
+
+    def __enter__(self) -> Self:
+        names = (METRICS_FILE, SPIKES_FILE) if jax.process_index() == 0 else ()
+        self._files = {
+            name: [
+                self._stack.enter_context(JsonLines(directory / name, upto_step=self._first))
+                for directory in self._directories
+            ]
+            for name in names
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def note(self, step: int, metrics: Metrics, ignored: Mapping[int, object]) -> list[int]:
+        """Takes the metrics of a step; returns the runs whose loss or gradient is not finite.
+
+        Args:
+          step: after which they are known.
+          metrics: as `physlm.step.updated` returns them, with an axis of runs if there are several.
+          ignored: runs that were given up before.
+        """
+        values = {name: np.atleast_1d(metric).tolist() for name, metric in metrics.items()}
+        logs = step % self._every == 0 or step == self._last
+        if logs:
+            self._speed.update(self._meter.mark(step))
+        losses, bad = [], []
+        for number, schedule in enumerate(self._schedules):
+            of_run = {name: value[number] for name, value in values.items()}
+            if number in ignored:
+                continue
+            if not (math.isfinite(of_run["loss"]) and math.isfinite(of_run["grad_norm"])):
+                bad.append(number)
+                continue
+            losses.append(of_run["loss"])
+            self.recent_loss[number] = of_run["recent_loss"]
+            rise = of_run.pop("rise")
+            if rise > _SPIKE:
+                self._write(SPIKES_FILE, number, {"step": step, **of_run, "rise": round(rise, 2)})
+            if logs:
+                # The schedule counts from 0: this is the rate that made this step.
+                rate = {"learning_rate": float(schedule(step - 1)), "tokens": step * self._tokens}
+                seconds = {"seconds": round(time.perf_counter() - self._started, 3)}
+                line = {"step": step, **of_run, **rate, **seconds, **self._speed}
+                self._write(METRICS_FILE, number, line)
+        if losses:
+            speed = {name: self._speed[key] for name, key in _SHOWN.items() if key in self._speed}
+            self._progress.update(step, loss=math.fsum(losses) / len(losses), **speed)
+        return bad
+
+    def _write(self, name: str, number: int, line: Mapping[str, float]) -> None:
+        if self._files:
+            self._files[name][number].write(**line)

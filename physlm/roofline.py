@@ -1,0 +1,334 @@
+"""How long the paper's runs should take on TPUs, and what limits them, by published figures alone.
+
+None of this has been timed on these chips. Counted are, for each device and step: the model's
+FLOPs (`physlm.throughput`) at the chip's peak; bytes between it and its memory, by a simple model
+(`memory_bytes`); bytes along its links, by the operations of `physlm.step` (`collective_bytes`,
+which a test compares with compiled programs), each as a ring over two links of a chip, which is
+what eight chips have. `least` is the largest of the three. `step` is a guess on top: 55% of the
+peak and 80% of either bandwidth, memory hidden behind products, and of what travels only the
+kernels along `fsdp`. Milliseconds; input, evaluation and compilation come on top. Two
+vocabularies: a token for each word of the grammar, and GPT-2's.
+
+ run  chips   vocab   tokens  TFLOP  compute  memory  links    bound  least   step  days  dollars
+ med  8 v5e   1,720  393,216    237    150.3   137.8    6.1  compute  150.3  281.0  0.33       75
+ med  8 v5p   1,720  393,216    237     64.5    37.0    3.1  compute   64.5  121.1  0.14      113
+ med  8 v6e   1,720  393,216    237     32.3    65.5    3.1   memory   65.5   85.7  0.10       51
+ med  8 v5e  50,257  393,216    325    206.1   198.6   11.4  compute  206.1  389.0  0.45      104
+ med  8 v5p  50,257  393,216    325     88.5    51.8    5.7  compute   88.5  167.9  0.19      157
+ med  8 v6e  50,257  393,216    325     44.2    93.0    5.7   memory   93.0  123.3  0.14       74
+hard  8 v5e   1,720  262,144    165    104.9    97.5    6.1  compute  104.9  198.4  0.46      106
+hard  8 v5p   1,720  262,144    165     45.0    25.1    3.1  compute   45.0   85.7  0.20      160
+hard  8 v6e   1,720  262,144    165     22.5    45.3    3.1   memory   45.3   60.5  0.14       73
+hard  8 v5e  50,257  262,144    224    142.1   142.7   11.4   memory  142.7  272.6  0.63      145
+hard  8 v5p  50,257  262,144    224     61.0    35.2    5.7  compute   61.0  118.0  0.27      220
+hard  8 v6e  50,257  262,144    224     30.5    65.0    5.7   memory   65.0   88.4  0.20      106
+
+Eight chips of v5p are what Google calls v5p-16. `tests/benchmarks/memory.py` says that a batch
+does not fit at once: the table has `train.accumulate` 8 on v5e, 4 on v6e and 1 on v5p.
+
+On v5e and v5p products are the limit, on v5e not by much; 14% of their FLOPs are attention's for
+`med`, 18% for `hard` (word tokens). On v6e, with 4.7 times the FLOPs of v5e and twice its
+bandwidth, it is memory: a width of 768 is narrow, and every norm and activation is written and
+read again. Links hardly matter: to add up gradients, 4 x 88M bytes or, with GPT-2's vocabulary,
+4 x 162M, takes 3 to 8% of a step. That changes with more chips: on 256 of v5e a step of `med`
+(word tokens) takes 18 ms, half of them for the gradients.
+"""
+
+import argparse
+import collections
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
+
+from data_gen.spec import Spec
+from data_gen.tokenizer import tokenizer
+from physlm import model, sharding
+from physlm.architecture import VARIANTS, ModelConfig, sized
+from physlm.chips import CHIPS, Chip
+from physlm.sharding import MeshConfig
+from physlm.throughput import model_flops
+
+# Assumptions, not measurements: what of the published figures a program gets.
+_FLOPS, _BANDWIDTH, _LINKS = 0.55, 0.8, 0.8
+
+# Only the kernels that are brought together along `fsdp` are assumed to travel while products are
+# computed. Gradients are added up after the last product, and what `tensor` and `sequence` need is
+# waited for.
+_HIDDEN = ("fsdp",)
+
+# AdamW reads a parameter, its gradient and two moments, and writes all but the gradient.
+_UPDATE = 7 * 4
+
+# (batch, window, steps) of the paper's runs, and the vocabulary of its tokenizer.
+_RUNS = {"med": (512, 768, 100_000), "hard": (256, 1024, 200_000)}
+_GPT2 = 50_257
+
+# In how many parts eight chips must take a batch for activations to fit (tests/benchmarks/memory).
+_PARTS = {"v5e": 8, "v5p": 1, "v6e": 4}
+
+Axes = tuple[str, ...]
+
+
+def _leaves(config: ModelConfig) -> Iterator[tuple[str, P, int]]:
+    """Path, mesh axes and size of each parameter."""
+    params = jax.eval_shape(functools.partial(model.init, config), jax.random.key(0))
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        path = sharding.path_of(key_path)
+        yield path, sharding.spec_of(path), leaf.size
+
+
+def _checked(
+    config: ModelConfig, batch: int, mesh: Mapping[str, int], accumulate: int
+) -> dict[str, int]:
+    """Devices along each of the mesh's axes."""
+    devices = {axis: mesh.get(axis, 1) for axis in sharding.AXES}
+    abstract: Any = AbstractMesh(tuple(devices.values()), sharding.AXES)
+    sharding.check(config, batch, accumulate, abstract)
+    return devices
+
+
+def collective_bytes(
+    config: ModelConfig, batch: int, mesh: Mapping[str, int], accumulate: int = 1
+) -> dict[Axes, dict[str, int]]:
+    """Bytes a step that each device gives or gets, as `physlm.step` has it.
+
+    What is left out: scalars; the few numbers that normalised queries and keys and the balance of
+    experts add up; and half of what mixtures add up along `tensor`, which is the compiler's choice.
+
+    Args:
+      config: the model.
+      batch: sequences a step.
+      mesh: devices along the mesh's axes; 1 where an axis is not named.
+      accumulate: parts of a batch that a device works on one after the other.
+
+    Returns:
+      By the axes along which it is done, those of one device left out, and by operation: bytes of
+      the result of an all-gather, of the operand of a reduce-scatter, of the array of an
+      all-reduce.
+
+    Raises:
+      ValueError: model or batch cannot be divided so.
+    """
+    devices = _checked(config, batch, mesh, accumulate)
+    width = jnp.dtype(config.dtype).itemsize
+    found: dict[Axes, collections.Counter[str]] = {}
+
+    def add(axes: Axes, operation: str, size: int) -> None:
+        axes = tuple(axis for axis in axes if devices[axis] > 1)
+        if axes:
+            found.setdefault(axes, collections.Counter())[operation] += size
+
+    for path, spec, size in _leaves(config):
+        if "tensor" in spec:
+            size //= devices["tensor"]
+        if "fsdp" in spec:
+            # A block's forward and backward; what is around the blocks once for the whole batch.
+            gathers = 2 * accumulate if path.startswith("blocks/") else 1
+            add(("fsdp",), "all-gather", gathers * width * size)
+            add(("fsdp",), "reduce-scatter", accumulate * 4 * size)
+            add(("data", "sequence"), "all-reduce", 4 * size // devices["fsdp"])
+        else:
+            add(sharding.SHARED_OUT, "all-reduce", 4 * size)
+    rows = batch // (devices["data"] * devices["fsdp"])
+    heads = config.shared_heads // devices["tensor"]
+    read = config.layers * 2 * rows * heads * config.window * config.head_dim * width
+    # Where blocks are computed again, so are their keys and values.
+    again = config.remat != "none" or devices["fsdp"] > 1
+    add(("sequence",), "all-gather", (1 + again) * read)
+    add(("sequence",), "reduce-scatter", read)
+    # Two sums forward and two backward, one more where a gate has a product of its own, and
+    # attention's again where all is computed again.
+    sums = 4 + config.family.gated + (config.remat == "full")
+    stream = rows * (config.window // devices["sequence"]) * config.width * width
+    add(("tensor",), "all-reduce", config.layers * sums * stream)
+    return {axes: dict(operations) for axes, operations in found.items()}
+
+
+def collective_seconds(
+    chip: Chip, moved: Mapping[Axes, Mapping[str, int]], mesh: Mapping[str, int]
+) -> dict[Axes, float]:
+    """Seconds by axes, each a ring in which a chip sends to two neighbours, half to either."""
+    speed = chip.interconnect * min(1, 2 / chip.links)
+    found = {}
+    for axes, operations in moved.items():
+        ring = int(np.prod([mesh[axis] for axis in axes]))
+        # An all-reduce is a reduce-scatter and an all-gather.
+        sent = sum(size * (1 + (kind == "all-reduce")) for kind, size in operations.items())
+        found[axes] = sent * (ring - 1) / ring / speed
+    return found
+
+
+def memory_bytes(
+    config: ModelConfig, batch: int, mesh: Mapping[str, int], accumulate: int = 1
+) -> float:
+    """Bytes a step that each device moves between it and its memory, by a simple model.
+
+    Weights are read forward and backward and their gradients written, once for each part of a
+    batch, and AdamW does its part. Activations: of a block what its norms, projections and
+    activation give and the stream after each half, written and read once forward and twice as
+    much backward; attention's scores never leave the chip. Logits and their gradients are written
+    and read once, in float32.
+    """
+    devices = _checked(config, batch, mesh, accumulate)
+    width = jnp.dtype(config.dtype).itemsize
+    # The sum of the gradients so far is read and written.
+    added, weights = 8 if accumulate > 1 else 0, 0.0
+    for _, spec, size in _leaves(config):
+        own = size / (devices["tensor"] if "tensor" in spec else 1)
+        held = own / (devices["fsdp"] if "fsdp" in spec else 1)
+        weights += accumulate * (2 * width + 4 + added) * own + _UPDATE * held
+    taken = config.experts_per_token if config.mixture > 1 else 1
+    divided = 2 * (config.heads + config.shared_heads) * config.head_dim
+    divided += taken * (3 if config.family.gated else 2) * config.hidden
+    values = config.layers * (6 * config.width + divided / devices["tensor"])
+    shards = devices["data"] * devices["fsdp"] * devices["sequence"]
+    tokens = batch * config.window / shards
+    return weights + tokens * (6 * width * values + 16 * config.vocab)
+
+
+class Prediction(NamedTuple):
+    """What is expected of a run; seconds are those of a step.
+
+    Attributes:
+      tokens: of a step.
+      flops: of a step, all devices together.
+      compute: seconds at the chip's peak.
+      memory: seconds at its memory's bandwidth.
+      collectives: seconds by axes.
+      bound: which of these is the largest.
+      least: seconds of that one.
+      step: seconds at the efficiencies that are assumed.
+      days: of the run.
+      dollars: of the run; None where the chip has no price.
+    """
+
+    tokens: int
+    flops: float
+    compute: float
+    memory: float
+    collectives: dict[Axes, float]
+    bound: str
+    least: float
+    step: float
+    days: float
+    dollars: float | None
+
+
+def predict(
+    chip: Chip,
+    config: ModelConfig,
+    batch: int,
+    steps: int,
+    mesh: Mapping[str, int],
+    accumulate: int = 1,
+) -> Prediction:
+    """The run of so many steps on so many chips."""
+    devices = _checked(config, batch, mesh, accumulate)
+    count = int(np.prod(list(devices.values())))
+    tokens = batch * config.window
+    flops = model_flops(config, tokens)
+    compute = flops / count / chip.flops
+    memory = memory_bytes(config, batch, devices, accumulate) / chip.bandwidth
+    moved = collective_bytes(config, batch, devices, accumulate)
+    links = collective_seconds(chip, moved, devices)
+    terms = {"compute": compute, "memory": memory, "links": sum(links.values())}
+    bound = max(terms, key=lambda name: terms[name])
+    hidden = sum(seconds for axes, seconds in links.items() if axes == _HIDDEN)
+    waited = terms["links"] - hidden
+    step = max(compute / _FLOPS, memory / _BANDWIDTH, hidden / _LINKS) + waited / _LINKS
+    days = steps * step / 86_400
+    dollars = None if chip.price is None else days * 24 * count * chip.price
+    return Prediction(
+        tokens, flops, compute, memory, links, bound, terms[bound], step, days, dollars
+    )
+
+
+def _row(run: str, chips: str, vocab: int, found: Prediction) -> dict[str, str]:
+    def milliseconds(seconds: float) -> str:
+        return f"{1e3 * seconds:,.1f}"
+
+    return {
+        "run": run,
+        "chips": chips,
+        "vocab": f"{vocab:,}",
+        "tokens": f"{found.tokens:,}",
+        "TFLOP": f"{found.flops / 1e12:,.0f}",
+        "compute": milliseconds(found.compute),
+        "memory": milliseconds(found.memory),
+        "links": milliseconds(sum(found.collectives.values())),
+        "bound": found.bound,
+        "least": milliseconds(found.least),
+        "step": milliseconds(found.step),
+        "days": f"{found.days:.2f}",
+        "dollars": "-" if found.dollars is None else f"{found.dollars:,.0f}",
+    }
+
+
+def _config(size: str, **fields: Any) -> ModelConfig:
+    return ModelConfig(**{**sized(size), "dtype": "bfloat16", **fields})
+
+
+def paper() -> Iterator[dict[str, str]]:
+    """A row for each of the paper's two pretraining runs, each vocabulary and each kind of TPU."""
+    for run, (batch, window, steps) in _RUNS.items():
+        for vocab in (tokenizer(Spec()).size, _GPT2):
+            config = _config("12-12", vocab=vocab, window=window)
+            for name, parts in _PARTS.items():
+                found = predict(CHIPS[name], config, batch, steps, {"data": 8}, parts)
+                yield _row(run, f"8 {name}", vocab, found)
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the table of the paper's runs or, with any argument, what is expected of one run."""
+    parser = argparse.ArgumentParser(prog="python -m physlm.roofline", description=main.__doc__)
+    parser.add_argument("--chip", default="v5e", choices=CHIPS)
+    parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--size", default="12-12")
+    parser.add_argument("--variant", default="gpt2", choices=VARIANTS)
+    parser.add_argument("--vocab", type=int, default=tokenizer(Spec()).size)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--window", type=int, default=768)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--accumulate", type=int, default=1)
+    for axis in ("fsdp", "sequence", "tensor"):
+        parser.add_argument(f"--{axis}", type=int, default=1)
+    args = parser.parse_args(arguments)
+    if not arguments:
+        _print(list(paper()))
+        return
+    try:
+        mesh = MeshConfig(fsdp=args.fsdp, sequence=args.sequence, tensor=args.tensor)
+        others = mesh.fsdp * mesh.sequence * mesh.tensor
+        for name in ("batch", "steps", "accumulate", "devices"):
+            if getattr(args, name) < 1:
+                raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
+        if args.devices % others:
+            raise ValueError(f"--devices is {args.devices}; it must be a multiple of {others}.")
+        shape = {axis: getattr(args, axis) for axis in ("fsdp", "sequence", "tensor")}
+        shape["data"] = args.devices // others
+        config = _config(args.size, vocab=args.vocab, window=args.window, variant=args.variant)
+        found = predict(CHIPS[args.chip], config, args.batch, args.steps, shape, args.accumulate)
+    except ValueError as error:
+        parser.error(str(error))
+    _print([_row(args.size, f"{args.devices} {args.chip}", args.vocab, found)])
+    for axes, operations in collective_bytes(config, args.batch, shape, args.accumulate).items():
+        listed = ", ".join(f"{kind} {size / 2**20:,.1f} MiB" for kind, size in operations.items())
+        print(f"along {' and '.join(axes)}: {1e3 * found.collectives[axes]:,.1f} ms, {listed}")
+
+
+def _print(rows: list[dict[str, str]]) -> None:
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

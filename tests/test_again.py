@@ -1,0 +1,98 @@
+"""A finished run is judged again from its checkpoints."""
+
+import json
+import pathlib
+
+import pytest
+
+from physlm.experiments import config as config_lib
+from physlm.experiments import evaluate, execution, registry, results, run, sweep
+
+SMALL = ("train.steps=6", "optimizer.warmup_steps=2", "train.save_every=2", "train.log_every=2")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, pathlib.Path]:
+    workdir = tmp_path_factory.mktemp("runs")
+    assignments = [*SMALL, "evaluate.problems=4", "evaluate.beyond=4", "mesh.cpu_devices=1"]
+    (planned, _) = sweep.plan(registry.load("quickstart"), "smoke", assignments)
+    ((_, error),) = execution.execute([planned], workdir)
+    assert error is None
+    return planned, workdir / planned.name
+
+
+def again(capsys: pytest.CaptureFixture[str], directory: pathlib.Path, *more: str) -> list[dict]:
+    assert evaluate.main([str(directory), *more]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def leave_jax_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate.devices, "prepare", lambda mesh: None)
+
+
+def test_final_and_best_and_every_step_can_be_judged(
+    trained: tuple[run.Run, pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned, directory = trained
+    before = {path: path.stat().st_mtime_ns for path in directory.glob("*") if path.is_file()}
+    rows = again(capsys, directory)
+    recorded = json.loads((directory / results.RUN_FILE).read_text())
+    cells = recorded.pop("cells")
+    assert rows == [{name: {**recorded, **cell}[name] for name in results.FIELDS} for cell in cells]
+    # The loss fell to the end.
+    assert again(capsys, directory, "--checkpoint", "best") == rows
+    (earlier, *_) = again(capsys, directory, "--checkpoint", "4", "--set", "evaluate.problems=2")
+    assert (earlier["step"], earlier["n"]) == (4, 2)
+    assert earlier["tokens"] == planned.tokens_after(4)
+    assert before == {p: p.stat().st_mtime_ns for p in directory.glob("*") if p.is_file()}
+
+
+def test_the_best_is_the_checkpoint_of_the_lowest_loss(
+    trained: tuple[run.Run, pathlib.Path],
+) -> None:
+    planned, directory = trained
+    for which, step in (("final", 6), ("best", 6), ("4", 4)):
+        state = execution.restored(planned, directory, which)
+        assert int(state.step) == step
+        assert int(state.params["embed"]["embedding"].ndim) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "3"], "--checkpoint is '3'; it must be final, best, or one of 4, 6."),
+        (["--checkpoint", "worst"], "--checkpoint is 'worst'; it must be final, best, or one of"),
+        (
+            ["--set", "model.layers=1"],
+            (
+                ["--set", "model.layers=1"],
+                "--set 'model.layers=1' is not allowed: settings of eval",
+            ),
+        ),
+        (["--set", "evaluate.problem=1"], "unknown setting 'evaluate.problem'"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(
+    arguments: list[str],
+    message: str,
+    trained: tuple[run.Run, pathlib.Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate.main([str(trained[1]), *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(message)
+    assert said.err.count("\n") == 1
+    assert not said.out
+
+
+def test_other_directories_are_refused(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert "is not the directory of a run: it has no config.json" in capsys.readouterr().err
+    config = config_lib.base("smoke").to_dict()
+    del config["model"]["variant"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert "lacks the setting model.variant" in capsys.readouterr().err

@@ -1,0 +1,276 @@
+"""Meshes of every shape, and several hosts, give the same losses; and what they communicate."""
+
+import collections
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from physlm import metrics, sharding
+from physlm.architecture import ModelConfig
+
+MESHES = {
+    "1x1": (1, 1, 1, 1),
+    "8x1": (8, 1, 1, 1),
+    "4x2": (4, 1, 1, 2),
+    "2x4": (2, 1, 1, 4),
+    "2x2x2": (2, 2, 1, 2),
+    "fsdp": (1, 8, 1, 1),
+    "sequence": (2, 1, 4, 1),
+    "all": (1, 2, 2, 2),
+}
+
+# The work of one process: trains on meshes, says losses, the data it saw and where a kernel lies,
+# and of compiled steps what they communicate.
+_WORK = """
+import dataclasses, hashlib, json, pathlib, sys
+import jax
+settings = json.loads(sys.argv[1])
+jax.config.update("jax_num_cpu_devices", settings["devices"])
+if "process" in settings:
+    from physlm.devices import join
+    join(f"localhost:{settings['port']},2,{settings['process']}")
+import jax.numpy as jnp
+import numpy as np
+from data_gen.mistakes import Mistakes
+from data_gen.spec import Spec
+from data_gen.stream import Stream
+from data_gen.tokenizer import tokenizer
+from physlm import architecture, optimizer, sharding, step, train
+
+SPEC = Spec(max_op=3, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=1,
+            subcategories=1, names=3, letters=12)
+class Noting:
+    def __init__(self, rows):
+        self.stream = Stream(
+            SPEC, Mistakes(rate=0.5), seed=0, batch=16, window=96, attention="document", rows=rows)
+        self.rows, self.seen = rows, {}
+    def batch(self, step):
+        found = self.stream.batch(step)
+        for name, value in found.items():
+            for row, content in zip(self.rows, value):
+                self.seen[f"{step} {name} {row}"] = hashlib.sha256(content.tobytes()).hexdigest()
+        return found
+class Silent:
+    def update(self, done, **fields):
+        pass
+shape = {"vocab": tokenizer(SPEC).size, "window": 96, "layers": 2, "heads": 4, "head_dim": 8}
+model = architecture.ModelConfig(**{**shape, **settings["model"]})
+found = {}
+for name, shape in settings["meshes"].items():
+    mesh = sharding.make_mesh(sharding.MeshConfig(*shape))
+    data = Noting(sharding.rows_here(16, mesh))
+    run_dir = pathlib.Path(settings["directory"]) / name
+    state = train.train(
+        model=model,
+        optimizer=optimizer.OptimizerConfig(
+            name=settings["optimizer"], warmup_steps=2, learning_rate=settings["rate"]),
+        train=train.TrainConfig(steps=settings["steps"], batch=16, window=96, log_every=1,
+                                save_every=10, accumulate=settings["accumulate"]),
+        mesh=mesh, seed=0, stream=data, run_dir=run_dir, progress=Silent())
+    kernel = state.params["blocks"]["attention"]["query"]["kernel"]
+    found[name] = {"seen": data.seen, "shard": kernel.addressable_shards[0].data.shape}
+print(json.dumps(found))
+"""
+
+_DEFAULTS = {
+    "devices": 8,
+    "model": {},
+    "optimizer": "adamw",
+    "rate": 1e-2,
+    "steps": 20,
+    "accumulate": 1,
+}
+
+
+def start(directory: pathlib.Path, **settings: object) -> subprocess.Popen:
+    text = json.dumps({**_DEFAULTS, "directory": str(directory), **settings})
+    # Both hosts of two would write the same entries.
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": str("process" not in settings)}
+    return subprocess.Popen(
+        [sys.executable, "-c", _WORK, text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def end(process: subprocess.Popen) -> dict[str, dict]:
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def losses(directory: pathlib.Path, name: str) -> list[float]:
+    return [r["loss"] for r in metrics.read_lines(directory / name / "metrics.jsonl")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "accumulate", "meshes", "model"),
+    [
+        ("adamw", 1, list(MESHES), {}),
+        ("muon", 2, ["1x1", "2x2x2", "all"], {"variant": "llama", "qk_norm": True, "scan": True}),
+        (
+            "adamw",
+            1,
+            ["1x1", "8x1", "all"],
+            {"variant": "mixtral", "experts": 4, "dropout": 0.1, "remat": "full"},
+        ),
+    ],
+)
+def test_losses_do_not_depend_on_the_mesh(
+    optimizer: str,
+    accumulate: int,
+    meshes: list[str],
+    model: dict[str, object],
+    tmp_path: pathlib.Path,
+) -> None:
+    chosen = {name: MESHES[name] for name in meshes}
+    found = end(
+        start(tmp_path, meshes=chosen, optimizer=optimizer, accumulate=accumulate, model=model)
+    )
+    alone = losses(tmp_path, "1x1")
+    assert len(alone) == 20
+    assert alone[0] - alone[-1] > 0.3
+    for name, (_, fsdp, _, tensor) in chosen.items():
+        assert losses(tmp_path, name) == pytest.approx(alone, abs=1e-5), name
+        assert found[name]["seen"] == found["1x1"]["seen"]
+        assert found[name]["shard"] == [2, 32 // fsdp, 4 // tensor, 8], name
+
+
+@pytest.mark.slow
+def test_two_hosts_are_one_and_their_checkpoint_goes_on_elsewhere(tmp_path: pathlib.Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    mesh = {"run": (2, 2, 1, 1)}
+    hosts = [
+        start(tmp_path / "two", meshes=mesh, devices=2, port=port, process=number)
+        for number in range(2)
+    ]
+    one = start(tmp_path / "one", meshes=mesh, devices=4)
+    first, second = (end(host)["run"]["seen"] for host in hosts)
+    # Each made its own rows, and no others.
+    assert not set(first) & set(second)
+    whole = end(one)["run"]["seen"]
+    assert {**first, **second} == whole
+    assert len(first) == len(second)
+    expected = pytest.approx(losses(tmp_path / "one", "run"), abs=1e-5)
+    assert losses(tmp_path / "two", "run") == expected
+    shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "20")
+    # On one host, with other devices along other axes, from what two saved.
+    later = end(start(tmp_path / "two", meshes={"run": (1, 1, 1, 2)}, devices=2))["run"]["seen"]
+    assert later == {k: v for k, v in whole.items() if int(k.split()[0]) >= 10}
+    assert losses(tmp_path / "two", "run") == expected
+
+
+_COLLECTIVES = """
+import collections, json, re, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import jax.numpy as jnp
+from physlm import architecture, optimizer, sharding, step
+model = architecture.ModelConfig(vocab=32, window=16, layers=3, heads=4, head_dim=8, scan=True)
+transform = optimizer.make(optimizer.OptimizerConfig(warmup_steps=2), 50)
+found = {}
+for name, shape in json.loads(sys.argv[1]).items():
+    mesh = sharding.make_mesh(sharding.MeshConfig(*shape))
+    place = sharding.batch_sharding(mesh)
+    batch = {"tokens": jax.ShapeDtypeStruct((16, 17), jnp.int32, sharding=place),
+             "weights": jax.ShapeDtypeStruct((16, 16), jnp.float32, sharding=place)}
+    state = step.abstract_state(model, transform, mesh)
+    with jax.set_mesh(mesh):
+        text = step.make_step(model, transform, mesh).lower(state, batch).compile().as_text()
+    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+    lines = re.findall(rf"= (.*) ({kinds})(?:-start)?\\(", text)
+    # Sums of single numbers, of norms and losses, are left out.
+    found[name] = collections.Counter(
+        kind for shapes, kind in lines if re.search(r"\\[\\d", shapes))
+print(json.dumps(found))
+"""
+
+
+def test_a_step_communicates_what_it_must_and_nothing_else() -> None:
+    """In the program of scanned layers each of a layer's collectives stands once."""
+    out = subprocess.run(
+        [sys.executable, "-c", _COLLECTIVES, json.dumps(MESHES)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    found = {k: collections.Counter(v) for k, v in json.loads(out.stdout.splitlines()[-1]).items()}
+    # Gradients, added up once a step.
+    gradients = collections.Counter({"all-reduce": 1})
+    # Six kernels of a block forward and backward, embedding and head once; and their gradients.
+    fsdp = collections.Counter({"all-gather": 6 + 6 + 2, "reduce-scatter": 6 + 2})
+    # What each half of a block adds to the stream, and to its gradient.
+    tensor = collections.Counter({"all-reduce": 4})
+    # Keys and values; what is read forward is not read again unless it is computed again.
+    sequence = collections.Counter({"all-gather": 2, "reduce-scatter": 2})
+    again = collections.Counter({"all-gather": 2})
+    assert found == {
+        "1x1": collections.Counter(),
+        "8x1": gradients,
+        "4x2": gradients + tensor,
+        "2x4": gradients + tensor,
+        # Along `data` what is divided, along `fsdp` too what is not.
+        "2x2x2": gradients + gradients + fsdp + tensor,
+        "fsdp": gradients + fsdp,
+        "sequence": gradients + sequence,
+        "all": gradients + gradients + fsdp + tensor + sequence + again,
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        (
+            (3, 1, 1, 1),
+            {},
+            r"^train\.batch is 16; it must be a multiple of 6, the 3 devices along ",
+        ),
+        (
+            (1, 3, 1, 1),
+            {},
+            r"^train\.batch is 16; it must be a multiple of 6, the 3 devices along ",
+        ),
+        (
+            (1, 1, 1, 3),
+            {},
+            r"^model\.heads is 4; it must be a multiple of the 3 devices along mesh\.t",
+        ),
+        (
+            (1, 1, 1, 4),
+            {"kv_heads": 2},
+            r"^model\.kv_heads is 2; it must be a multiple of the 4 dev",
+        ),
+        ((1, 1, 1, 4), {"mlp_width": 30}, r"^the hidden width \(model\.mlp_width\) is 30; it must"),
+        ((1, 8, 1, 1), {"head_dim": 2, "heads": 2}, r"^the width \(model\.heads times model\.head"),
+        (
+            (1, 1, 5, 1),
+            {},
+            r"^train\.window is 96; it must be a multiple of the 5 devices along me",
+        ),
+        ((1, 1, 2, 1), {"kernel": "splash"}, r"^model\.kernel is 'splash'; it must be 'blocks' or"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(
+    shape: tuple[int, ...], changes: dict[str, object], message: str
+) -> None:
+    mesh = jax.sharding.AbstractMesh(shape, sharding.AXES)
+    settings = {"vocab": 60, "window": 96, "layers": 1, "heads": 4, "head_dim": 8, **changes}
+    config = ModelConfig(**settings)
+    accumulate = 2 if shape[0] == 3 or shape[1] == 3 else 1
+    with pytest.raises(ValueError, match=message):
+        sharding.check(config, 16, accumulate, mesh)
+    whole = jax.sharding.AbstractMesh((1, 1, 1, 1), sharding.AXES)
+    sharding.check(config, 16, 16, whole)
