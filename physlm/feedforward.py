@@ -47,15 +47,14 @@ class MLP(nnx.Module):
 
     def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What it adds to the stream; and a loss of 0, for there is nothing to balance."""
-
-        def units(projection: nnx.Linear) -> jax.Array:
-            return _divided(projection(x_BxTxD))
-
-        up_BxTxF = units(self.up)
         if self.config.family.gated:
-            hidden = _activation(self.config, units(self.gate)) * up_BxTxF
+            # One product: along `tensor` what it adds to the gradient is communicated once.
+            kernels = (self.up.kernel[...], self.gate.kernel[...])
+            kernel_Dx2xF = jnp.stack([k.astype(x_BxTxD.dtype) for k in kernels], axis=1)
+            both = _divided(jnp.einsum("btd,dgf->btgf", x_BxTxD, kernel_Dx2xF))
+            hidden = both[:, :, 0] * _activation(self.config, both[:, :, 1])
         else:
-            hidden = _activation(self.config, up_BxTxF)
+            hidden = _activation(self.config, _divided(self.up(x_BxTxD)))
         return self.down(hidden), jnp.zeros((), jnp.float32)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "sequence", "tensor")
@@ -148,7 +148,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a batch is divided."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
@@ -268,7 +268,7 @@ def summed_grads(grads: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, grads)
 
 
-def check(config: Any, batch: int, accumulate: int, mesh: Mesh) -> None:
+def check(config: Any, batch: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
     """Sees to it that a model and a batch can be divided over a mesh.
 
     Args:

@@ -100,6 +100,10 @@ def summed_loss_and_grads(
     compute = jax.value_and_grad(loss_of, has_aux=True)
     if not config.scan:
         params = model_lib.unrolled(config, params)
+    if rows == len(batch["weights"]):
+        # XLA's compiler for TPUs would put what a loop does once into the program twice.
+        (_, loss), grads = compute(params, batch)
+        return loss, model_lib.rolled(grads)
     parts = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), batch)
 
     def add(total: Any, part: Batch) -> tuple[Any, None]:

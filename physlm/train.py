@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from data_gen.stream import ATTENTION, LOSS_ON, PACKING
@@ -239,6 +239,9 @@ def train_together(
     schedules = [optimizer_lib.schedule(optimizer, train.steps, rate) for rate in rates]
     program: Single | Population
     if len(members) > 1:
+        # Each run is whole on one device.
+        one = AbstractMesh((1, 1, 1, 1), sharding.AXES)
+        sharding.check(model, train.batch, train.accumulate, one)
         transform = optimizer_lib.make(optimizer, train.steps, peak=1.0)
         program = Population(model, transform, mesh, rates, accumulate=train.accumulate)
     else:

@@ -123,11 +123,12 @@ def test_what_is_computed_again_travels_again() -> None:
     assert moved["tensor",]["all-reduce"] * 4 == kept["tensor",]["all-reduce"] * 5
 
 
-def test_gates_are_added_up_by_themselves() -> None:
-    llama = dataclasses.replace(TINY, variant="llama")
+@pytest.mark.parametrize("variant", ["gpt2", "llama"])
+def test_gates_cost_no_further_sum(variant: str) -> None:
+    config = dataclasses.replace(TINY, variant=variant)
     stream = 2 * 8 * 4 * 8 * 4
-    assert roofline.collective_bytes(llama, 8, {"tensor": 2})["tensor",] == {
-        "all-reduce": 5 * stream
+    assert roofline.collective_bytes(config, 8, {"tensor": 2})["tensor",] == {
+        "all-reduce": 4 * stream
     }
 
 

@@ -1,11 +1,18 @@
 """Training and decoding tokens per second, ours beside PyTorch and Hugging Face.
 
     python tests/benchmarks/throughput.py [--layers 4 --heads 4 --head-dim 32 ...]
+    python tests/benchmarks/throughput.py --platform gpu --layers 12 --heads 12 --head-dim 64 \
+        --batch 32 --window 768 --vocab 50304 --dtype bfloat16 --only train
 
 Every contender lives in a process of its own, is warmed up, and then they take turns; the table
 shows medians over the rounds, so that what else the machine does hits all alike. Tokens are
 synthetic. A training token is one input position of a step (forward, backward, AdamW, clipping);
 a decoded token is one generated token of a row, and all contenders generate as many.
+
+On a GPU PyTorch's model is nanoGPT's but for its positions, which are rotary as ours: flash
+attention by `scaled_dot_product_attention`, autocast to bfloat16, fused AdamW. Where the chip's
+peak is known, the table has model FLOPs utilization (`physlm.throughput.model_flops`), counted
+alike for all.
 """
 
 import argparse
@@ -38,6 +45,7 @@ def flags() -> argparse.ArgumentParser:
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--devices", default=f"1,{os.cpu_count()},{2 * (os.cpu_count() or 1)}")
+    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--only", default="", help="comma-separated parts of contenders' names")
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
@@ -64,6 +72,7 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
         heads=args.heads,
         head_dim=args.head_dim,
         dtype=args.dtype,
+        positions=max(args.window, args.prompt_tokens + args.new_tokens),
     )
     mesh = make_mesh(MeshConfig())
     key = jax.random.key(0)
@@ -102,6 +111,11 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
     return once
 
 
+def torch_device(args: argparse.Namespace) -> str:
+    """PyTorch's name of the machine."""
+    return "cuda" if args.platform == "gpu" else "cpu"
+
+
 def torch_model(args: argparse.Namespace):
     """The same decoder in PyTorch."""
     import torch
@@ -111,7 +125,7 @@ def torch_model(args: argparse.Namespace):
     width, heads, head_dim = args.heads * args.head_dim, args.heads, args.head_dim
     exponents = torch.arange(0, head_dim, 2) / head_dim
     angles = torch.arange(args.window)[:, None] * 10000.0**-exponents
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(torch_device(args)), angles.sin().to(torch_device(args))
 
     def rotate(x):
         a, b = x.chunk(2, dim=-1)
@@ -146,15 +160,17 @@ def torch_train(args: argparse.Namespace, compiled: bool) -> Callable[[], int]:
     from torch.nn import functional as F
 
     torch.manual_seed(0)
-    net = torch_model(args)
+    device = torch_device(args)
+    torch.set_float32_matmul_precision("high")
+    net = torch_model(args).to(device)
     update = torch.optim.AdamW(
         net.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True
     )
-    tokens = torch.randint(0, args.vocab, (args.batch, args.window + 1))
+    tokens = torch.randint(0, args.vocab, (args.batch, args.window + 1), device=device)
     half = args.dtype == "bfloat16"
 
     def loss_fn(tokens):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             logits = net(tokens[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
@@ -166,6 +182,8 @@ def torch_train(args: argparse.Namespace, compiled: bool) -> Callable[[], int]:
         loss_fn(tokens).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         update.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return args.batch * args.window
 
     return once
@@ -194,7 +212,9 @@ def hugging_face(args: argparse.Namespace) -> Callable[[], int]:
     ).eval()
     if args.dtype == "bfloat16":
         net = net.bfloat16()
-    prompts = torch.randint(0, args.vocab, (args.prompts, args.prompt_tokens))
+    net = net.to(torch_device(args))
+    shape = (args.prompts, args.prompt_tokens)
+    prompts = torch.randint(0, args.vocab, shape, device=torch_device(args))
 
     def once() -> int:
         with torch.inference_mode():
@@ -213,7 +233,7 @@ def hugging_face(args: argparse.Namespace) -> Callable[[], int]:
 
 def contenders(args: argparse.Namespace) -> Iterator[str]:
     """Names `job:who[:devices]`, those asked for."""
-    devices = dict.fromkeys(args.devices.split(","))
+    devices = dict.fromkeys(["1"] if args.platform == "gpu" else args.devices.split(","))
     for job, names in (("train", TRAINERS), ("decode", DECODERS)):
         for name in names:
             for full in (
@@ -242,6 +262,18 @@ def work(args: argparse.Namespace) -> None:
         print(tokens / (time.perf_counter() - start), flush=True)
 
 
+def utilization(args: argparse.Namespace) -> tuple[float, float | None]:
+    """Model FLOPs of a trained token, and those that the device could do in a second."""
+    import jax
+
+    from physlm.architecture import ModelConfig
+    from physlm.chips import peak_flops
+    from physlm.throughput import model_flops
+
+    shape = (args.vocab, args.window, args.layers, args.heads, args.head_dim)
+    return model_flops(ModelConfig(*shape, positions=args.window), 1), peak_flops(jax.devices()[0])
+
+
 def main() -> None:
     """Runs the rounds and prints the table."""
     args = flags().parse_args()
@@ -253,7 +285,12 @@ def main() -> None:
     for name in speeds:
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
         processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Several share the memory of one GPU.
+            env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         )
         if processes[name].stdout.readline() != "ready\n":
             raise RuntimeError(f"{name} did not start.")
@@ -266,6 +303,7 @@ def main() -> None:
         process.stdin.close()
         process.wait()
     width = args.heads * args.head_dim
+    flops, peak = utilization(args)
     print(
         f"{args.layers} layers, width {width}, {args.dtype}; training {args.batch} x "
         f"{args.window}, decoding {args.prompts} x ({args.prompt_tokens} + {args.new_tokens})"
@@ -278,7 +316,9 @@ def main() -> None:
         if base:
             pairs = [value / other for value, other in zip(values, base, strict=True)]
             ratio = f"  {statistics.median(pairs):5.2f} x {'torch' if job == 'train' else 'hf'}"
-        print(f"{job:7}{label:22}{statistics.median(values):10.0f} tokens/s{ratio}")
+        speed = statistics.median(values)
+        share = f"  MFU {speed * flops / peak:.1%}" if peak and job == "train" else ""
+        print(f"{job:7}{label:22}{speed:10.0f} tokens/s{ratio}{share}")
 
 
 if __name__ == "__main__":
