@@ -8,6 +8,9 @@ import pytest
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluate, execution, registry, results, run, sweep
 
+# With a second interpreter CI leaves these out: they take long.
+pytestmark = pytest.mark.slow
+
 SMALL = ("train.steps=6", "optimizer.warmup_steps=2", "train.save_every=2", "train.log_every=2")
 
 

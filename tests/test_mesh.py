@@ -17,6 +17,9 @@ import pytest
 from physlm import metrics, sharding
 from physlm.architecture import ModelConfig
 
+# With a second interpreter CI leaves these out: they take long.
+pytestmark = pytest.mark.slow
+
 MESHES = {
     "1x1": (1, 1, 1, 1),
     "8x1": (8, 1, 1, 1),
@@ -125,7 +128,6 @@ def losses(directory: pathlib.Path, name: str) -> list[float]:
     return [r["loss"] for r in metrics.read_lines(directory / name / "metrics.jsonl")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "accumulate", "meshes", "model"),
     [
@@ -159,7 +161,6 @@ def test_losses_do_not_depend_on_the_mesh(
         assert found[name]["shard"] == [2, 32 // fsdp, 4 // tensor, 8], name
 
 
-@pytest.mark.slow
 def test_two_hosts_are_one_and_one_goes_on_where_they_were_ended(tmp_path: pathlib.Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))

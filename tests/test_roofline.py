@@ -19,6 +19,9 @@ from physlm.architecture import ModelConfig, sized
 from physlm.chips import CHIPS, Chip
 from physlm.sharding import AXES
 
+# With a second interpreter CI leaves these out: they take long.
+pytestmark = pytest.mark.slow
+
 # A chip whose figures are easily divided by, all links of which a ring can use.
 CHIP = Chip("", flops=1e6, memory=1e6, bandwidth=1e5, interconnect=1e4, links=2, price=2.0)
 

@@ -13,6 +13,9 @@ from flax import nnx
 from physlm import attention, export, feedforward, model
 from physlm.architecture import VARIANTS, ModelConfig, sized
 
+# With a second interpreter CI leaves these out: they take long.
+pytestmark = pytest.mark.slow
+
 CONFIG = ModelConfig(vocab=23, window=12, layers=2, heads=4, head_dim=8, init_std=0.2)
 
 every_variant = pytest.mark.parametrize("variant", list(VARIANTS))
