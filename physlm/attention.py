@@ -87,7 +87,7 @@ def in_blocks(
         at_T = first + jnp.arange(start, end)
         visible = (at_T[:, None] >= jnp.arange(seen))[None, None]
         if segments_BxS is not None:
-            own_BxT = jnp.take(segments_BxS, at_T, axis=1)
+            own_BxT = jax.lax.dynamic_slice_in_dim(segments_BxS, first + start, end - start, 1)
             visible = visible & (own_BxT[:, None, :, None] == segments_BxS[:, None, None, :seen])
         queries = q_BxHxTxK[:, :, start:end]
         reads.append(attention(queries, k_BxNxSxK[:, :, :seen], v_BxNxSxK[:, :, :seen], visible))

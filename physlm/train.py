@@ -232,8 +232,8 @@ def train_together(
         raise ValueError(
             f"model.window is {model.window}; it must be train.window, {train.window}."
         )
-    made_by = [_made_by(member, model, optimizer) for member in members]
-    for member, settings in zip(members, made_by, strict=True):
+    all_made_by = [made_by(m.seed, model, optimizer, m.made_by) for m in members]
+    for member, settings in zip(members, all_made_by, strict=True):
         check_made_by(member.run_dir / CHECKPOINTS_DIR, settings)
     rates = [member.learning_rate for member in members]
     schedules = [optimizer_lib.schedule(optimizer, train.steps, rate) for rate in rates]
@@ -253,7 +253,7 @@ def train_together(
             member.run_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = [
             stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep, settings))
-            for member, settings in zip(members, made_by, strict=True)
+            for member, settings in zip(members, all_made_by, strict=True)
         ]
         stack.enter_context(jax.set_mesh(program.mesh))
         abstract = abstract_state(model, transform, mesh)
@@ -367,12 +367,14 @@ class _Loop:
         )
 
 
-def _made_by(member: Member, model: ModelConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
+def made_by(
+    seed: int, model: ModelConfig, optimizer: OptimizerConfig, further: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a run's checkpoints depend on, by the names of its settings."""
     # How the same is computed, and how long a text may be, may change from one start to the next.
     free = ("scan", "remat", "kernel", "dtype", "positions")
     shape = {f"model.{k}": v for k, v in dataclasses.asdict(model).items() if k not in free}
-    return {"seed": member.seed, "optimizer.name": optimizer.name, **shape, **member.made_by}
+    return {"seed": seed, "optimizer.name": optimizer.name, **shape, **further}
 
 
 def _meter(config: ModelConfig, tokens: int, mesh: Mesh, step: int) -> Meter:

@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,6 +268,23 @@ def test_workdir_of_another_study_is_refused_untouched(tmp_path, capsys):
     assert main(tmp_path) == 2
     assert "results of the study 'masking', not of 'quickstart'" in capsys.readouterr().err
     assert path.read_text() == before
+
+
+def test_checkpoints_of_other_settings_are_refused_untouched(tmp_path, capsys):
+    (planned, _) = sweep.plan(QUICKSTART, "smoke", ())
+    checkpoints = tmp_path / planned.name / "checkpoints"
+    (checkpoints / "10" / "state").mkdir(parents=True)
+    said = checkpoints / "made_by.json"
+    said.write_text(json.dumps({"model.layers": 3, "data.max_op": 7, "model.heads": 2}))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "differs in model.layers (there 3, here 2), data.max_op (there 7, here 3)." in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    # Without checkpoints there is nothing to go on from.
+    shutil.rmtree(checkpoints / "10")
+    assert main(tmp_path) == 0
 
 
 def test_second_sweep_at_once_is_refused(tmp_path, capsys):

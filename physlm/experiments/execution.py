@@ -44,6 +44,19 @@ _PACKAGES = {
 }
 
 
+def check_resumable(run: Run, workdir: pathlib.Path) -> None:
+    """Sees to it that the checkpoints in a run's directory, if there are any, are its own.
+
+    Raises:
+        ValueError: they are of other settings; names those that differ.
+    """
+    settings = run.settings
+    checkpoint.check_made_by(
+        workdir / run.name / train.CHECKPOINTS_DIR,
+        train.made_by(settings.seed, settings.model, settings.optimizer, _data_settings(run)),
+    )
+
+
 def execute(
     runs: Sequence[Run], workdir: pathlib.Path, profile: int = 0
 ) -> Iterator[tuple[Run, Exception | None]]:

@@ -194,6 +194,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     try:
         runs = plan(registry.load(options.study), options.scale, options.set)
         check_workdir(workdir, options.study)
+        for run in runs:
+            execution.check_resumable(run, workdir)
         devices.prepare(runs[0].settings.mesh, None if options.dry_run else _cache(workdir))
         if options.distributed:
             devices.join(options.distributed)

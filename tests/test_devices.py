@@ -1,0 +1,70 @@
+"""Programs that are compiled once, and processes that are several."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from physlm import devices
+
+_STEPS = """
+import collections, json, pathlib, sys
+import jax
+from physlm.devices import prepare
+from physlm.sharding import MeshConfig, make_mesh
+prepare(MeshConfig(cpu_devices=2), pathlib.Path(sys.argv[1]))
+import jax.numpy as jnp
+from physlm import architecture, optimizer, sharding, step
+events = collections.Counter()
+jax.monitoring.register_event_listener(lambda name, **_: events.update([name]))
+config = architecture.ModelConfig(vocab=16, window=8, layers=1, heads=2, head_dim=8)
+mesh = make_mesh(MeshConfig())
+transform = optimizer.make(optimizer.OptimizerConfig(warmup_steps=1), 5)
+batch = {"tokens": jnp.zeros((4, 9), jnp.int32), "weights": jnp.ones((4, 8))}
+with jax.set_mesh(mesh):
+    state = step.first_state(config, transform, mesh, seed=0)
+    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+    state, _ = step.make_step(config, transform, mesh)(state, batch)
+kinds = ("cache_hits", "cache_misses")
+found = [events[f"/jax/compilation_cache/{kind}"] for kind in kinds]
+print(json.dumps([len(jax.devices()), *found]))
+"""
+
+
+def test_the_second_process_compiles_nothing(tmp_path: pathlib.Path) -> None:
+    # Where the tests' own programs are kept is not what this is about.
+    environment = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}
+    environment.pop("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", None)
+
+    def found() -> tuple[int, int, int]:
+        command = [sys.executable, "-c", _STEPS, str(tmp_path)]
+        out = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=200, env=environment
+        )
+        return tuple(json.loads(out.stdout.splitlines()[-1]))
+
+    count, hits, misses = found()
+    assert (count, hits) == (2, 0)
+    assert misses >= 2
+    kept = sorted(path.name for path in tmp_path.glob("*-cache"))
+    assert len(kept) == misses
+    assert found() == (2, misses, 0)
+    assert sorted(path.name for path in tmp_path.glob("*-cache")) == kept
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("localhost", r"^--distributed is 'localhost'; it must be auto or ADDRESS:PORT,PROCESSES,"),
+        ("localhost:1,2", r"^--distributed is 'localhost:1,2'; it must be auto or ADDRESS:PORT,"),
+        ("localhost:1,2,x", r"^--distributed is .*; it must be auto or ADDRESS:PORT,PROCESSES,NU"),
+        ("localhost:1,2,2", r"^--distributed is .*; the number of a process must be in 0\.\.1\."),
+        ("auto", r"^--distributed auto does not know this cluster; write ADDRESS:PORT,PROCESSES,"),
+    ],
+)
+def test_processes_that_cannot_be_joined_are_refused(where: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        devices.join(where)
