@@ -17,7 +17,8 @@ SMALL = ("train.steps=6", "optimizer.warmup_steps=2", "train.save_every=2", "tra
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, pathlib.Path]:
     workdir = tmp_path_factory.mktemp("runs")
-    assignments = [*SMALL, "evaluate.problems=4", "evaluate.beyond=4", "mesh.cpu_devices=1"]
+    few = ("evaluate.problems=4", "evaluate.beyond=", "evaluate.max_new_tokens=32")
+    assignments = [*SMALL, *few, "mesh.cpu_devices=1"]
     (planned, _) = sweep.plan(registry.load("quickstart"), "smoke", assignments)
     ((_, error),) = execution.execute([planned], workdir)
     assert error is None

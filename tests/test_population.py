@@ -17,6 +17,9 @@ from physlm.optimizer import OptimizerConfig
 from physlm.step import TrainState
 from physlm.train import Member, TrainConfig
 
+# With a second interpreter CI leaves these out: they take long.
+pytestmark = pytest.mark.slow
+
 MODEL = model.ModelConfig(vocab=16, window=8, layers=1, heads=2, head_dim=8)
 RATES = (1e-2, 3e-3, 1e-2)
 
