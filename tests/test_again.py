@@ -69,10 +69,7 @@ def test_the_best_is_the_checkpoint_of_the_lowest_loss(
         (["--checkpoint", "worst"], "--checkpoint is 'worst'; it must be final, best, or one of"),
         (
             ["--set", "model.layers=1"],
-            (
-                ["--set", "model.layers=1"],
-                "--set 'model.layers=1' is not allowed: settings of eval",
-            ),
+            "--set 'model.layers=1' is not allowed: settings of eval",
         ),
         (["--set", "evaluate.problem=1"], "unknown setting 'evaluate.problem'"),
     ],
