@@ -19,6 +19,22 @@ from physlm import step as step_lib
 from physlm.architecture import ModelConfig
 from physlm.sharding import batch_sharding, rows_here
 from physlm.step import Batch, Metrics, TrainState
+from physlm.throughput import model_flops
+
+# Fewer operations a step than this are over in a few milliseconds on any accelerator of today,
+# too soon to fill it and hardly longer than it takes to begin them.
+_SMALL = 1e12
+
+
+def usual(config: ModelConfig, tokens: int, platform: str) -> int:
+    """Runs that are best trained as one program, at most.
+
+    Args:
+      config: the decoder of each.
+      tokens: of a step of one run.
+      platform: what JAX calls the kind of device.
+    """
+    return 8 if platform != "cpu" and model_flops(config, tokens) < _SMALL else 1
 
 
 class Single:

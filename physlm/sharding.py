@@ -40,7 +40,9 @@ class MeshConfig:
       sequence: devices over which the positions of a sequence are divided.
       tensor: devices over which heads and hidden units are divided.
       population: runs of a study that are trained as one program, at most, where they share all
-        shapes; 1 where one run alone is to have the whole machine.
+        shapes; 1 where one run alone is to have the whole machine. 0 is 8 on accelerators where
+        a step is so small that a run alone would leave them idle (`physlm.population.usual`), and
+        1 otherwise.
       cpu_devices: devices that a CPU is presented as; 0 means as many as it has cores.
 
     Raises:
@@ -51,17 +53,18 @@ class MeshConfig:
     fsdp: int = 1
     sequence: int = 1
     tensor: int = 1
-    population: int = 1
+    population: int = 0
     cpu_devices: int = 0
 
     def __post_init__(self) -> None:
         if self.data < 1 and self.data != -1:
             raise ValueError(f"mesh.data is {self.data}; it must be -1 (all devices) or above 0.")
-        for name in ("fsdp", "sequence", "tensor", "population"):
+        for name in ("fsdp", "sequence", "tensor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.cpu_devices < 0:
-            raise ValueError(f"mesh.cpu_devices is {self.cpu_devices}; it must not be negative.")
+        for name in ("population", "cpu_devices"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must not be negative.")
 
 
 # Every leaf of a training state, the optimizer's copies included, must end in exactly one of

@@ -65,7 +65,7 @@ def test_an_ambiguous_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"fsdp": 0}, "mesh.fsdp is 0"),
         ({"sequence": -1}, "mesh.sequence is -1"),
         ({"tensor": 0}, "mesh.tensor is 0"),
-        ({"population": 0}, "mesh.population is 0"),
+        ({"population": -1}, "mesh.population is -1"),
         ({"cpu_devices": -1}, "mesh.cpu_devices is -1"),
     ],
 )

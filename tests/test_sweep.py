@@ -187,6 +187,18 @@ def test_populations_fill_the_devices_and_leave_what_is_over_alone(tmp_path, mon
     assert grouped(tmp_path, monkeypatch, alone) == [[0], [1], [2]]
 
 
+def test_small_models_fill_an_accelerator_together(tmp_path, monkeypatch):
+    seeds = [{"seed": n} for n in range(9)]
+    small = runs_of(*seeds, **{"mesh.population": 0})
+    assert grouped(tmp_path, monkeypatch, small) == [[n] for n in range(9)]
+    monkeypatch.setattr(sweep.jax, "default_backend", lambda: "gpu")
+    assert grouped(tmp_path, monkeypatch, small) == [list(range(8)), [8]]
+    # 12-12 at a batch of the paper's fills it alone.
+    paper = {"model.size": "12-12", "train.batch": 512, "mesh.population": 0}
+    large = runs_of(*seeds[:2], **paper)
+    assert grouped(tmp_path, monkeypatch, large) == [[0], [1]]
+
+
 def test_runs_that_take_other_steps_are_alone(tmp_path, monkeypatch):
     rates = ({"mistakes.rate": 0.2, "seed": n} for n in range(2))
     runs = runs_of({}, *rates, {"seed": 1}, **{"train.budget": "problems"})

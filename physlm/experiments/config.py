@@ -124,7 +124,7 @@ _PAPER: dict[str, dict[str, Any]] = {
         "fsdp": 1,
         "sequence": 1,
         "tensor": 1,
-        "population": 1,
+        "population": 0,
         "cpu_devices": 0,
     },
 }

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import jax
 
-from physlm import devices, model, sharding
+from physlm import devices, model, population, sharding
 from physlm.experiments import config as config_lib
 from physlm.experiments import execution, registry, report, results
 from physlm.experiments import run as run_lib
@@ -111,10 +111,14 @@ def groups(runs: Sequence[Run], workdir: pathlib.Path) -> list[list[Run]]:
             alike.append((shape, saved, [run]))
     found = []
     for _, _, members in alike:
-        mesh = members[0].settings.mesh
-        count = sharding.make_mesh(mesh).size
+        settings = members[0].settings
+        count = sharding.make_mesh(settings.mesh).size
+        tokens = settings.train.batch * settings.train.window
+        most = settings.mesh.population or population.usual(
+            settings.model, tokens, jax.default_backend()
+        )
         while members:
-            size = min(mesh.population, len(members)) // count * count
+            size = min(most, len(members)) // count * count
             found.append(members[: max(size, 1)])
             members = members[max(size, 1) :]
     place = {run.name: number for number, run in enumerate(runs)}
