@@ -62,9 +62,18 @@ def test_the_second_process_compiles_nothing(tmp_path: pathlib.Path) -> None:
         ("localhost:1,2", r"^--distributed is 'localhost:1,2'; it must be auto or ADDRESS:PORT,"),
         ("localhost:1,2,x", r"^--distributed is .*; it must be auto or ADDRESS:PORT,PROCESSES,NU"),
         ("localhost:1,2,2", r"^--distributed is .*; the number of a process must be in 0\.\.1\."),
-        ("auto", r"^--distributed auto does not know this cluster; write ADDRESS:PORT,PROCESSES,"),
     ],
 )
 def test_processes_that_cannot_be_joined_are_refused(where: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         devices.join(where)
+
+
+def test_a_cluster_that_jax_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def initialize() -> None:
+        # What JAX says, in a process that has not begun to compute.
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(devices.jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match=r"^--distributed auto does not know this cluster; write "):
+        devices.join("auto")
