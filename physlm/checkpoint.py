@@ -35,7 +35,12 @@ class Checkpoints:
     """The last few states of one run and the best one, in a directory of their own."""
 
     def __init__(
-        self, directory: pathlib.Path, keep: int, made_by: Mapping[str, Any] | None = None
+        self,
+        directory: pathlib.Path,
+        keep: int,
+        made_by: Mapping[str, Any] | None = None,
+        *,
+        read_only: bool = False,
     ):
         """Opens, or makes, a directory that holds the newest `keep` states, and the best.
 
@@ -43,6 +48,7 @@ class Checkpoints:
           directory: of these checkpoints alone.
           keep: how many of the newest.
           made_by: settings, as JSON knows them, without which the states make no sense.
+          read_only: touch nothing; a training may be at work here.
 
         Raises:
           ValueError: the directory was made by other settings; names those that differ.
@@ -67,6 +73,12 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
+        if read_only:
+            self._options = ocp.CheckpointManagerOptions(
+                read_only=True, best_fn=_loss, best_mode="min"
+            )
+            self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+            return
         self._manager = self._opened()
         if made_by is not None and jax.process_index() == 0:
             draft = self._directory / f"{_MADE_BY}.tmp"

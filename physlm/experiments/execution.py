@@ -159,17 +159,19 @@ def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
         which: `final`, `best` (the lowest recent loss), or a step.
 
     Raises:
-        ValueError: there is no such checkpoint; names those that there are.
+        ValueError: there is no such checkpoint, and names those that there are; or the model cannot
+            be divided over the mesh.
     """
     settings = budgeted(run.settings)
     mesh = sharding.make_mesh(settings.mesh)
+    sharding.check(settings.model, sharding.batch_shards(mesh), 1, mesh)
     there = checkpoint.steps(directory / train.CHECKPOINTS_DIR)
     if not there:
         raise ValueError(f"{directory} has no checkpoints.")
     transform = optimizer.make(settings.optimizer, settings.train.steps)
     abstract = abstract_state(settings.model, transform, mesh)
     with checkpoint.Checkpoints(
-        directory / train.CHECKPOINTS_DIR, keep=settings.train.keep
+        directory / train.CHECKPOINTS_DIR, keep=settings.train.keep, read_only=True
     ) as checkpoints:
         named = {"final": checkpoints.latest, "best": checkpoints.best}
         step = named.get(which, int(which) if which.isdecimal() else None)
