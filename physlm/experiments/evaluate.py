@@ -6,7 +6,6 @@ default those that it was judged on. Prints a line of JSON for each cell, in the
 `results.jsonl`; nothing in RUN changes.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from physlm import devices, evaluate
 from physlm.experiments import execution, results
 from physlm.experiments import run as run_lib
+from physlm.experiments.arguments import Parser
 
 # Settings that do not change what the model is.
 _SETTABLE = ("evaluate.", "mesh.")
@@ -26,20 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0: done; 2: bad input.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m physlm.experiments.evaluate",
         description="Lets the model of a run solve test problems again.",
     )
     parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
     parser.add_argument("--checkpoint", default="final", help="final, best or a step")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change settings of evaluate.* and mesh.*, e.g. evaluate.problems=4096",
-    )
+    parser.add_settings("change settings of evaluate.* and mesh.*, e.g. evaluate.problems=4096")
     options = parser.parse_args(arguments)
     try:
         for text in options.set:

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NoReturn
 
 import jax
 
@@ -24,6 +23,7 @@ from physlm import devices, model, population, sharding
 from physlm.experiments import config as config_lib
 from physlm.experiments import execution, registry, report, results
 from physlm.experiments import run as run_lib
+from physlm.experiments.arguments import Parser
 from physlm.experiments.run import Run
 from physlm.progress import format_seconds
 from physlm.train import TerminatedError
@@ -237,15 +237,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message} (--help lists what there is).\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m physlm.experiments.sweep",
         description="Runs a study, or what is left of it, and reports the results.",
     )
@@ -269,14 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT,PROCESSES,NUMBER",
         help="be one of several processes that share the work; as JAX finds out, or as said",
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change settings of all runs, e.g. train.steps=500 seed=1",
-    )
+    parser.add_settings("change settings of all runs, e.g. train.steps=500 seed=1")
     return parser
 
 
