@@ -1,6 +1,5 @@
-"""Meshes of every shape, and several hosts, give the same losses; and what they communicate."""
+"""Meshes of every shape, and several hosts, give the same losses."""
 
-import collections
 import json
 import os
 import pathlib
@@ -31,8 +30,7 @@ MESHES = {
     "all": (1, 2, 2, 2),
 }
 
-# The work of one process: trains on meshes, says losses, the data it saw and where a kernel lies,
-# and of compiled steps what they communicate.
+# The work of one process: trains on meshes, says the data it saw and where a kernel lies.
 _WORK = """
 import hashlib, json, pathlib, sys, time
 import jax
@@ -80,9 +78,9 @@ for name, shape in settings["meshes"].items():
     state = train.train(
         model=model,
         optimizer=optimizer.OptimizerConfig(
-            name=settings["optimizer"], warmup_steps=2, learning_rate=settings["rate"]),
-        train=train.TrainConfig(steps=settings["steps"], batch=16, window=96, log_every=1,
-                                save_every=10, accumulate=settings["accumulate"]),
+            name=settings["optimizer"], warmup_steps=2, learning_rate=1e-2),
+        train=train.TrainConfig(steps=20, batch=16, window=96, log_every=1, save_every=20,
+                                accumulate=settings["accumulate"]),
         mesh=mesh, seed=0, stream=data, run_dir=run_dir, progress=Silent())
     kernel = state.params["blocks"]["attention"]["query"]["kernel"]
     found[name] = {"seen": data.seen, "shard": kernel.addressable_shards[0].data.shape}
@@ -93,8 +91,6 @@ _DEFAULTS = {
     "devices": 8,
     "model": {},
     "optimizer": "adamw",
-    "rate": 1e-2,
-    "steps": 20,
     "accumulate": 1,
     # Seconds that data takes; then each process says what it saw as it goes on.
     "pause": 0,
@@ -132,11 +128,11 @@ def losses(directory: pathlib.Path, name: str) -> list[float]:
     ("optimizer", "accumulate", "meshes", "model"),
     [
         ("adamw", 1, ["1x1", "8x1", "4x2", "2x4", "2x2x2", "all"], {}),
-        ("muon", 2, ["1x1", "2x2x2", "all"], {"variant": "llama", "qk_norm": True, "scan": True}),
+        ("muon", 2, ["1x1", "2x2x2"], {"variant": "llama", "qk_norm": True, "scan": True}),
         (
             "adamw",
             1,
-            ["1x1", "8x1", "all"],
+            ["1x1", "all"],
             {"variant": "mixtral", "experts": 4, "dropout": 0.1, "remat": "full"},
         ),
     ],
@@ -196,64 +192,6 @@ def test_two_hosts_are_one_and_one_goes_on_where_they_were_ended(tmp_path: pathl
     later = end(start(tmp_path / "two", meshes={"run": (1, 1, 1, 2)}, devices=2))["run"]["seen"]
     assert later == {k: v for k, v in whole.items() if int(k.split()[0]) >= step}
     assert losses(tmp_path / "two", "run") == pytest.approx(expected, abs=1e-5)
-
-
-_COLLECTIVES = """
-import collections, json, re, sys
-import jax
-jax.config.update("jax_num_cpu_devices", 8)
-import jax.numpy as jnp
-from physlm import architecture, optimizer, sharding, step
-model = architecture.ModelConfig(vocab=32, window=16, layers=3, heads=4, head_dim=8, scan=True)
-transform = optimizer.make(optimizer.OptimizerConfig(warmup_steps=2), 50)
-found = {}
-for name, shape in json.loads(sys.argv[1]).items():
-    mesh = sharding.make_mesh(sharding.MeshConfig(*shape))
-    place = sharding.batch_sharding(mesh)
-    batch = {"tokens": jax.ShapeDtypeStruct((16, 17), jnp.int32, sharding=place),
-             "weights": jax.ShapeDtypeStruct((16, 16), jnp.float32, sharding=place)}
-    state = step.abstract_state(model, transform, mesh)
-    with jax.set_mesh(mesh):
-        text = step.make_step(model, transform, mesh).lower(state, batch).compile().as_text()
-    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    lines = re.findall(rf"= (.*) ({kinds})(?:-start)?\\(", text)
-    # Sums of single numbers, of norms and losses, are left out.
-    found[name] = collections.Counter(
-        kind for shapes, kind in lines if re.search(r"\\[\\d", shapes))
-print(json.dumps(found))
-"""
-
-
-def test_a_step_communicates_what_it_must_and_nothing_else() -> None:
-    """In the program of scanned layers each of a layer's collectives stands once."""
-    out = subprocess.run(
-        [sys.executable, "-c", _COLLECTIVES, json.dumps(MESHES)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    found = {k: collections.Counter(v) for k, v in json.loads(out.stdout.splitlines()[-1]).items()}
-    # Gradients, added up once a step.
-    gradients = collections.Counter({"all-reduce": 1})
-    # Six kernels of a block forward and backward, embedding and head once; and their gradients.
-    fsdp = collections.Counter({"all-gather": 6 + 6 + 2, "reduce-scatter": 6 + 2})
-    # What each half of a block adds to the stream, and to its gradient.
-    tensor = collections.Counter({"all-reduce": 4})
-    # Keys and values; what is read forward is not read again unless it is computed again.
-    sequence = collections.Counter({"all-gather": 2, "reduce-scatter": 2})
-    again = collections.Counter({"all-gather": 2})
-    assert found == {
-        "1x1": collections.Counter(),
-        "8x1": gradients,
-        "4x2": gradients + tensor,
-        "2x4": gradients + tensor,
-        # Along `data` what is divided, along `fsdp` too what is not.
-        "2x2x2": gradients + gradients + fsdp + tensor,
-        "fsdp": gradients + fsdp,
-        "sequence": gradients + sequence,
-        "all": gradients + gradients + fsdp + tensor + sequence + again,
-    }
 
 
 @pytest.mark.parametrize(

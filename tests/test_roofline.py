@@ -1,26 +1,15 @@
-"""Predicted step times: what is counted, against sums by hand and against compiled programs."""
+"""Predicted step times: what is counted, against sums by hand (`test_collectives`: by XLA)."""
 
-import collections
 import dataclasses
 import itertools
-import json
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import jax
-import numpy as np
 import pytest
-from benchmarks.memory import collectives
 
 from physlm import model, roofline
 from physlm.architecture import ModelConfig, sized
 from physlm.chips import CHIPS, Chip
-from physlm.sharding import AXES
-
-# With a second interpreter CI leaves these out: they take long.
-pytestmark = pytest.mark.slow
 
 # A chip whose figures are easily divided by, all links of which a ring can use.
 CHIP = Chip("", flops=1e6, memory=1e6, bandwidth=1e5, interconnect=1e4, links=2, price=2.0)
@@ -30,55 +19,6 @@ CHIP = Chip("", flops=1e6, memory=1e6, bandwidth=1e5, interconnect=1e4, links=2,
 # and head of 80 each, a norm of 16.
 TINY = ModelConfig(vocab=10, window=4, layers=2, heads=2, head_dim=4)
 BLOCKS, AROUND, REST = 2 * 768, 160, 2 * 104 + 16
-
-FIELDS = {"vocab": 40, "window": 32, "layers": 3, "heads": 2, "head_dim": 8, "scan": True}
-
-# One microbatch a device. The layers are a loop, so that what is brought together forward and
-# backward is not merged; the CPU widens bfloat16, so that the dtype is float32.
-PROGRAM = """
-import json, pathlib, sys
-import jax, jax.numpy as jnp
-jax.config.update("jax_num_cpu_devices", 8)
-from physlm import optimizer, sharding, step
-from physlm.architecture import ModelConfig
-config = ModelConfig(**json.loads(sys.argv[2]))
-transform = optimizer.make(optimizer.OptimizerConfig(warmup_steps=1), 5)
-shape = json.loads(sys.argv[3])
-mesh = jax.make_mesh(shape, sharding.AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
-rows, place = shape[0] * shape[1], sharding.batch_sharding(mesh)
-batch = {
-    "tokens": jax.ShapeDtypeStruct((rows, config.window + 1), jnp.int32, sharding=place),
-    "weights": jax.ShapeDtypeStruct((rows, config.window), jnp.float32, sharding=place),
-}
-state = step.abstract_state(config, transform, mesh)
-with jax.set_mesh(mesh):
-    program = step.make_step(config, transform, mesh).lower(state, batch).compile()
-pathlib.Path(sys.argv[1]).write_text(program.as_text())
-"""
-
-
-@pytest.mark.parametrize(
-    ("shape", "variant"),
-    [
-        ((8, 1, 1, 1), "gpt2"),
-        ((1, 8, 1, 1), "gpt2"),
-        ((2, 2, 1, 2), "llama"),
-        ((1, 2, 2, 2), "gpt2"),
-    ],
-)
-def test_collectives_are_those_of_the_compiled_step(
-    tmp_path: pathlib.Path, shape: tuple[int, ...], variant: str
-) -> None:
-    program, fields = tmp_path / "program", FIELDS | {"variant": variant}
-    command = [sys.executable, "-c", PROGRAM, str(program), json.dumps(fields), json.dumps(shape)]
-    subprocess.run(command, check=True)
-    found: dict = {}
-    for one in collectives(program.read_text()):
-        places = np.array(np.unravel_index(one.group, shape))
-        axes = tuple(np.array(AXES)[(places != places[:, :1]).any(axis=1)].tolist())
-        found.setdefault(axes, collections.Counter())[one.kind] += one.times * one.bytes
-    mesh = dict(zip(AXES, shape, strict=True))
-    assert found == roofline.collective_bytes(ModelConfig(**fields), shape[0] * shape[1], mesh)
 
 
 def test_parameters_by_hand() -> None:

@@ -1,0 +1,128 @@
+"""Checkpoints: which are kept, which are read, and what damage does to them."""
+
+import logging
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_train import same, truncate_data
+
+from physlm import checkpoint
+from physlm.checkpoint import Checkpoints
+
+
+def _truncate(checkpoint: pathlib.Path) -> None:
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _flip_a_bit(checkpoint: pathlib.Path) -> None:
+    largest = max((f for f in checkpoint.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 4
+    largest.write_bytes(data)
+
+
+def _delete_data(checkpoint: pathlib.Path) -> None:
+    for file in list(checkpoint.rglob("*")):
+        if file.is_file() and file.stat().st_size > 2000:
+            file.unlink()
+
+
+def _delete_metadata(checkpoint: pathlib.Path) -> None:
+    for file in list(checkpoint.rglob("*")):
+        if file.is_file() and ("METADATA" in file.name or "manifest" in file.name):
+            file.unlink()
+
+
+def _empty(checkpoint: pathlib.Path) -> None:
+    for file in list(checkpoint.rglob("*")):
+        if file.is_file():
+            file.unlink()
+
+
+# The array store complains once more when a failed read is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "damage",
+    [_truncate, truncate_data, _flip_a_bit, _delete_data, _delete_metadata, _empty],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: object, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "n": jnp.int32(3)}
+    later = jax.tree.map(lambda x: x + 1, state)
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(10, state, 2.0)
+        checkpoints.save(20, later, 1.0)
+    damage(tmp_path / "20")
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+    with caplog.at_level(logging.WARNING, "root"), Checkpoints(tmp_path, 2) as checkpoints:
+        restored = checkpoints.restore_latest(target)
+        assert same(restored, state)
+        # The step can be saved again.
+        checkpoints.save(20, later, 1.0)
+        checkpoints.wait()
+        assert same(checkpoints.restore_latest(target), later)
+    warnings = [r.getMessage() for r in caplog.records if r.name == "root"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("Checkpoint 20 in ")
+    assert "\n" not in warnings[0]
+
+
+_OTHER_DEVICES = """
+import pathlib, sys
+import jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from physlm.checkpoint import Checkpoints
+from physlm.sharding import MeshConfig, make_mesh
+
+place = NamedSharding(make_mesh(MeshConfig()), P())
+with Checkpoints(pathlib.Path(sys.argv[2]), 2) as checkpoints:
+    if sys.argv[1] == "2":
+        checkpoints.save(7, jax.device_put({"x": jnp.arange(4.0)}, place), 1.0)
+    else:
+        state = checkpoints.restore_latest(
+            {"x": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=place)}
+        )
+        print(state["x"].tolist())
+"""
+
+
+def test_checkpoint_is_read_on_other_devices(tmp_path):
+    """One from two devices is no damage to a machine that has one."""
+    for devices in ("2", "1"):
+        out = subprocess.run(
+            [sys.executable, "-c", _OTHER_DEVICES, devices, str(tmp_path / "checkpoints")],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert out.stdout.split("\n")[0] == "[0.0, 1.0, 2.0, 3.0]"
+    assert "damaged" not in out.stderr
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: pathlib.Path) -> None:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = {"w": jax.ShapeDtypeStruct((), jnp.float32, sharding=place)}
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        for step, loss in enumerate([3.0, 1.0, 2.0, 1.5, 1.25], start=1):
+            checkpoints.save(step, {"w": jnp.float32(10 * step)}, loss)
+        checkpoints.wait()
+    assert checkpoint.steps(tmp_path) == {2, 4, 5}
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        assert (checkpoints.latest, checkpoints.best) == (5, 2)
+        assert checkpoints.restore(checkpoints.best, target) == {"w": 20}
+        # A new best frees the old one.
+        checkpoints.save(6, {"w": jnp.float32(0)}, 0.5)
+        checkpoints.wait()
+        assert checkpoints.best == 6
+    assert checkpoint.steps(tmp_path) == {5, 6}
