@@ -14,21 +14,35 @@ from jax.experimental import multihost_utils
 from physlm.sharding import MeshConfig
 
 
-def prepare(config: MeshConfig, cache_dir: pathlib.Path | None = None) -> None:
+def prepare(config: MeshConfig, batch: int, cache_dir: pathlib.Path | None = None) -> None:
     """Presents the CPU as several devices and keeps compiled programs between processes.
 
     Call it before anything asks JAX for a device; accelerators are not affected by the former.
 
     Args:
-      config: its `cpu_devices` says how many; 0 means as many as there are cores.
+      config: its `cpu_devices` says how many; 0 means as many cores as can share a batch.
+      batch: sequences that a step divides over them.
       cache_dir: where compiled programs are kept; None leaves JAX's own setting.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", config.cpu_devices or cores or 1)
+    count = config.cpu_devices or _cores_for(config, batch)
+    jax.config.update("jax_num_cpu_devices", count)
     if cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir))
         # The default of one second would leave most of a small model's programs out.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _cores_for(config: MeshConfig, batch: int) -> int:
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = (len(os.sched_getaffinity(0)) if affinity else os.cpu_count()) or 1
+    if config.data != -1:
+        return cores
+    others = config.fsdp * config.sequence * config.tensor
+    fitting = [
+        data * others for data in range(1, cores // others + 1) if batch % (data * config.fsdp) == 0
+    ]
+    # Where none fits, the mesh will be refused for what is wrong with it.
+    return max(fitting, default=cores)
 
 
 def join(where: str) -> None:

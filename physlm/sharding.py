@@ -43,7 +43,7 @@ class MeshConfig:
         shapes; 1 where one run alone is to have the whole machine. 0 is 8 on accelerators where
         a step is so small that a run alone would leave them idle (`physlm.population.usual`), and
         1 otherwise.
-      cpu_devices: devices that a CPU is presented as; 0 means as many as it has cores.
+      cpu_devices: devices that a CPU is presented as; 0 means as many cores as can share a batch.
 
     Raises:
       ValueError: a field is out of its range.

@@ -32,7 +32,7 @@ def again(capsys: pytest.CaptureFixture[str], directory: pathlib.Path, *more: st
 
 @pytest.fixture(autouse=True)
 def leave_jax_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate.devices, "prepare", lambda mesh: None)
+    monkeypatch.setattr(evaluate.devices, "prepare", lambda mesh, batch: None)
 
 
 def test_final_and_best_and_every_step_can_be_judged(

@@ -9,13 +9,14 @@ import sys
 import pytest
 
 from physlm import devices
+from physlm.sharding import MeshConfig
 
 _STEPS = """
 import collections, json, pathlib, sys
 import jax
 from physlm.devices import prepare
 from physlm.sharding import MeshConfig, make_mesh
-prepare(MeshConfig(cpu_devices=2), pathlib.Path(sys.argv[1]))
+prepare(MeshConfig(cpu_devices=2), 4, pathlib.Path(sys.argv[1]))
 import jax.numpy as jnp
 from physlm import architecture, optimizer, sharding, step
 events = collections.Counter()
@@ -53,6 +54,36 @@ def test_the_second_process_compiles_nothing(tmp_path: pathlib.Path) -> None:
     assert len(kept) == misses
     assert found() == (2, misses, 0)
     assert sorted(path.name for path in tmp_path.glob("*-cache")) == kept
+
+
+@pytest.mark.parametrize(
+    ("cores", "mesh", "count"),
+    [
+        (1, {}, 1),
+        (2, {}, 2),
+        (3, {}, 2),
+        (6, {}, 4),
+        (8, {}, 8),
+        (12, {}, 8),
+        (64, {}, 16),
+        (6, {"tensor": 2}, 4),
+        (6, {"tensor": 3}, 6),
+        (12, {"fsdp": 2, "sequence": 3}, 12),
+        (40, {"fsdp": 2}, 16),
+        # The user's own numbers, and a mesh that is too large.
+        (6, {"cpu_devices": 3}, 3),
+        (6, {"data": 3}, 6),
+        (6, {"tensor": 8}, 6),
+    ],
+)
+def test_as_many_cores_are_used_as_can_share_a_batch(
+    cores: int, mesh: dict[str, int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(devices.jax.config, "update", found.__setitem__)
+    devices.prepare(MeshConfig(**mesh), 16)
+    assert found == {"jax_num_cpu_devices": count}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ QUICKSTART = registry.load("quickstart")
 @pytest.fixture(autouse=True)
 def leave_jax_alone(monkeypatch):
     # The devices of this process were chosen when the first test touched JAX.
-    monkeypatch.setattr(sweep.devices, "prepare", lambda mesh, cache_dir: None)
+    monkeypatch.setattr(sweep.devices, "prepare", lambda mesh, batch, cache_dir: None)
 
 
 class FakeRuns:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"--set {text!r} is not allowed: settings of evaluate.* and mesh.* are."
                 )
         run = run_lib.load(options.run, options.set)
-        devices.prepare(run.settings.mesh)
+        devices.prepare(run.settings.mesh, run.settings.evaluate.batch)
         state = execution.restored(run, options.run, options.checkpoint)
         header = execution.result_header(run, int(state.step))
         cells = evaluate.evaluate(

@@ -9,6 +9,7 @@ import argparse
 import collections
 import fcntl
 import functools
+import math
 import os
 import pathlib
 import sys
@@ -72,6 +73,12 @@ def check_mesh(runs: Sequence[Run]) -> None:
     for run in runs:
         mesh, train = sharding.make_mesh(run.settings.mesh), run.settings.train
         sharding.check(run.settings.model, train.batch, train.accumulate, mesh)
+
+
+def _shared_batch(runs: Sequence[Run]) -> int:
+    """Sequences that every run can divide over devices at once."""
+    trains = (run.settings.train for run in runs)
+    return math.gcd(*(train.batch // train.accumulate for train in trains))
 
 
 def check_workdir(workdir: pathlib.Path, study: str) -> None:
@@ -200,7 +207,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         check_workdir(workdir, options.study)
         for run in runs:
             execution.check_resumable(run, workdir)
-        devices.prepare(runs[0].settings.mesh, None if options.dry_run else _cache(workdir))
+        cache = None if options.dry_run else _cache(workdir)
+        devices.prepare(runs[0].settings.mesh, _shared_batch(runs), cache)
         if options.distributed:
             devices.join(options.distributed)
         check_mesh(runs)

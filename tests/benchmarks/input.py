@@ -34,7 +34,7 @@ def main() -> None:
     config = config_lib.base(options.scale)
     chosen = dict(config_lib.parse_assignment(config, text) for text in options.set)
     settings = config_lib.resolve(config_lib.override(config, chosen))
-    devices.prepare(settings.mesh)
+    devices.prepare(settings.mesh, settings.train.batch)
 
     import jax
     import jax.numpy as jnp

@@ -57,7 +57,7 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
     from physlm.devices import prepare
     from physlm.sharding import MeshConfig, make_mesh, shardings
 
-    prepare(MeshConfig(cpu_devices=devices))
+    prepare(MeshConfig(cpu_devices=devices), args.batch)
     import jax
     import jax.numpy as jnp
 
