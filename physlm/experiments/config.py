@@ -181,7 +181,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "optimizer.learning_rate": 5e-3,
         "optimizer.warmup_steps": 100,
         "optimizer.weight_decay": 0.01,
-        "train.steps": 5000,
+        "train.steps": 7000,
         "train.batch": 16,
         "train.window": 256,
         "train.loss_on": "solution",
