@@ -97,12 +97,22 @@ def in_blocks(
 def _cudnn(
     q_BxHxTxK: jax.Array, k_BxNxTxK: jax.Array, v_BxNxTxK: jax.Array, segments_BxT: jax.Array | None
 ) -> jax.Array:
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxHxTxK, k_BxNxTxK, v_BxNxTxK))
-    mask = None
+    mask = ()
     if segments_BxT is not None:
-        mask = (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
-    read = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
-    return jnp.swapaxes(read, 1, 2)
+        mask = ((segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None],)
+
+    def on_heads(
+        q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+        read = jax.nn.dot_product_attention(
+            q, k, v, mask=mask, is_causal=True, implementation="cudnn"
+        )
+        return jnp.swapaxes(read, 1, 2)
+
+    heads = P(None, "tensor")
+    places = (heads, heads, heads, *(P() for _ in mask))
+    return over_tensor(on_heads, places, heads)(q_BxHxTxK, k_BxNxTxK, v_BxNxTxK, *mask)
 
 
 def splash(

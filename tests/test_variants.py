@@ -306,34 +306,6 @@ def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, An
         assert abs(float(related)) < 0.05
 
 
-# Splash attention.
-
-
-@pytest.mark.parametrize(("heads", "shared"), [(2, 2), (4, 2)])
-@pytest.mark.parametrize("segmented", [False, True])
-def test_splash_attention_is_attention(heads: int, shared: int, segmented: bool) -> None:
-    length, width = 200, 16
-    keys = jax.random.split(jax.random.key(0), 4)
-    q, probe = (jax.random.normal(key, (1, heads, length, width)) for key in keys[:2])
-    k, v = (jax.random.normal(key, (1, shared, length, width)) for key in keys[2:])
-    segments = (jnp.arange(length) // 70)[None] if segmented else None
-
-    def read_and_grads(attend: Any) -> Any:
-        def probed(*qkv: jax.Array) -> tuple[jax.Array, jax.Array]:
-            read = attend(*qkv, segments)
-            return jnp.sum(read * probe), read
-
-        return jax.jit(jax.grad(probed, argnums=(0, 1, 2), has_aux=True))(q, k, v)
-
-    splash = functools.partial(attention.splash, interpret=True)
-    for got, want in zip(
-        jax.tree.leaves(read_and_grads(splash)),
-        jax.tree.leaves(read_and_grads(attention.in_blocks)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(got, want, atol=2e-5)
-
-
 # What is refused.
 
 
