@@ -6,13 +6,13 @@ many problems does each solve, up to the number of operations seen in training a
 
 Command: `python -m physlm.experiments.sweep` (the same as `… sweep quickstart --scale quick`).
 
-Expected: at scale `quick` the error-free model solves 70 to 90% of test problems of training length
-and 4 to 8% with one operation more; retry data, which at an equal number of tokens shows fewer
-problems, is behind at training length (50 to 70%) and about level beyond it. One seed says no more
+Expected: at scale `quick` the error-free model solves some 95% of test problems of training length
+and 5 to 10% with one operation more; retry data, which at an equal number of tokens shows fewer
+problems, is behind at training length (some 70%) and about level beyond it. One seed says no more
 than that. The paper (arXiv 2408.16293, Figure 4) has it ahead at every length, after 39 billion
 tokens.
 
-Cost: `smoke` a minute, most of it compilation; `quick` a quarter of an hour on two CPU cores;
+Cost: `smoke` a minute, most of it compilation; `quick` twenty minutes on two CPU cores;
 `mini` is meant for half an hour on one GPU or TPU chip and `paper` for two runs of 39 billion
 tokens on a TPU slice (neither has been timed).
 """

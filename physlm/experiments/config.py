@@ -150,7 +150,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.beyond": (9, 10, 11, 12),
         "evaluate.max_new_tokens": 768,
     },
-    # Two CPU cores teach some twenty million tokens in seven minutes. What a small model is slow
+    # Two CPU cores teach some thirty million tokens in nine minutes. What a small model is slow
     # to learn is to find a parameter by its two names: two layers of two items, three names for
     # each, make that easy and leave the reasoning. With so few names, other documents of a window
     # would answer for the same parameters, so attention stays within a document. Two heads of 32
