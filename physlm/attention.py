@@ -97,7 +97,7 @@ def in_blocks(
 def _cudnn(
     q_BxHxTxK: jax.Array, k_BxNxTxK: jax.Array, v_BxNxTxK: jax.Array, segments_BxT: jax.Array | None
 ) -> jax.Array:
-    mask = ()
+    mask: tuple[jax.Array, ...] = ()
     if segments_BxT is not None:
         mask = ((segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None],)
 
