@@ -147,7 +147,7 @@ class ModelConfig:
             )
         if self.window > self.positions:
             raise ValueError(
-                f"model.window is {self.window}; it must be at most model.positions, "
+                f"the window (train.window) is {self.window}; it must be at most model.positions, "
                 f"{self.positions}."
             )
         if not 0 <= self.dropout < 1:

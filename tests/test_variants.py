@@ -318,7 +318,10 @@ def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, An
         ),
         ({"kv_heads": 3}, "model.kv_heads is 3; it must divide model.heads, 4."),
         ({"kv_heads": -1}, "model.kv_heads is -1; it must not be negative."),
-        ({"window": 3000}, "model.window is 3000; it must be at most model.positions, 2048."),
+        (
+            {"window": 3000},
+            "the window (train.window) is 3000; it must be at most model.positions, 2048.",
+        ),
         ({"dropout": 1.0}, "model.dropout is 1.0; it must be in [0, 1)."),
         ({"dropout": -0.1}, "model.dropout is -0.1; it must be in [0, 1)."),
         ({"logit_cap": -1.0}, "model.logit_cap is -1.0; it must not be negative."),
