@@ -211,7 +211,7 @@ def test_a_size_by_name_is_its_three_settings() -> None:
         (["model.variant=bert"], r"model\.variant is 'bert'; it must be one of \('gpt2', 'llama'"),
         (
             ["train.window=3000"],
-            r"model\.window is 3000; it must be at most model\.posit",
+            r"the window \(train\.window\) is 3000; it must be at most model\.posit",
         ),
         (
             ["evaluate.max_new_tokens=2000"],
