@@ -31,6 +31,10 @@ def _fingerprint(state: Any) -> jax.Array:
     return jnp.stack(leaves)
 
 
+class DamagedError(ValueError):
+    """A checkpoint cannot be read; says which and why."""
+
+
 class Checkpoints:
     """The last few states of one run and the best one, in a directory of their own."""
 
@@ -52,33 +56,22 @@ class Checkpoints:
 
         Raises:
           ValueError: the directory was made by other settings; names those that differ.
+          DamagedError: one would have to be set aside, which `read_only` forbids.
         """
-        self._directory = directory.absolute()
+        self._directory, self._read_only = directory.absolute(), read_only
         check_made_by(directory, made_by or {})
         policies = ocp.checkpoint_managers
+        best = policies.BestN(
+            get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        kept = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=_loss,
-                        reverse=True,
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
+            preservation_policy=None if read_only else kept,
             best_fn=_loss,
             best_mode="min",
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
-        if read_only:
-            self._options = ocp.CheckpointManagerOptions(
-                read_only=True, best_fn=_loss, best_mode="min"
-            )
-            self._manager = ocp.CheckpointManager(self._directory, options=self._options)
-            return
         self._manager = self._opened()
         if made_by is not None and jax.process_index() == 0:
             draft = self._directory / f"{_MADE_BY}.tmp"
@@ -120,18 +113,17 @@ class Checkpoints:
                 continue
             try:
                 return self.restore(step, abstract_state)
-            except Exception as error:
-                # Orbax reports missing and torn array files as a bare Exception.
-                if type(error) is not Exception and not isinstance(error, _DAMAGE):
-                    raise
+            except DamagedError as error:
+                self._manager.close()
                 self._set_aside(step, error)
+                self._manager = self._opened()
         return None
 
     def restore(self, step: int, abstract_state: Any) -> Any:
         """The state of one step.
 
         Raises:
-          ValueError: its arrays are not those that were saved. Other damage is what Orbax raises.
+          DamagedError: it cannot be read, or its arrays are not those that were saved.
         """
         leaves = jax.tree.leaves(abstract_state)
         place = leaves[0].sharding
@@ -142,9 +134,15 @@ class Checkpoints:
             "state": abstract_state,
             "fingerprint": jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=place),
         }
-        tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        if not jnp.array_equal(_fingerprint(tree["state"]), tree["fingerprint"]):
-            raise ValueError("its arrays are not those that were saved")
+        try:
+            tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            if not jnp.array_equal(_fingerprint(tree["state"]), tree["fingerprint"]):
+                raise ValueError("its arrays are not those that were saved")
+        except Exception as error:
+            # Orbax reports missing and torn array files as a bare Exception.
+            if type(error) is not Exception and not isinstance(error, _DAMAGE):
+                raise
+            raise self._damaged(step, error) from error
         return tree["state"]
 
     def _opened(self) -> ocp.CheckpointManager:
@@ -155,22 +153,18 @@ class Checkpoints:
                 if said.exists():
                     _loss(json.loads(said.read_text()))
             except _DAMAGE as error:
-                self._rename(step, error)
+                damaged = self._damaged(step, error)
+                if self._read_only:
+                    raise damaged from error
+                self._set_aside(step, damaged)
         return ocp.CheckpointManager(self._directory, options=self._options)
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        self._manager.close()
-        self._rename(step, error)
-        self._manager = self._opened()
-
-    def _rename(self, step: int, error: Exception) -> None:
+    def _damaged(self, step: int, error: Exception) -> DamagedError:
         cause = str(error).strip().splitlines() or [type(error).__name__]
-        logging.warning(
-            "Checkpoint %d in %s is damaged (%s), so the one before is used.",
-            step,
-            self._directory,
-            cause[0][:200],
-        )
+        return DamagedError(f"Checkpoint {step} in {self._directory} is damaged ({cause[0][:200]})")
+
+    def _set_aside(self, step: int, error: DamagedError) -> None:
+        logging.warning("%s, so the one before is used.", error)
         if jax.process_index() == 0:
             (self._directory / str(step)).rename(self._directory / f"damaged_{step}")
         if jax.process_count() > 1:

@@ -37,7 +37,7 @@ def _cores_for(config: MeshConfig, batch: int) -> int:
     cores = (len(os.sched_getaffinity(0)) if affinity else os.cpu_count()) or 1
     if config.data != -1:
         return cores
-    others = config.fsdp * config.sequence * config.tensor
+    others = config.beside_data
     fitting = [
         data * others for data in range(1, cores // others + 1) if batch % (data * config.fsdp) == 0
     ]

@@ -306,14 +306,15 @@ def main(arguments: list[str]) -> None:
         return
     try:
         mesh = MeshConfig(fsdp=args.fsdp, sequence=args.sequence, tensor=args.tensor)
-        others = mesh.fsdp * mesh.sequence * mesh.tensor
         for name in ("batch", "steps", "accumulate", "devices"):
             if getattr(args, name) < 1:
                 raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
-        if args.devices % others:
-            raise ValueError(f"--devices is {args.devices}; it must be a multiple of {others}.")
+        if args.devices % mesh.beside_data:
+            raise ValueError(
+                f"--devices is {args.devices}; it must be a multiple of {mesh.beside_data}."
+            )
         shape = {axis: getattr(args, axis) for axis in ("fsdp", "sequence", "tensor")}
-        shape["data"] = args.devices // others
+        shape["data"] = args.devices // mesh.beside_data
         config = _config(args.size, vocab=args.vocab, window=args.window, variant=args.variant)
         found = predict(CHIPS[args.chip], config, args.batch, args.steps, shape, args.accumulate)
     except ValueError as error:

@@ -66,6 +66,11 @@ class MeshConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must not be negative.")
 
+    @property
+    def beside_data(self) -> int:
+        """Devices along all axes but `data`."""
+        return self.fsdp * self.sequence * self.tensor
+
 
 # Every leaf of a training state, the optimizer's copies included, must end in exactly one of
 # these. The first axis of what is in `blocks` is that of the layers.
@@ -96,7 +101,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
       ValueError: there are not enough devices, or they do not divide.
     """
     devices = jax.devices()
-    others = config.fsdp * config.sequence * config.tensor
+    others = config.beside_data
     if config.data == -1 and len(devices) % others:
         raise ValueError(
             f"mesh.fsdp times mesh.sequence times mesh.tensor is {others}; "

@@ -2,9 +2,13 @@
 
 import json
 import pathlib
+import shutil
 
+import jax
 import pytest
+from test_train import truncate_data
 
+from physlm import sharding
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluate, execution, registry, results, run, sweep
 
@@ -87,6 +91,42 @@ def test_what_cannot_be_judged_is_refused(
     assert said.err.startswith(message)
     assert said.err.count("\n") == 1
     assert not said.out
+
+
+@pytest.mark.parametrize("torn", ["data", "metrics"])
+def test_a_damaged_checkpoint_is_refused_and_left(
+    torn: str,
+    trained: tuple[run.Run, pathlib.Path],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(trained[1], directory)
+    newest = directory / "checkpoints" / "6"
+    if torn == "data":
+        truncate_data(newest)
+    else:
+        (newest / "metrics" / "metrics").write_text('{"loss"')
+    before = sorted(directory.rglob("*"))
+    assert evaluate.main([str(directory)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"Checkpoint 6 in {directory}/checkpoints is damaged (")
+    assert said.count("\n") == 1
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_mesh_that_cannot_divide_the_model_is_refused(
+    trained: tuple[run.Run, pathlib.Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+    monkeypatch.setattr(evaluate.devices, "prepare", lambda mesh, batch: told.append(batch))
+    three = jax.sharding.AbstractMesh((1, 1, 1, 3), sharding.AXES)
+    monkeypatch.setattr(execution.sharding, "make_mesh", lambda config: three)
+    assert evaluate.main([str(trained[1]), "--set", "evaluate.batch=12"]) == 2
+    assert capsys.readouterr().err.startswith("model.heads is 2; it must be a multiple of the 3 ")
+    assert told == [12]
 
 
 def test_other_directories_are_refused(

@@ -90,6 +90,18 @@ def test_finished_runs_are_skipped_and_results_are_complete(tmp_path, capsys):
     assert fake.done == []
 
 
+def test_devices_are_as_many_as_can_share_every_batch(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sweep.devices, "prepare", lambda *arguments: told.append(arguments[1]))
+    assert main(tmp_path / "a", "--set", "train.batch=12", "train.accumulate=2") == 0
+    study = types.SimpleNamespace(**vars(QUICKSTART))
+    study.sweep = lambda: [{"train.batch": 8}, {"train.batch": 12}]
+    monkeypatch.setattr(sweep.registry, "load", lambda name: study)
+    monkeypatch.setattr(sweep, "describe", lambda runs, workdir: "")
+    assert main(tmp_path / "b", "--dry-run") == 0
+    assert told == [6, 4]
+
+
 def test_results_are_refreshed_after_each_run(tmp_path):
     seen = []
 

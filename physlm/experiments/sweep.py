@@ -134,7 +134,7 @@ def groups(runs: Sequence[Run], workdir: pathlib.Path) -> list[list[Run]]:
 
 def _spread(mesh: sharding.MeshConfig) -> bool:
     """Whether a run needs several devices or hosts to itself."""
-    return mesh.fsdp * mesh.sequence * mesh.tensor > 1 or jax.process_count() > 1
+    return mesh.beside_data > 1 or jax.process_count() > 1
 
 
 def run_all(runs: Sequence[Run], workdir: pathlib.Path, execute: Execute) -> dict[str, str]:
