@@ -19,15 +19,17 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from data_gen.judge import Verdict, judge
-from data_gen.language import vocabulary
-from data_gen.mistakes import ERROR_FREE, KINDS, MENDINGS, Mistakes
-from data_gen.reader import read
+from data_gen import keys
+from data_gen.keys import Purpose
+from data_gen.solutions.language import vocabulary
+from data_gen.solutions.mistakes import ERROR_FREE, KINDS, MENDINGS, Mistakes
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
+from data_gen.text.judge import Verdict, judge
+from data_gen.text.reader import read
 
 if TYPE_CHECKING:
-    from data_gen.problem import Problem
-    from data_gen.render import Document
+    from data_gen.problems.problem import Problem
+    from data_gen.solutions.render import Document
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256
@@ -80,28 +82,27 @@ def _drawn(
     import jax
     import jax.numpy as jnp
 
-    from data_gen import stream
-    from data_gen.problem import problem_key
+    from data_gen.windows import stream
 
     batch = min(_BATCH, args.count)
     for first in range(0, args.count, batch):
         numbers = args.start + first + jnp.arange(batch, dtype=jnp.uint32)
-        keys = jax.vmap(functools.partial(problem_key, args.seed))(numbers)
-        problems = stream.problems(keys, spec=spec)
+        keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(numbers)
+        problems = stream.problems(keys_N, spec=spec)
         if not problems.ok.all():
             raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
-        documents = _written(keys, problems, spec, mistakes)
+        documents = _written(keys_N, problems, spec, mistakes)
         yield first, problems, documents
 
 
-def _written(keys: Any, problems: "Problem", spec: Spec, mistakes: Mistakes) -> "Document":
+def _written(keys_N: Any, problems: "Problem", spec: Spec, mistakes: Mistakes) -> "Document":
     """The documents of problems, whole, with as much room as they need."""
     import jax
 
-    from data_gen import stream
+    from data_gen.windows import stream
 
     write, room = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes")), _ROOM
-    documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+    documents = write(keys_N, problems, size=room, spec=spec, mistakes=mistakes)
     while documents.length.max() > room:
         if room >= _MOST_ROOM:
             raise ValueError(
@@ -109,13 +110,13 @@ def _written(keys: Any, problems: "Problem", spec: Spec, mistakes: Mistakes) -> 
                 "is room for: choose another seed or a lower rate."
             )
         room *= 2
-        documents = write(keys, problems, size=room, spec=spec, mistakes=mistakes)
+        documents = write(keys_N, problems, size=room, spec=spec, mistakes=mistakes)
     return documents
 
 
 def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Problem `start`, `start` + 1, … of a seed, with their solutions."""
-    from data_gen import records
+    from data_gen.text import records
 
     spec, mistakes = _class(args), _mistakes(args)
     for first, problems, documents in _drawn(args, spec, mistakes):
@@ -137,7 +138,7 @@ def stats(args: argparse.Namespace) -> str:
     import jax
     import numpy as np
 
-    from data_gen.features import features, table
+    from data_gen.solutions.features import features, table
 
     spec, parts = _class(args), []
     count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
@@ -152,19 +153,18 @@ def bench(args: argparse.Namespace) -> str:
     import jax
     import jax.numpy as jnp
 
-    from data_gen import stream
-    from data_gen.problem import problem_key
+    from data_gen.windows import stream
 
     spec = _class(args)
-    keys = jax.vmap(functools.partial(problem_key, args.seed))(jnp.arange(args.count))
+    keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(jnp.arange(args.count))
     started = time.perf_counter()
-    make = stream.problems.lower(keys, spec=spec).compile()
+    make = stream.problems.lower(keys_N, spec=spec).compile()
     compiled = time.perf_counter() - started
-    jax.block_until_ready(make(keys))
+    jax.block_until_ready(make(keys_N))
     rates = []
     for _ in range(args.rounds):
         started = time.perf_counter()
-        jax.block_until_ready(make(keys))
+        jax.block_until_ready(make(keys_N))
         rates.append(args.count / (time.perf_counter() - started))
     memory = make.memory_analysis()
     used = "" if memory is None else f", {memory.temp_size_in_bytes / 2**20:.0f} MiB of work space"
@@ -213,12 +213,11 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
 
 def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The wrong solutions of JSON lines, mended where they go wrong; then says how many and why."""
-    import jax
 
-    from data_gen.corrections import corrected, mixture, table
+    from data_gen.text.corrections import corrected, mixture, table
 
     spec, verdicts, made = _class(args), [], 0
-    root = jax.random.key(args.seed)
+    root = keys.root(args.seed, Purpose.CORRECTION)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -227,7 +226,7 @@ def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str
             written = record.pop("written")
             facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
             verdicts.append(judge(facts, written))
-            found = corrected(record, written, jax.random.fold_in(root, number), spec, args.whole)
+            found = corrected(record, written, keys.numbered(root, number), spec, args.whole)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
             print(f"line {number}: {what}", file=sys.stderr)
@@ -246,24 +245,24 @@ def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str
 def draw(args: argparse.Namespace) -> None:
     """Draws the problem that `sample --seed seed --start index` prints."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
-    from data_gen import draw as picture
-    from data_gen import listing, records, stream
-    from data_gen.problem import problem_key
+    from data_gen.picture import draw as picture
+    from data_gen.picture import listing
+    from data_gen.text import records
+    from data_gen.windows import stream
 
     picture.check_out(args.out)
     spec, mistakes = _class(args), _mistakes(args)
-    keys = problem_key(args.seed, jnp.uint32(args.index))[None]
-    problems = stream.problems(keys, spec=spec)
+    keys_N = keys.problem_key(args.seed, args.index)[None]
+    problems = stream.problems(keys_N, spec=spec)
     problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)
     if not problem.ok:
         raise ValueError(
             f"index={args.index} has no problem of op={spec.op} and reask={spec.reask}: "
             "many thousand draws, or the letters, were not enough; choose another."
         )
-    documents = _written(keys, problems, spec, mistakes)
+    documents = _written(keys_N, problems, spec, mistakes)
     (record,) = records.records(problems, documents, spec)
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     listed = listing.rows(facts, record["solution"])

@@ -39,7 +39,7 @@ class Spec:
       hierarchies: of 4 (say region, library, shelf, book), how many are used.
       subcategories: of each category's 5, how many are used.
       names: of each sub-category's 20, how many are used; at least `max_width`.
-      names_file: a JSON file of other names, of the shape that `data_gen.names` describes.
+      names_file: a JSON file of other names, of the shape that `solutions.names` describes.
       letters: of a..z, A..Z, how many name results; a solution takes one per operation, and
         one that would run out of them is not asked for.
       split: "train" (template hash < 17 of 23), "test" (the others), or "all".

@@ -10,13 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import records, render, stream, structure
-from data_gen.judge import Verdict, judge_many
-from data_gen.mistakes import ERROR_FREE
-from data_gen.problem import Problem
-from data_gen.records import split
+from data_gen import keys
+from data_gen.keys import Purpose, Stage
+from data_gen.problems import structure
+from data_gen.problems.problem import Problem
+from data_gen.solutions import render
+from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
-from data_gen.tokenizer import tokenizer
+from data_gen.text import records
+from data_gen.text.judge import Verdict, judge_many
+from data_gen.text.records import split
+from data_gen.windows import stream
+from data_gen.windows.tokenizer import tokenizer
 from physlm import decode
 from physlm.metrics import wilson_interval
 from physlm.model import ModelConfig, Params
@@ -97,7 +102,7 @@ def _goals(keys_N: jax.Array, *, cap: int, fixed: bool) -> structure.Goal:
         op_N = jnp.full(keys_N.shape, cap, jnp.int32)
         return structure.Goal(op_N, op_N)
     draw = functools.partial(structure.goal_up_to, cap=cap)
-    return jax.vmap(lambda key: draw(jax.random.fold_in(key, 1)))(keys_N)
+    return jax.vmap(lambda key: draw(keys.named(key, Stage.GOAL)))(keys_N)
 
 
 def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet:
@@ -112,13 +117,13 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     Raises:
       ValueError: no problem of the cell fits the window.
     """
-    root = stream.root_key(config.seed, stream.TESTING)
-    root = jax.random.fold_in(root, cell.op if cell.fixed else 0)
+    root = keys.root(config.seed, Purpose.TESTING)
+    root = keys.numbered(root, cell.op if cell.fixed else 0)
     prompts: list[np.ndarray] = []
     kept: list[dict[str, Any]] = []
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
-        keys_N = jax.vmap(functools.partial(jax.random.fold_in, root))(indices_N)
+        keys_N = keys.all_numbered(root, indices_N)
         goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed)
         problems = stream.problems(keys_N, goals_N, spec=spec)
         documents, tokens = _write(keys_N, problems, size=window, spec=spec)

@@ -15,6 +15,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
+from data_gen import keys
+from data_gen.keys import Stage
 from physlm.architecture import PRODUCT, ModelConfig
 from physlm.attention import Attention, Rotary, attention, causal, rotary_angles
 from physlm.feedforward import MLP, Mixture
@@ -119,7 +121,7 @@ def _dropped(config: ModelConfig, x_BxTxD: jax.Array, keys_B: Any, place: Any) -
 
     def kept(key: jax.Array) -> jax.Array:
         shape = (parts * length, config.width)
-        kept_TxD = jax.random.bernoulli(jax.random.fold_in(key, place), 1 - config.dropout, shape)
+        kept_TxD = jax.random.bernoulli(keys.numbered(key, place), 1 - config.dropout, shape)
         if parts == 1:
             return kept_TxD
         first = jax.lax.axis_index("sequence") * length
@@ -141,11 +143,11 @@ def _drawn(kind: type[Block] | type[Frame], config: ModelConfig, key: jax.Array)
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
     """Draws float32 parameters, a nested dictionary of arrays."""
-    frame, blocks = jax.random.split(key)
+    frame, blocks = keys.named(key, Stage.FRAME), keys.named(key, Stage.BLOCKS)
     draw = functools.partial(_drawn, Block, config)
     return {
         **_drawn(Frame, config, frame),
-        "blocks": jax.vmap(draw)(jax.random.split(blocks, config.layers)),
+        "blocks": jax.vmap(draw)(keys.all_numbered(blocks, jnp.arange(config.layers))),
     }
 
 

@@ -49,8 +49,10 @@ import numpy as np
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from data_gen import keys
+from data_gen.keys import Purpose
 from data_gen.spec import Spec
-from data_gen.tokenizer import tokenizer
+from data_gen.windows.tokenizer import tokenizer
 from physlm import model, sharding
 from physlm.architecture import VARIANTS, ModelConfig, sized
 from physlm.chips import CHIPS, Chip
@@ -80,7 +82,7 @@ Axes = tuple[str, ...]
 
 def _leaves(config: ModelConfig) -> Iterator[tuple[str, P, int]]:
     """Path, mesh axes and size of each parameter."""
-    params = jax.eval_shape(functools.partial(model.init, config), jax.random.key(0))
+    params = jax.eval_shape(functools.partial(model.init, config), keys.root(0, Purpose.PARAMETERS))
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = sharding.path_of(key_path)
         yield path, sharding.spec_of(path), leaf.size

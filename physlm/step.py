@@ -16,6 +16,8 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from data_gen import keys
+from data_gen.keys import Purpose
 from physlm import model as model_lib
 from physlm.architecture import ModelConfig
 from physlm.sharding import (
@@ -152,9 +154,8 @@ def rows_at_once(rows: int, window: int, mesh: Mesh) -> int:
 
 def row_keys(seed: int, step: int, rows: jax.typing.ArrayLike) -> jax.Array:
     """Keys, as their data, for what is random in a step, one for each of some of its rows."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(rows))
-    return jax.random.key_data(keys)
+    key = keys.numbered(keys.root(seed, Purpose.DROPOUT), step)
+    return jax.random.key_data(keys.all_numbered(key, jnp.asarray(rows)))
 
 
 def init_state(
@@ -209,7 +210,7 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state."""
     init = functools.partial(init_state, config, transform)
-    abstract = jax.eval_shape(init, jax.random.key(0))
+    abstract = jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         abstract,
@@ -239,4 +240,4 @@ def first_state(
     """The state before the first step, each leaf made where it is to lie."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
     init = functools.partial(init_state, config, transform)
-    return jax.jit(init, out_shardings=layout)(jax.random.key(seed))
+    return jax.jit(init, out_shardings=layout)(keys.root(seed, Purpose.PARAMETERS))

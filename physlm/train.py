@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
-from data_gen.stream import ATTENTION, LOSS_ON, PACKING
+from data_gen.windows.stream import ATTENTION, LOSS_ON, PACKING
 from physlm import optimizer as optimizer_lib
 from physlm import sharding
 from physlm import step as step_lib

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import records, stream
-from data_gen.mistakes import ERROR_FREE
-from data_gen.problem import problem_key
-from data_gen.reader import read
+from data_gen.keys import problem_key
+from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
+from data_gen.text import records
+from data_gen.text.reader import read
+from data_gen.windows import stream
 
 SMALL = Spec(
     max_op=4, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=2, subcategories=2,
@@ -25,7 +26,7 @@ COUNT = 512  # one number of problems everywhere: one compilation a class
 ROOM = 1024
 
 
-def keys(count, start=0):
+def first_keys(count, start=0):
     return jax.vmap(functools.partial(problem_key, 0))(start + jnp.arange(count))
 
 
@@ -37,7 +38,7 @@ def _writer(spec, mistakes):
 @functools.cache
 def written(spec, mistakes=ERROR_FREE, batch=0):
     """COUNT problems of a class, and their documents, as NumPy; the others in further batches."""
-    keys_N = keys(COUNT, batch * COUNT)
+    keys_N = first_keys(COUNT, batch * COUNT)
     problems = stream.problems(keys_N, spec=spec)
     documents = _writer(spec, mistakes)(keys_N, problems)
     return jax.tree.map(np.asarray, (problems, documents))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from drawn import ROOM, SMALL, drawn, facts_of
 
-from data_gen import corrections, language, stream
-from data_gen.judge import judge, judge_many, split_sentences, standing
-from data_gen.mistakes import ERRORS, Mistakes
+from data_gen.solutions import language
+from data_gen.solutions.mistakes import ERRORS, Mistakes
 from data_gen.spec import MED
+from data_gen.text import corrections
+from data_gen.text.judge import judge, judge_many, split_sentences, standing
+from data_gen.windows import stream
 
 pytestmark = pytest.mark.slow
 

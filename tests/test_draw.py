@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn
 
-from data_gen import draw, layering, stream
 from data_gen.__main__ import main
-from data_gen.problem import problem_key
-from data_gen.relations import DISTRACTOR, NECESSARY, QUERY, relations
-from data_gen.slots import layout
+from data_gen.keys import problem_key
+from data_gen.picture import draw, layering
+from data_gen.picture.relations import DISTRACTOR, NECESSARY, QUERY, relations
+from data_gen.problems.slots import layout
+from data_gen.windows import stream
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from drawn import SMALL
 
-from data_gen import language
-from data_gen.mistakes import Mistakes
+from data_gen.solutions import language
+from data_gen.solutions.mistakes import Mistakes
 from physlm import evaluate
 from physlm.architecture import ModelConfig
 from physlm.evaluate import EvalConfig
@@ -163,7 +163,7 @@ def test_problems_follow_the_seed():
 
 def test_test_problems_are_not_training_problems():
     """Other keys than the stream's, and the same problems for every seed of training."""
-    from data_gen.stream import Stream
+    from data_gen.windows.stream import Stream
 
     spec = evaluate.test_spec(SMALL, CONFIG)
     tests = evaluate.test_set(evaluate.cells(SMALL, CONFIG)[0], spec, CONFIG, 160)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.fidelity import NOT_COMPARED, compare
 from drawn import drawn, written
 
-from data_gen.features import Features, features, table
+from data_gen.solutions.features import Features, features, table
 from data_gen.spec import HARD, MED, Spec
 
 pytestmark = pytest.mark.slow

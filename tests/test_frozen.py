@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from drawn import ERROR_FREE, ROOM, TINY
 
-from data_gen import records, stream
+from data_gen import keys
+from data_gen.keys import Purpose
 from data_gen.spec import HARD, Spec
+from data_gen.text import records
+from data_gen.windows import stream
 
 WHY = "the extra `datasets` is not installed"
 for needed in ("tensorflow_datasets", "array_record", "importlib_resources"):
     pytest.importorskip(needed, reason=WHY)
 grain = pytest.importorskip("grain", reason=WHY)
 
-from data_gen import frozen  # noqa: E402
+from data_gen.windows import frozen  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +41,9 @@ def rows(built):
 def sampled(split):
     """The same problems without the module under test but for its keys' purposes."""
     spec = dataclasses.replace(TINY, split=split)
-    purpose = {"train": frozen.FROZEN, "test": stream.TESTING}[split]
-    root = jax.random.fold_in(stream.root_key(SEED, purpose), 0)
-    keys_N = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.arange(frozen.BATCH))
+    purpose = {"train": Purpose.FROZEN, "test": Purpose.TESTING}[split]
+    root = keys.numbered(keys.root(SEED, purpose), 0)
+    keys_N = keys.all_numbered(root, np.arange(frozen.BATCH))
     problems = stream.problems(keys_N, spec=spec)
     write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
     documents = write(keys_N, problems, size=ROOM, spec=spec, mistakes=ERROR_FREE)
@@ -65,7 +68,7 @@ def test_rows_are_what_the_sampler_makes_of_the_keys(built, rows, split):
 
 
 def test_training_rows_are_not_those_of_the_stream():
-    assert frozen.FROZEN not in (stream.TRAINING, stream.TESTING)
+    assert Purpose.TRAINING not in frozen.PURPOSES.values()
 
 
 def test_the_metadata_say_what_was_built_and_how_to_read_tokens(built, rows):

@@ -6,10 +6,10 @@ from drawn import SMALL, drawn, facts_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen import language
-from data_gen.judge import judge, judge_many, judge_tokens
-from data_gen.reader import read
-from data_gen.records import split
+from data_gen.solutions import language
+from data_gen.text.judge import judge, judge_many, judge_tokens
+from data_gen.text.reader import read
+from data_gen.text.records import split
 
 LAYERS = [
     ["Library", ["Oak Library", "Elm Library"]],

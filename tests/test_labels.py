@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawn import COUNT, ERROR_FREE, ROOM, SMALL, drawn, facts_of, keys
+from drawn import COUNT, ERROR_FREE, ROOM, SMALL, drawn, facts_of, first_keys
 
-from data_gen import labels, language, mistakes, render
-from data_gen.parser import parse, slot_names
-from data_gen.script import script
+from data_gen import keys
+from data_gen.keys import Stage
+from data_gen.problems.parameters import schedule
+from data_gen.solutions import labels, language, mistakes, render
+from data_gen.solutions.script import script
 from data_gen.spec import Spec
+from data_gen.text.parser import parse, slot_names
 
 pytestmark = pytest.mark.slow
 
@@ -108,11 +111,11 @@ def test_tokens_know_their_step_and_kind():
     vocab = language.vocabulary(SMALL)
 
     def align(key, problem, document):
-        when = labels.schedule(problem, SMALL)
-        plan = script(jax.random.fold_in(key, 1), problem, when, None, rate, SMALL)
+        when = schedule(problem, SMALL)
+        plan = script(keys.named(key, Stage.MISTAKES), problem, when, None, rate, SMALL)
         return labels.token_labels(document, plan, problem)
 
-    aligned = jax.jit(jax.vmap(align))(keys(COUNT), problems, documents)
+    aligned = jax.jit(jax.vmap(align))(first_keys(COUNT), problems, documents)
     aligned = jax.tree.map(np.asarray, aligned)
     assert sum("BACK" in record["solution"] for record in found) > 100
     for n, record in enumerate(found):
@@ -149,7 +152,7 @@ def test_rendering_does_not_depend_on_what_is_drawn_with_it():
     """One problem alone is the document that it is among others."""
     problems, documents, _ = drawn(SMALL)
     one = jax.tree.map(lambda x: jnp.asarray(x[5]), problems)
-    when = labels.schedule(one, SMALL)
+    when = schedule(one, SMALL)
     plan = script(jax.random.key(0), one, when, None, ERROR_FREE, SMALL)
     alone = render.document(one, plan, when, None, ROOM, SMALL, ERROR_FREE)
     np.testing.assert_array_equal(alone.tokens_N, documents.tokens_N[5])

@@ -8,15 +8,20 @@ import jax
 import numpy as np
 import pytest
 from benchmarks.mended import fault, truths, writer
-from drawn import COUNT, SMALL, drawn, facts_of, keys
+from drawn import COUNT, SMALL, drawn, facts_of, first_keys
 
-from data_gen import language, records, render, slips, stream
-from data_gen.judge import judge, split_sentences, standing
-from data_gen.labels import schedule, token_labels
-from data_gen.mistakes import ERRORS, KINDS, MENDINGS, RESTARTS, Mistakes
-from data_gen.script import script
+from data_gen import keys
+from data_gen.keys import Stage
+from data_gen.problems.parameters import schedule
+from data_gen.solutions import errors, language, render
+from data_gen.solutions.labels import token_labels
+from data_gen.solutions.mistakes import ERRORS, KINDS, MENDINGS, RESTARTS, Mistakes
+from data_gen.solutions.script import script
 from data_gen.spec import MED
-from data_gen.stream import token_weights
+from data_gen.text import records
+from data_gen.text.judge import judge, split_sentences, standing
+from data_gen.windows import stream
+from data_gen.windows.stream import token_weights
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +41,7 @@ def made(spec, mistakes, batches=1):
     """Documents, their scripts and records, of COUNT problems for each batch."""
     parts = []
     for batch in range(batches):
-        keys_N = keys(COUNT, batch * COUNT)
+        keys_N = first_keys(COUNT, batch * COUNT)
         problems = stream.problems(keys_N, spec=spec)
         documents, scripts = _writer(spec, mistakes)(keys_N, problems)
         parts.append(jax.tree.map(np.asarray, (problems, documents, scripts)))
@@ -94,13 +99,15 @@ def test_room_does_not_change_what_is_written():
 
     def write(key, problem):
         when = schedule(problem, MED)
-        choices = slips.options(problem, EVERY, MED)
-        plan = script(jax.random.fold_in(key, 1), problem, when, choices, EVERY, MED)
+        choices = errors.options(problem, EVERY, MED)
+        plan = script(keys.named(key, Stage.MISTAKES), problem, when, choices, EVERY, MED)
         return render.document(problem, plan, when, choices, ROOM, MED, EVERY)
 
     count = COUNT // 2  # another number at once, too
-    problems = stream.problems(keys(COUNT), spec=MED)
-    alone = jax.jit(jax.vmap(write))(*jax.tree.map(lambda x: x[:count], (keys(COUNT), problems)))
+    problems = stream.problems(first_keys(COUNT), spec=MED)
+    alone = jax.jit(jax.vmap(write))(
+        *jax.tree.map(lambda x: x[:count], (first_keys(COUNT), problems))
+    )
     for name, left, right in zip(alone._fields, alone, documents, strict=True):
         np.testing.assert_array_equal(left, right[:count], err_msg=name)
 
@@ -242,7 +249,7 @@ def test_what_is_wrong_is_marked_and_nothing_else():
 def test_labels_know_the_steps_that_stand():
     """The tokens of each step, after the last new beginning, are its sentence; no others are."""
     documents, scripts, found = made(SMALL, LATE)
-    problems = jax.tree.map(np.asarray, stream.problems(keys(COUNT), spec=SMALL))
+    problems = jax.tree.map(np.asarray, stream.problems(first_keys(COUNT), spec=SMALL))
     aligned = jax.jit(jax.vmap(token_labels))(documents, scripts, problems)
     step_NxT, vocab = np.asarray(aligned.step_N), language.vocabulary(SMALL)
     late = 0

@@ -41,10 +41,10 @@ if "process" in settings:
     join(f"localhost:{settings['port']},2,{settings['process']}")
 import jax.numpy as jnp
 import numpy as np
-from data_gen.mistakes import Mistakes
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from data_gen.stream import Stream
-from data_gen.tokenizer import tokenizer
+from data_gen.windows.stream import Stream
+from data_gen.windows.tokenizer import tokenizer
 from physlm import architecture, optimizer, sharding, step, train
 
 SPEC = Spec(max_op=3, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=1,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn, facts_of
 
-from data_gen import language, render
-from data_gen.judge import judge
-from data_gen.mistakes import Mistakes
+from data_gen.solutions import language, render
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import MED
-from data_gen.stream import token_weights
+from data_gen.text.judge import judge
+from data_gen.windows.stream import token_weights
 
 pytestmark = pytest.mark.slow
 

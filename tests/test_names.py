@@ -6,9 +6,10 @@ import re
 import pytest
 from drawn import SMALL, drawn, facts_of
 
-from data_gen import language, names, records
-from data_gen.judge import judge
+from data_gen.solutions import language, names
 from data_gen.spec import Spec
+from data_gen.text import records
+from data_gen.text.judge import judge
 
 
 def test_names_come_from_the_part_that_is_asked_for():

@@ -11,8 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from data_gen.mistakes import Mistakes
-from data_gen.stream import TRAINING, root_key, segments
+from data_gen import keys
+from data_gen.keys import Purpose
+from data_gen.solutions.mistakes import Mistakes
+from data_gen.windows.stream import segments
 from physlm import model
 from physlm.architecture import ModelConfig
 from physlm.experiments import config as config_lib
@@ -106,7 +108,7 @@ def _documents() -> np.ndarray:
     """Windows [B, W + 1] of problems whose solutions have mistakes in them."""
     # The first of a stream's, without the five hundred that it would make at once.
     packed = segments(
-        root_key(0, TRAINING),
+        keys.root(0, Purpose.TRAINING),
         np.zeros(1, np.int32),
         window=WINDOW,
         spec=SETTINGS.data,

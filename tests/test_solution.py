@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn, facts_of
 
-from data_gen.judge import judge
 from data_gen.spec import Spec
+from data_gen.text.judge import judge
 
 pytestmark = pytest.mark.slow
 

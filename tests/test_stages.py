@@ -13,7 +13,8 @@ import pytest
 import scipy.stats
 from drawn import COUNT, drawn
 
-from data_gen import bits, dependency, distractors, draws, slots, structure
+from data_gen.problems import bits, dependency, distractors, draws, slots, structure
+from data_gen.problems.parameters import parameters
 from data_gen.spec import MED
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ def test_abstract_closure_matches_a_walk():
     """Closures and costs from words equal a recursive walk over the definition."""
     spec = MED
     problems, _, _ = drawn(spec)
-    params = jax.vmap(functools.partial(slots.parameters, spec=spec))(problems.structure)
+    params = jax.vmap(functools.partial(parameters, spec=spec))(problems.structure)
     table, first = slots.layout(spec), spec.instance_slots
 
     def closures(graph):

@@ -9,16 +9,17 @@ from drawn import SMALL, drawn, facts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen import language, packing
-from data_gen.mistakes import Mistakes
-from data_gen.stream import (
+from data_gen.solutions import language
+from data_gen.solutions.mistakes import Mistakes
+from data_gen.windows import packing
+from data_gen.windows.stream import (
     SEGMENT,
     Stream,
     check_window,
     problems_a_window,
     shortest_document,
 )
-from data_gen.tokenizer import tokenizer
+from data_gen.windows.tokenizer import tokenizer
 
 
 def pack_slowly(documents, weights, windows, size, whole):
@@ -105,7 +106,7 @@ def test_windows_do_not_depend_on_batch_size_or_order():
 @pytest.mark.parametrize("batch", [8, 24, 32])
 def test_rows_are_those_of_the_whole_batch(batch, monkeypatch):
     # Small blocks, so that there are several of them at little cost.
-    monkeypatch.setattr("data_gen.stream.BLOCK_WINDOWS", 96)
+    monkeypatch.setattr("data_gen.windows.stream.BLOCK_WINDOWS", 96)
     steps, half = (2 * 96 // batch + 1, 0, 96 // batch, 1, 0), batch // 2
     settings = {"loss_on": "solution", "attention": "document"}
     whole = make(batch, **settings)
@@ -152,7 +153,7 @@ def test_only_segments_that_hold_rows_are_made(batch, rows, count, monkeypatch):
         tokens_QxKxS = np.repeat(windows_QxK[..., None], window + 1, axis=-1)
         return packing.Packed(tokens_QxKxS, np.ones(tokens_QxKxS.shape, np.float32), 0, 0)
 
-    monkeypatch.setattr("data_gen.stream.segments", numbered)
+    monkeypatch.setattr("data_gen.windows.stream.segments", numbered)
     stream = make(batch, rows=rows)
     taken = np.arange(batch) if rows is None else np.array(rows)
     for step in (0, 1, 40, 3):

@@ -11,9 +11,13 @@ import pytest
 from drawn import COUNT, SMALL
 from test_stream import pack_slowly
 
-import data_gen.tokenizer as room
-from data_gen import language, records, render, stream
-from data_gen.mistakes import Mistakes
+import data_gen.windows.tokenizer as room
+from data_gen import keys
+from data_gen.keys import Purpose
+from data_gen.solutions import language, render
+from data_gen.solutions.mistakes import Mistakes
+from data_gen.text import records
+from data_gen.windows import stream
 from physlm.experiments import config, execution, registry, run, sweep
 
 pytestmark = pytest.mark.slow
@@ -29,7 +33,7 @@ MISTAKES = Mistakes(rate=0.5)
 def written():
     """The first documents of 32 segments, in symbols: (records, documents) as NumPy."""
     keys_QxD = stream._chunk_keys(
-        stream.root_key(0, stream.TRAINING), np.arange(COUNT // stream.CHUNK), np.int32(0)
+        keys.root(0, Purpose.TRAINING), np.arange(COUNT // stream.CHUNK), np.int32(0)
     )
     keys_N = keys_QxD.reshape(-1)
     problems = stream.problems(keys_N, spec=SMALL)
@@ -160,7 +164,7 @@ def test_windows_are_the_encoded_texts_packed(made, spec, backend):
     found, _, _ = made
     table = room.tokenizer(spec)
     packed = stream.segments(
-        stream.root_key(0, stream.TRAINING),
+        keys.root(0, Purpose.TRAINING),
         np.arange(COUNT // stream.CHUNK, dtype=np.int32),
         window=WINDOW,
         spec=spec,

@@ -11,10 +11,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_gen.mistakes import Mistakes
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from data_gen.stream import check_window
-from data_gen.tokenizer import tokenizer
+from data_gen.windows.stream import check_window
+from data_gen.windows.tokenizer import tokenizer
 from physlm.architecture import ModelConfig, sized
 from physlm.evaluate import EvalConfig
 from physlm.optimizer import OptimizerConfig, schedule

@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 import physlm
-from data_gen.corrections import table
-from data_gen.judge import Verdict
-from data_gen.mistakes import ERROR_FREE
-from data_gen.stream import Stream, problems_a_window
+from data_gen.solutions.mistakes import ERROR_FREE
+from data_gen.text.corrections import table
+from data_gen.text.judge import Verdict
+from data_gen.windows.stream import Stream, problems_a_window
 from physlm import checkpoint, devices, evaluate, optimizer, sharding, train
 from physlm.experiments import config as config_lib
 from physlm.experiments import results

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_gen.mistakes import Mistakes
+from data_gen.solutions.mistakes import Mistakes
 from physlm.experiments import plot, results
 from physlm.experiments.config import flatten
 from physlm.experiments.summary import Line, Point, summarise

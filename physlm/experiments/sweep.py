@@ -20,6 +20,8 @@ from contextlib import contextmanager, nullcontext
 
 import jax
 
+from data_gen import keys
+from data_gen.keys import Purpose
 from physlm import devices, model, population, sharding
 from physlm.experiments import config as config_lib
 from physlm.experiments import execution, registry, report, results
@@ -319,7 +321,7 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _count_parameters(config: model.ModelConfig) -> int:
-    params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+    params = jax.eval_shape(lambda: model.init(config, keys.root(0, Purpose.PARAMETERS)))
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 

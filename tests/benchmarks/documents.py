@@ -16,10 +16,10 @@ import time
 import jax
 import jax.numpy as jnp
 
-from data_gen import stream
-from data_gen.mistakes import ERROR_FREE, ERRORS, Mistakes
-from data_gen.problem import problem_key
+from data_gen.keys import problem_key
+from data_gen.solutions.mistakes import ERROR_FREE, ERRORS, Mistakes
 from data_gen.spec import NAMED
+from data_gen.windows import stream
 
 SIZE = 1024
 ALL = ",".join(f"{kind}:0.125" for kind in ("skip", "unneeded", *ERRORS))

@@ -3,7 +3,7 @@
     python tests/benchmarks/fidelity.py REFERENCE [--count 3072] [--histograms FILE]
 
 REFERENCE is a directory with `features.csv`: columns `set` (med, hard, med op=20, …) and the
-features of `data_gen.features`, a row a problem of the public program. Each column is compared
+features of `solutions.features`, a row a problem of the public program. Each column is compared
 by a Kolmogorov-Smirnov test and, on its values, by a chi-square test; the smallest p that is
 allowed is 1e-3 divided by the number of comparisons. Numbers of words are shown, not compared:
 they depend on the names. Exits with 1 where a column differs. With --histograms, also writes
@@ -24,11 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from data_gen import stream
-from data_gen.features import Features, features
-from data_gen.mistakes import ERROR_FREE
-from data_gen.problem import problem_key
+from data_gen.keys import problem_key
+from data_gen.solutions.features import Features, features
+from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import NAMED, Spec
+from data_gen.windows import stream
 
 NOT_COMPARED = ("words", "solution_words")
 BATCH = 512

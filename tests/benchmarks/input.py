@@ -40,8 +40,10 @@ def main() -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from data_gen import packing, stream
-    from data_gen.tokenizer import tokenizer
+    from data_gen import keys
+    from data_gen.keys import Purpose
+    from data_gen.windows import packing, stream
+    from data_gen.windows.tokenizer import tokenizer
     from physlm import optimizer, sharding
     from physlm import step as step_lib
     from physlm.population import Single
@@ -66,13 +68,13 @@ def main() -> None:
         numbers_Q = number * count + jnp.arange(count, dtype=jnp.int32)
         blank = packing.empty(stream.SEGMENT, size, tokenizer(spec).end)
         packed = jax.tree.map(lambda x: jnp.repeat(x[None], count, 0), blank)
-        root = stream.root_key(settings.seed, stream.TRAINING)
+        root = keys.root(settings.seed, Purpose.TRAINING)
 
         def lay(carry: tuple) -> tuple:
             turn, packed = carry
-            keys = stream._chunk_keys(root, numbers_Q, turn)
-            made = stream.problems(keys.reshape(-1), spec=spec)
-            return turn + 1, stream._lay(packed, keys, made, **laid)[0]
+            keys_QxD = stream._chunk_keys(root, numbers_Q, turn)
+            made = stream.problems(keys_QxD.reshape(-1), spec=spec)
+            return turn + 1, stream._lay(packed, keys_QxD, made, **laid)[0]
 
         start = (jnp.int32(0), packed)
         full = stream.SEGMENT

@@ -26,12 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from data_gen import records, stream
-from data_gen.judge import split_sentences
-from data_gen.mistakes import Mistakes
-from data_gen.problem import problem_key
-from data_gen.reader import Facts, read
+from data_gen.keys import problem_key
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import MED
+from data_gen.text import records
+from data_gen.text.judge import split_sentences
+from data_gen.text.reader import Facts, read
+from data_gen.windows import stream
 
 ROOM = 2048
 PLENTY = 10

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from data_gen import records, stream
-from data_gen.judge import judge
-from data_gen.mistakes import ERROR_FREE
-from data_gen.problem import problem_key
-from data_gen.reader import read
+from data_gen.keys import problem_key
+from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import NAMED
+from data_gen.text import records
+from data_gen.text.judge import judge
+from data_gen.text.reader import read
+from data_gen.windows import stream
 
 BATCH = 4096
 ROOM = 1280

@@ -20,13 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from data_gen import labels, records, slips, stream
-from data_gen.judge import judge, split_sentences, standing_places
-from data_gen.mistakes import ERRORS, KINDS, MENDINGS, Mistakes
-from data_gen.problem import problem_key
-from data_gen.reader import read
-from data_gen.script import script
+from data_gen import keys
+from data_gen.keys import Stage, problem_key
+from data_gen.problems.parameters import schedule
+from data_gen.solutions import errors
+from data_gen.solutions.mistakes import ERRORS, KINDS, MENDINGS, Mistakes
+from data_gen.solutions.script import script
 from data_gen.spec import NAMED
+from data_gen.text import records
+from data_gen.text.judge import judge, split_sentences, standing_places
+from data_gen.text.reader import read
+from data_gen.windows import stream
 
 BATCH = 2048
 ROOM = 4096
@@ -39,9 +43,9 @@ def writer(spec, mistakes, room):
     """From keys and problems to documents, and what their mistakes were drawn as."""
 
     def drawn(key, problem):
-        when = labels.schedule(problem, spec)
-        choices = slips.options(problem, mistakes, spec)
-        return script(jax.random.fold_in(key, 1), problem, when, choices, mistakes, spec)
+        when = schedule(problem, spec)
+        choices = errors.options(problem, mistakes, spec)
+        return script(keys.named(key, Stage.MISTAKES), problem, when, choices, mistakes, spec)
 
     def write(keys_N, problems_N):
         documents = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=mistakes)

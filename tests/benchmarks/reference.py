@@ -21,12 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_gen.judge import judge
-from data_gen.labels import Labels, labels
-from data_gen.parser import parse, slot_names
-from data_gen.problem import Problem
-from data_gen.reader import read
+from data_gen.problems.problem import Problem
+from data_gen.solutions.labels import Labels, labels
 from data_gen.spec import Spec
+from data_gen.text.judge import judge
+from data_gen.text.parser import parse, slot_names
+from data_gen.text.reader import read
 
 # Room for every problem of the reference, re-asked ones included.
 ROOMY = Spec(max_op=52, max_edges=48)

@@ -16,7 +16,8 @@ import sys
 OURS = """
 import functools, sys, time
 import jax, jax.numpy as jnp
-from data_gen.problem import problem_key, sample_many
+from data_gen.keys import problem_key
+from data_gen.problems.search import sample_many
 from data_gen.spec import NAMED
 spec = NAMED[sys.argv[1]]
 keys = jax.vmap(functools.partial(problem_key, 0))

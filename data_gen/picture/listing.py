@@ -1,0 +1,68 @@
+"""The sentences of a solution as lines of a picture: what stands, and what was taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data_gen.text.judge import judge, split_sentences, standing_places
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from data_gen.text.reader import Facts
+
+# Inches and points.
+PITCH = 0.17
+POINTS = 7.0
+NUMBER_WIDTH = 0.28
+LETTER_WIDTH = 0.0602 * POINTS / 7.0  # of the monospaced font
+TAKEN_BACK = "#8F3A00"
+NOTE = "#5A5A5A"
+
+
+class Row(NamedTuple):
+    """A sentence."""
+
+    number: int | None  # of the step, from 1; None where it was taken back
+    text: str
+    note: str  # what kind of mistake ends here, and how it is mended
+
+
+def rows(facts: Facts, solution: str) -> list[Row]:
+    """All sentences of a solution, in order."""
+    places = standing_places(solution)
+    mended = list(judge(facts, solution).mended)
+    found = []
+    for at, sentence in enumerate(split_sentences(solution)):
+        if at in places:
+            found.append(Row(places.index(at) + 1, f"{sentence}.", ""))
+            continue
+        note = ""
+        if sentence.endswith((" BACK", " FIX", " RESTART")):
+            mistake = mended.pop(0)
+            late = f", noticed {mistake.late} sentences later" if mistake.late else ""
+            note = f"{mistake.kind}{late}"
+        found.append(Row(None, f"{sentence}.", note))
+    return found
+
+
+def size(listed: Sequence[Row]) -> tuple[float, float]:
+    """Width and height that the lines take, in inches."""
+    longest = max(len(row.text) + (len(row.note) + 3 if row.note else 0) for row in listed)
+    return NUMBER_WIDTH + longest * LETTER_WIDTH, PITCH * len(listed)
+
+
+def put(axes: Axes, listed: Sequence[Row], x: float, y: float) -> None:
+    """Writes the lines from (x, y), their upper left corner, downwards."""
+    for n, row in enumerate(listed):
+        middle = y + PITCH * (n + 0.5)
+        colour = "black" if row.number else TAKEN_BACK
+        number = f"{row.number}" if row.number else "×"
+        place = x + NUMBER_WIDTH
+        style: dict[str, Any] = {"fontsize": POINTS, "family": "monospace", "va": "center"}
+        axes.text(place - 0.1, middle, number, color=colour, ha="right", **style)
+        axes.text(place, middle, row.text, color=colour, **style)
+        if row.note:
+            note_at = place + (len(row.text) + 2) * LETTER_WIDTH
+            axes.text(note_at, middle, row.note, color=NOTE, **(style | {"style": "italic"}))

@@ -1,0 +1,1 @@
+"""From text to facts: reading, judging and mending what was written."""

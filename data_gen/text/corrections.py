@@ -1,0 +1,228 @@
+"""A model's own mistakes, corrected: documents to train on, and how often it makes which.
+
+The wrong solutions of a model are cut at their first wrong step; what stands there is followed by
+a marker and a right continuation of the same solution (LEMMA, arXiv 2503.17439, Section 3, carried
+over to iGSM).
+"""
+
+import collections
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_gen.solutions import render
+from data_gen.solutions.language import LETTERS, Vocabulary, vocabulary
+from data_gen.solutions.mistakes import KINDS
+from data_gen.spec import Spec
+from data_gen.text.judge import Verdict, judge, split_sentences, standing, standing_places
+from data_gen.text.reader import Facts, read
+
+_SYMBOLS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+_MARKERS = (" BACK", " FIX", " RESTART")
+_DEFINED = re.compile(r"Define (.+) as (\S+);")
+
+
+def step(
+    facts: Facts, parameter: str, letter_of: Mapping[str, str], fresh: Iterator[str]
+) -> tuple[str, str]:
+    """A parameter's right sentence, without its full stop, and the letter that it defines.
+
+    Args:
+      facts: the problem.
+      parameter: what to compute; all that it needs has a letter.
+      letter_of: those letters.
+      fresh: letters not used so far; one is taken for each operation.
+
+    Raises:
+      StopIteration: the letters run out.
+    """
+    value = {letter: facts.value[name] for name, letter in letter_of.items()}
+    lines: list[str] = []
+
+    def line(left: str, symbol: str, right: str) -> str:
+        letter = next(fresh)
+        a, b = (value.get(x, int(x) if x.isdecimal() else 0) for x in (left, right))
+        value[letter] = _SYMBOLS[symbol](a, b) % facts.modulus
+        lines.append(f"{letter} = {left} {symbol} {right} = {a} {symbol} {b} = {value[letter]}")
+        return letter
+
+    side = facts.sides.get(parameter)
+    terms = facts.sums.get(parameter) or [(name, None) for name in (side.refs if side else [])]
+    total = ""
+    for name, factor in terms:
+        letter = letter_of[name]
+        if factor is not None:
+            letter = line(letter, "*", letter_of[factor])
+        minus = side is not None and side.difference
+        total = line(total, "-" if minus else "+", letter) if total else letter
+    if side is not None and side.number is not None and total:
+        total = line(str(side.number), "*" if side.times else "+", total)
+    if not lines:
+        letter = next(fresh)
+        alone = "" if not terms else f"{total} = "
+        lines.append(f"{letter} = {alone}{facts.value[parameter]}")
+        total = letter
+    lines[-1] = f"so {lines[-1]}"
+    return f"Define {parameter} as {total}; {'; '.join(lines)}", total
+
+
+def continuation(
+    facts: Facts, prefix: Sequence[str], order: Sequence[str], fresh: Iterator[str]
+) -> list[str]:
+    """The sentences that complete a solution.
+
+    Args:
+      facts: the problem.
+      prefix: the right sentences so far, none of them taken back.
+      order: parameters in an order in which they can be computed, the query last.
+      fresh: letters that the prefix does not use.
+
+    Raises:
+      StopIteration: the letters run out.
+    """
+    found = (_DEFINED.match(sentence) for sentence in prefix)
+    letter_of = {name[1]: name[2] for name in found if name}
+    sentences = []
+    for parameter in order:
+        if parameter not in letter_of:
+            sentence, letter_of[parameter] = step(facts, parameter, letter_of, fresh)
+            sentences.append(sentence)
+    return sentences
+
+
+def corrected(
+    record: Mapping[str, Any], written: str, key: jax.Array, spec: Spec, whole: bool = False
+) -> dict[str, Any] | None:
+    """A wrong solution up to its first wrong step, the marker, and a right continuation.
+
+    Args:
+      record: the problem, as `data_gen.text.records` gives it, with its own solution.
+      written: the model's solution.
+      key: what the continuation's letters are drawn from.
+      spec: the class.
+      whole: write the whole sentence of a step that could not be computed yet, as the model did;
+        else it stops at its name, as in Part 2.2.
+
+    Returns:
+      the record with this solution, its `op`, and the `kind` of the mistake; None where no step
+      is wrong, the step breaks off, or the letters run out.
+
+    Raises:
+      ValueError: the record cannot be read, or its own solution does not answer its question.
+    """
+    facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
+    verdict = judge(facts, written)
+    if verdict.first_wrong_step is None or verdict.kind == "end":
+        return None
+    # What is taken back before the wrong step stays, as the model wrote it.
+    sentences, places = split_sentences(written), standing_places(written)
+    at = places[verdict.first_wrong_step]
+    before, wrong = sentences[:at], sentences[at]
+    prefix = [sentences[place] for place in places if place < at]
+    named = re.match(r"Define (.+) as", wrong.partition("; ")[0])
+    if verdict.kind == "skip" and named and not whole:
+        wrong = f"Define {named[1]} as"
+    order = [
+        name[1] for name in map(_DEFINED.match, standing(record["solution"])) if name is not None
+    ]
+    if not order or order[-1] != facts.query:
+        raise ValueError(f"the record's own solution does not end with {facts.query}.")
+    used = {letter for sentence in prefix for letter in re.findall(r"\b([A-Za-z]) = ", sentence)}
+    spare = [letter for letter in LETTERS[: spec.letters] if letter not in used]
+    fresh = iter([spare[n] for n in np.asarray(jax.random.permutation(key, len(spare)))])
+    try:
+        right = continuation(facts, prefix, order, fresh)
+    except StopIteration:
+        return None
+    solution = "".join(f" {sentence}." for sentence in (*before, f"{wrong} BACK", *right))
+    made = judge(facts, solution)
+    return {**record, "solution": solution, "op": made.op, "kind": verdict.kind}
+
+
+def mixture(verdicts: Iterable[Verdict]) -> str:
+    """The kinds of mistake that a model makes, as `Mistakes.kind`.
+
+    Of the first wrong steps, those that `data_gen.solutions.mistakes` has a kind for are counted.
+
+    Raises:
+      ValueError: there is none.
+    """
+    counts = collections.Counter(verdict.kind for verdict in verdicts)
+    known = {kind: counts[kind] for kind in KINDS if counts[kind]}
+    if not known:
+        raise ValueError("no solution has a first wrong step of a known kind.")
+    total = sum(known.values())
+    return ",".join(f"{kind}:{count / total:.6g}" for kind, count in known.items())
+
+
+def table(verdicts: Iterable[Verdict]) -> str:
+    """How often a model's first wrong step is of which kind, and what it took back itself."""
+    judged = list(verdicts)
+    first = collections.Counter(verdict.kind for verdict in judged if not verdict.correct)
+    mended = collections.Counter(
+        (found.kind, found.mending) for verdict in judged for found in verdict.mended
+    )
+    wrong = sum(first.values())
+    rows = [f"{len(judged)} solutions, {wrong} wrong", "", "first wrong step   count   share"]
+    rows += [f"{kind:<16}{count:>10}{count / wrong:>8.1%}" for kind, count in first.most_common()]
+    if mended:
+        rows += ["", "taken back       by         count  a solution"]
+    rows += [
+        f"{kind:<16} {mending:<8}{count:>8}{count / len(judged):>12.3f}"
+        for (kind, mending), count in mended.most_common()
+    ]
+    return "\n".join(rows)
+
+
+def documents(records: Sequence[Mapping[str, Any]], size: int, spec: Spec) -> render.Document:
+    """Records as documents in symbols, ready to be tokenized and packed (leading axis N).
+
+    Sentences that are taken back have the roles of `solutions.render`, so that they can be masked:
+    a parameter's name where the sentence stops at it, and its words and markers.
+
+    Args:
+      records: with problem, question, solution and answer.
+      size: room for symbols; what goes beyond is cut, `length` tells the whole length.
+      spec: the class.
+
+    Raises:
+      ValueError: a text has something that is no symbol of the class.
+    """
+    vocab = vocabulary(spec)
+    made = [_document(record, size, vocab, spec) for record in records]
+    return render.Document(*(jnp.stack(column) for column in zip(*made, strict=True)))
+
+
+def _document(
+    record: Mapping[str, Any], size: int, vocab: Vocabulary, spec: Spec
+) -> tuple[Any, ...]:
+    parts = [record["problem"], record["question"]]
+    if spec.order == "qp":
+        parts.reverse()
+    ids = [vocab.problem, *vocab.encode("".join(parts)), vocab.solution]
+    prompt = len(ids)
+    roles, places = [render.PROBLEM] * prompt, [-1] * prompt
+    standing_ = set(standing_places(record["solution"]))
+    for number, sentence in enumerate(split_sentences(record["solution"])):
+        found = vocab.encode(f" {sentence}.")
+        role = [render.SOLUTION] * len(found)
+        if number not in standing_:
+            role = [render.WRONG_WORDS] * len(found)
+            markers = [n for n, token in enumerate(found) if vocab.tokens[token] in _MARKERS]
+            for n in (*markers, *([len(found) - 1] if markers else [])):
+                role[n] = render.WRONG_MARKER
+            if markers and vocab.tokens[found[markers[0] - 1]] == " as":
+                role[1:4] = [render.WRONG_NAME] * 3
+        ids, roles, places = [*ids, *found], [*roles, *role], [*places, *[number] * len(found)]
+    ending = [vocab.answer, vocab.numbers + int(record["answer"]), vocab.end]
+    ids, roles, places = [*ids, *ending], [*roles, *[render.ANSWER] * 3], [*places, -1, -1, -1]
+    fill = max(size - len(ids), 0)
+    tokens = np.array([*ids, *[vocab.end] * fill], np.int32)[:size]
+    role_N = np.array([*roles, *[render.OUTSIDE] * fill], np.int32)[:size]
+    place_N = np.array([*places, *[-1] * fill], np.int32)[:size]
+    kinds = vocab.kinds[tokens]
+    return tokens, role_N, kinds, place_N, np.int32(len(ids)), np.int32(prompt)

@@ -1,0 +1,351 @@
+"""Whether a solution is right, whole: every step, every number, every reference."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from numpy.typing import ArrayLike
+
+from data_gen.solutions.language import Vocabulary
+from data_gen.spec import Spec
+from data_gen.text.reader import Facts, read
+from data_gen.text.records import split
+from data_gen.windows.tokenizer import Tokenizer, tokenizer
+
+_DEFINE = re.compile(r"Define (.+) as (\S+)")
+_NAME = re.compile(r"Define (.+) as")
+_OPERATION = re.compile(r"(\S+) ([+*-]) (\S+)")
+_MARKER = re.compile(r" (BACK|FIX|RESTART)")
+_MARKERS = re.compile(r"(?: (?:BACK|FIX|RESTART))+")
+
+# What can be wrong with a step beyond `solutions.mistakes.KINDS`: it cannot be read or written so,
+# names a parameter that there is not, uses a letter that stands for nothing, or was done before.
+FORM, UNKNOWN, UNDEFINED, REPEATED = "form", "unknown", "undefined", "repeated"
+# Nothing was wrong with what was taken back.
+RIGHT = "right"
+
+
+class Mended(NamedTuple):
+    """A mistake that a solution took back."""
+
+    step: int  # steps before it that stand
+    kind: str  # "skip", "unneeded", "calculation", …; of `data_gen.solutions.mistakes` or as above
+    mending: str  # "back", "fix" or "restart"
+    late: int  # further sentences taken back with it
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is to be said of a solution.
+
+    Attributes:
+      correct: all steps are right, the last one answers the query, and the answer, where one
+        is given, is its value.
+      reason: what is wrong, "" where nothing is.
+      first_wrong_step: the first wrong step, counted from 0 without mistakes that were taken
+        back; the number of steps where only the end is wrong; None where nothing is.
+      retries: sentences that end in a marker, BACK, FIX or RESTART.
+      unnecessary: right steps that the query does not need, or that were taken before.
+      op: operations written, without those taken back.
+      answer_correct: the answer (or, where none is given, the last step's value) is right,
+        whatever the steps.
+      kind: what kind of mistake the first wrong step is, as in `Mended`; "" where nothing is
+        wrong, "end" where the steps are right and do not end as they should.
+      mended: the mistakes that were taken back, in order.
+    """
+
+    correct: bool
+    reason: str
+    first_wrong_step: int | None
+    retries: int
+    unnecessary: int
+    op: int
+    answer_correct: bool
+    kind: str
+    mended: tuple[Mended, ...]
+
+
+class _Wrong(Exception):
+    """A step is wrong; its text says why."""
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def judge(facts: Facts, solution: str, answer: str | None = None) -> Verdict:
+    """Judges a solution's text against a problem (Part 2.1, Section 3; Part 2.2, Section 2).
+
+    Every BACK or FIX at the end of a sentence takes one sentence back, first its own; RESTART
+    takes back all so far. What is taken back is not judged; what stands must be right.
+
+    Never raises: a text that cannot be read is wrong.
+
+    Args:
+      facts: the problem.
+      solution: its sentences, "Define … . Define … ."
+      answer: what follows the answer marker; None where only the solution is judged.
+    """
+    text = solution.strip()
+    sentences = split_sentences(text)
+    places, mended = _standing(facts, sentences)
+    steps = [sentences[at] for at in places]
+    book = _Book(facts)
+    op = sum(max(step.count("; "), 1) for step in steps)
+    reason, wrong, kind = "", None, ""
+    if not text.endswith("."):
+        steps_read, tail = steps[:-1], "the solution breaks off"
+    else:
+        steps_read, tail = steps, ""
+    for number, step in enumerate(steps_read):
+        try:
+            book.step(step)
+        except _Wrong as error:
+            reason, wrong, kind = str(error), number, error.kind
+            break
+    if wrong is None and tail:
+        reason, wrong, kind = tail, len(steps_read), "end"
+    if wrong is None and book.last != facts.query:
+        reason, wrong, kind = "the last step does not answer the question", len(steps), "end"
+    right_answer = _last_number(text) == facts.answer
+    if answer is not None:
+        right_answer = answer.strip() == str(facts.answer)
+        if wrong is None and not right_answer:
+            reason, wrong, kind = f"the answer is {facts.answer}", len(steps), "end"
+    return Verdict(
+        correct=wrong is None,
+        reason=reason,
+        first_wrong_step=wrong,
+        retries=len(mended),
+        unnecessary=book.unnecessary,
+        op=op,
+        answer_correct=right_answer,
+        kind=kind,
+        mended=tuple(mended),
+    )
+
+
+def standing(solution: str) -> list[str]:
+    """The sentences of a solution that are not taken back, without their full stops."""
+    sentences = split_sentences(solution)
+    return [sentences[at] for at in _standing(None, sentences)[0]]
+
+
+def standing_places(solution: str) -> list[int]:
+    """Which of `split_sentences` are not taken back."""
+    return _standing(None, split_sentences(solution))[0]
+
+
+def split_sentences(solution: str) -> list[str]:
+    """All sentences of a solution, without their full stops."""
+    return solution.strip().removesuffix(".").split(". ")
+
+
+def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], list[Mended]]:
+    """Which sentences stand, and what was wrong with the others, as far as facts tell."""
+    kept: list[int] = []
+    mended: list[Mended] = []
+    # books[n]: after the first n of those that stand; made where a mistake is looked at.
+    books = [] if facts is None else [_Book(facts)]
+    for number, sentence in enumerate(sentences):
+        kept.append(number)
+        markers = _MARKER.findall(sentence)
+        if not markers:
+            continue
+        anew = "RESTART" in markers
+        back = len(kept) if anew else min(len(markers), len(kept))
+        taken = [sentences[at] for at in kept[len(kept) - back :]]
+        kept = kept[: len(kept) - back]
+        if not books:
+            continue
+        del books[len(kept) + 1 :]
+        while len(books) <= len(kept):
+            books.append(books[-1].copy())
+            books[-1].look(sentences[kept[len(books) - 2]])
+        # A marker takes back what begins with a mistake; a new beginning does not say where it is.
+        at, kind = _fault(books[-1].copy(), taken if anew else taken[:1])
+        mending = "restart" if anew else markers[-1].lower()
+        mended.append(Mended(len(kept) + at, kind, mending, back - 1 - at))
+    return kept, mended
+
+
+def _fault(book: "_Book", sentences: list[str]) -> tuple[int, str]:
+    """Which of these sentences is at fault, and how; wrong ones before those done without need."""
+    needless = None
+    for at, sentence in enumerate(sentences):
+        kind = book.look(sentence)
+        if kind not in (RIGHT, REPEATED, "unneeded"):
+            return at, kind
+        if kind != RIGHT and needless is None:
+            needless = at, kind
+    return needless or (len(sentences) - 1, RIGHT)
+
+
+def judge_tokens(facts: Facts, ids: ArrayLike, vocab: Vocabulary | Tokenizer) -> Verdict:
+    """Judges what a model wrote after a prompt: solution, answer marker, answer, end.
+
+    Never raises: ids that are no solution, or no ids of the vocabulary, are wrong.
+
+    Args:
+      facts: the problem.
+      ids: int[M]; what comes after the end marker is not looked at.
+      vocab: whose ids they are.
+    """
+    solution, answer = split(ids, vocab)
+    return judge(facts, solution, answer or "")
+
+
+def judge_many(
+    records: Iterable[Mapping[str, Any]], ids_NxM: Iterable[ArrayLike], spec: Spec
+) -> list[Verdict]:
+    """Judges one continuation of each problem's prompt.
+
+    Args:
+      records: N problems as `data_gen.text.records` gives them (layers, problem, question).
+      ids_NxM: token ids of what was written after each prompt.
+      spec: the class.
+
+    Raises:
+      ValueError: a problem (not a solution) cannot be read.
+    """
+    vocab, found = tokenizer(spec), []
+    for record, ids in zip(records, ids_NxM, strict=True):
+        facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
+        found.append(judge_tokens(facts, ids, vocab))
+    return found
+
+
+def _last_number(text: str) -> int | None:
+    found = re.search(r"= (\d{1,9})\.$", text)
+    return int(found[1]) if found else None
+
+
+class _Book:
+    """Letters and parameters defined so far."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.value: dict[str, int] = {}
+        # What each letter stands for: a parameter, or those that went into it.
+        self.stands_for: dict[str, frozenset[str]] = {}
+        self.done: set[str] = set()
+        self.unnecessary = 0
+        self.last: str | None = None
+
+    def copy(self) -> "_Book":
+        """A book of its own with the same entries."""
+        other = _Book(self.facts)
+        other.value, other.stands_for = dict(self.value), dict(self.stands_for)
+        other.done = set(self.done)
+        return other
+
+    def look(self, sentence: str) -> str:
+        """Enters a sentence, whatever it is worth; returns what kind of mistake it is, or RIGHT."""
+        text = _MARKERS.sub("", sentence)
+        named = _NAME.match(text.partition("; ")[0])
+        before = named is not None and named[1] in self.done
+        try:
+            self.step(text)
+        except _Wrong as error:
+            if named is None or error.kind != FORM or not text.endswith(" as"):
+                return error.kind
+        if before:
+            return REPEATED
+        assert named is not None
+        return RIGHT if named[1] in self.facts.necessary else "unneeded"
+
+    def step(self, sentence: str) -> None:
+        """Reads one step; raises _Wrong at the first thing that is not right."""
+        named = _NAME.match(sentence.partition("; ")[0])
+        try:
+            self._step(sentence)
+        except _Wrong as error:
+            # Whatever it says, what cannot be computed yet can only be said wrongly.
+            if named and self.facts.needs.get(named[1], frozenset()) - self.done:
+                error.kind = "skip"
+            raise
+
+    def _step(self, sentence: str) -> None:
+        head, *lines = sentence.split("; ")
+        define = _DEFINE.fullmatch(head)
+        named = _NAME.match(head)
+        if named and named[1] not in self.facts.needs:
+            raise _Wrong(f"the problem has no {named[1][:80]}", UNKNOWN)
+        if not define or not lines:
+            raise _Wrong("a step cannot be read", FORM)
+        parameter, letter = define[1], define[2]
+        if not lines[-1].startswith("so "):
+            raise _Wrong("a step does not end in 'so'", FORM)
+        lines[-1] = lines[-1].removeprefix("so ")
+        used: frozenset[str] = frozenset()
+        constants: list[int] = []
+        for number, line in enumerate(lines):
+            last = number == len(lines) - 1
+            written, used, result = self.line(line, constants)
+            if last != (written == letter):
+                raise _Wrong(f"the step defines {letter} but its line computes {written}", FORM)
+            self.value[written], self.stands_for[written] = result, used
+        needed = self.facts.needs[parameter]
+        if used - needed:
+            raise _Wrong(f"{parameter} does not depend on {min(used - needed)}", "reference")
+        if needed - used:
+            raise _Wrong(f"{parameter} depends on {min(needed - used)} too", "missing")
+        if self.value[letter] != self.facts.value[parameter]:
+            side = self.facts.sides.get(parameter)
+            stated = [] if side is None or side.number is None else [side.number]
+            kind = "operator" if constants == stated else "misread"
+            raise _Wrong(f"{parameter} is {self.facts.value[parameter]}", kind)
+        self.stands_for[letter] = frozenset({parameter})
+        if parameter in self.done or parameter not in self.facts.necessary:
+            self.unnecessary += 1
+        self.done.add(parameter)
+        self.last = parameter
+
+    def line(self, line: str, constants: list[int]) -> tuple[str, frozenset[str], int]:
+        """Reads "x = a + b = 3 + 4 = 7", "x = a = 7" or "x = 7"; adds its constants to the list."""
+        letter, *parts = line.split(" = ")
+        if len(letter) != 1 or not letter.isalpha() or not parts:
+            raise _Wrong("a line does not begin with a letter", FORM)
+        if letter in self.value:
+            raise _Wrong(f"{letter} is defined twice", FORM)
+        result = self.number(parts[-1])
+        if len(parts) == 1:
+            constants.append(result)
+            return letter, frozenset(), result
+        symbols = _OPERATION.fullmatch(parts[0])
+        if symbols is None:
+            if len(parts) != 2 or not parts[0].isalpha():
+                raise _Wrong("a line cannot be read", FORM)
+            self.quote(parts[0], result, constants)
+            return letter, self.stands_for[parts[0]], result
+        numbers = _OPERATION.fullmatch(parts[1])
+        if len(parts) != 3 or numbers is None or symbols[2] != numbers[2]:
+            raise _Wrong("a line's symbols and numbers do not match", FORM)
+        left, right = self.number(numbers[1]), self.number(numbers[3])
+        used = self.quote(symbols[1], left, constants) | self.quote(symbols[3], right, constants)
+        computed = {"+": left + right, "-": left - right, "*": left * right}[symbols[2]]
+        if computed % self.facts.modulus != result:
+            raise _Wrong(f"{parts[1]} is not {result}", "calculation")
+        return letter, used, result
+
+    def quote(self, symbol: str, number: int, constants: list[int]) -> frozenset[str]:
+        """Checks that a symbol is worth the number quoted for it; returns what it stands for."""
+        if symbol.isdecimal():
+            constants.append(self.number(symbol))
+            if constants[-1] != number:
+                raise _Wrong(f"{symbol} is quoted as {number}", "value")
+            return frozenset()
+        if symbol not in self.value:
+            raise _Wrong(f"{symbol[:20]} is not defined", UNDEFINED)
+        if self.value[symbol] != number:
+            raise _Wrong(f"{symbol} is {self.value[symbol]}, not {number}", "value")
+        return self.stands_for[symbol]
+
+    def number(self, text: str) -> int:
+        """Reads a number of 0..m-1."""
+        if not (text.isascii() and text.isdigit() and len(text) < 9):
+            raise _Wrong(f"{text[:20]!r} is not a number", FORM)
+        if (value := int(text)) >= self.facts.modulus:
+            raise _Wrong(f"{value} is not below {self.facts.modulus}", FORM)
+        return value

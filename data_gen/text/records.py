@@ -1,0 +1,69 @@
+"""Problems as text: what the command line prints and what the judge reads."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from data_gen.problems.problem import Problem
+from data_gen.solutions.language import Vocabulary, vocabulary
+from data_gen.solutions.names import hierarchies
+from data_gen.solutions.render import Document
+from data_gen.spec import Spec
+from data_gen.windows.tokenizer import Tokenizer
+
+
+def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
+    """[[category, [item, …]], …], top layer first, of one problem (NumPy leaves)."""
+    categories = hierarchies(spec.names_file)[int(problem.hierarchy)]
+    found = []
+    for layer in range(int(problem.structure.depth)):
+        category = categories[int(problem.first_category) + layer]
+        subcategory = int(problem.subcategory_D[layer])
+        items = problem.items_DxW[layer, : int(problem.structure.sizes_D[layer])]
+        found.append([category.name, [category.item(subcategory, int(n)) for n in items]])
+    return found
+
+
+def split(ids: ArrayLike, vocab: Vocabulary | Tokenizer) -> tuple[str, str | None]:
+    """A continuation of a prompt as (solution, answer) texts; no answer without its marker."""
+    ids = np.asarray(ids)
+    stops = np.flatnonzero(ids == vocab.end)
+    ids = ids[: stops[0]] if len(stops) else ids
+    marks = np.flatnonzero(ids == vocab.answer)
+    if not len(marks):
+        return vocab.decode(ids), None
+    return vocab.decode(ids[: marks[0]]), vocab.decode(ids[marks[0] + 1 :])
+
+
+def records(problems: Problem, documents: Document, spec: Spec) -> list[dict[str, Any]]:
+    """One dictionary a problem: layers, problem, question, solution, answer, op.
+
+    Args:
+      problems, documents: with a leading axis, on any device; each document whole, in symbols.
+    """
+    vocab = vocabulary(spec)
+    problems, documents = jax.tree.map(np.asarray, (problems, documents))
+    how_many = vocab.ids[" How many"]
+    found = []
+    for n in range(documents.length.shape[0]):
+        problem = jax.tree.map(lambda x, n=n: x[n], problems)
+        ids = documents.tokens_N[n]
+        prompt, length = int(documents.prompt[n]), int(documents.length[n])
+        question = int(np.flatnonzero(ids[:prompt] == how_many)[0])
+        text_ids = ids[1 : prompt - 1]
+        asked = text_ids[question - 1 : question + 4]
+        stated = np.concatenate([text_ids[: question - 1], text_ids[question + 4 :]])
+        solution, answer = split(ids[prompt:length], vocab)
+        found.append(
+            {
+                "layers": layers(problem, spec),
+                "problem": vocab.decode(stated),
+                "question": vocab.decode(asked),
+                "solution": solution,
+                "answer": int(answer or -1),
+                "op": int(problem.op),
+            }
+        )
+    return found

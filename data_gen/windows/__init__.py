@@ -1,0 +1,1 @@
+"""Tokens, training windows and frozen sets."""

@@ -1,0 +1,358 @@
+"""Endless training windows: window n is a function of (seed, n) and the settings alone."""
+
+import functools
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_gen import keys
+from data_gen.keys import Purpose, Stage
+from data_gen.problems.parameters import schedule
+from data_gen.problems.problem import Problem
+from data_gen.problems.search import sample_many
+from data_gen.problems.structure import Goal
+from data_gen.solutions import errors, render
+from data_gen.solutions.language import vocabulary
+from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
+from data_gen.solutions.script import script
+from data_gen.spec import Spec
+from data_gen.windows import packing
+from data_gen.windows.tokenizer import encode, tokenizer
+
+LOSS_ON = ("all", "solution")
+ATTENTION = ("window", "document")
+PACKING = ("cut", "whole")
+
+# Windows that are packed from one run of documents. More of them waste fewer documents at
+# the run's end; fewer let a host make its rows without making its neighbours'.
+SEGMENT = 16
+# Documents made at once for each segment, and windows made at once for the whole batch.
+CHUNK = 16
+BLOCK_WINDOWS = 512
+# Chunks after which a segment that is still not full is given up.
+CHUNK_LIMIT = 1000
+# Solutions of so many operations are long enough for room to matter, and of the documents written
+# at once that share is written again at once.
+_LONG = 12
+_AGAIN = 16
+# Windows that are looked at to say how many problems one holds.
+_COUNTED = 1024
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def problems(keys_N: jax.Array, goals_N: Goal | None = None, *, spec: Spec) -> Problem:
+    """`sample_many`, compiled once for all that is written from the same class."""
+    return sample_many(keys_N, spec, goals_N)
+
+
+def documents(
+    keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec, mistakes: Mistakes
+) -> render.Document:
+    """Writes N problems (leading axis N) in symbols of the vocabulary, with room for `size` each.
+
+    The length of a document whose mistakes found no room is reported as size + 1.
+    """
+
+    def write(sentences: int, key: jax.Array, problem: Problem) -> render.Document:
+        when = schedule(problem, spec)
+        choices = errors.options(problem, mistakes, spec)
+        # Mistakes have a key of their own, so that a problem is the same at every rate.
+        key = keys.named(key, Stage.MISTAKES)
+        plan = script(key, problem, when, choices, mistakes, spec, sentences)
+        document = render.document(problem, plan, when, choices, size, spec, mistakes)
+        fits = plan.complete & problem.ok
+        return document._replace(length=jnp.where(fits, document.length, no_room))
+
+    count, most = keys_N.shape[0], mistakes.sentence_cap(spec)
+    no_room = size + 1
+    write_all = jax.vmap(functools.partial(write, most))
+    if spec.op_room < _LONG or most <= 2 * mistakes.usual_sentences(spec):
+        return write_all(keys_N, problems_N)
+
+    # Room for the longest solutions is room that nearly all leave empty. What does not fit into
+    # less of it is written again, some at a time.
+    first = functools.partial(write, mistakes.usual_sentences(spec))
+    some = max(1, count // _AGAIN)
+
+    def again(carry: tuple[jax.Array, render.Document]) -> tuple[jax.Array, render.Document]:
+        todo_N, found_N = carry
+        (at_A,) = jnp.nonzero(todo_N, size=some, fill_value=count)
+        safe_A = jnp.minimum(at_A, count - 1)
+        made_A = write_all(*jax.tree.map(lambda x_N: x_N[safe_A], (keys_N, problems_N)))
+        found_N = jax.tree.map(lambda x_N, x_A: x_N.at[at_A].set(x_A, mode="drop"), found_N, made_A)
+        return todo_N.at[at_A].set(False, mode="drop"), found_N
+
+    found_N = jax.vmap(first)(keys_N, problems_N)
+    start = (found_N.length == no_room, found_N)
+    return jax.lax.while_loop(lambda carry: carry[0].any(), again, start)[1]
+
+
+def encoded(documents_N: render.Document, *, size: int, spec: Spec) -> render.Document:
+    """The same documents in tokens, with room for `size` each; longer ones say so by length."""
+    return jax.vmap(functools.partial(encode, table=tokenizer(spec), size=size))(documents_N)
+
+
+def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Array:
+    """float32: 1 for each token that bears loss, 0 for the others."""
+    masked = {
+        "none": (),
+        "name": (render.WRONG_NAME,),
+        "sentence": (render.WRONG_NAME, render.WRONG_WORDS),
+        "all": (render.WRONG_NAME, render.WRONG_WORDS, render.WRONG_MARKER),
+    }[mistakes.mask]
+    unused = (render.OUTSIDE, *masked, *((render.PROBLEM,) if loss_on == "solution" else ()))
+    return 1.0 - (role_N[..., None] == np.array(unused)).any(-1).astype(jnp.float32)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("spec", "mistakes", "loss_on", "pack"), donate_argnums=0
+)
+def _lay(
+    packed_Q: packing.Packed,
+    keys_QxD: jax.Array,
+    problems_N: Problem,
+    *,
+    spec: Spec,
+    mistakes: Mistakes,
+    loss_on: str,
+    pack: str,
+) -> tuple[packing.Packed, jax.Array]:
+    """Writes D problems for each of Q segments and packs them; also the share that is too long."""
+    size = packed_Q.tokens_KxS.shape[-1]
+    keys_N = keys_QxD.reshape(-1)
+    written = documents(keys_N, problems_N, size=size, spec=spec, mistakes=mistakes)
+    written = encoded(written, size=size, spec=spec)
+    weights = token_weights(written.role_N, mistakes, loss_on)
+    parts = (
+        x.reshape(*keys_QxD.shape, *x.shape[1:])
+        for x in (written.tokens_N, weights, written.length)
+    )
+    lay = functools.partial(packing.extend, whole=pack == "whole")
+    return jax.vmap(lay)(packed_Q, *parts), (written.length > size).mean()
+
+
+@jax.jit
+def _chunk_keys(root: jax.Array, numbers_Q: jax.Array, turn: jax.Array) -> jax.Array:
+    place_D = turn * CHUNK + jnp.arange(CHUNK)
+    keys_Q = keys.all_numbered(root, numbers_Q)
+    return jax.vmap(lambda key: keys.all_numbered(key, place_D))(keys_Q)
+
+
+def segments(
+    root: jax.Array,
+    numbers_Q: np.ndarray,
+    *,
+    window: int,
+    spec: Spec,
+    mistakes: Mistakes,
+    loss_on: str,
+    pack: str = "cut",
+) -> packing.Packed:
+    """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
+
+    Raises:
+      ValueError: documents hardly ever fit a window.
+    """
+    blank = packing.empty(SEGMENT, window + 1, tokenizer(spec).end)
+    packed = jax.tree.map(lambda x: jnp.repeat(x[None], len(numbers_Q), 0), blank)
+    for turn in range(CHUNK_LIMIT):
+        keys_QxD = _chunk_keys(root, numbers_Q, turn)
+        made = problems(keys_QxD.reshape(-1), spec=spec)
+        packed, dropped = _lay(
+            packed, keys_QxD, made, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
+        )
+        if (np.asarray(packed.window) == SEGMENT).all():
+            return packed
+    raise ValueError(
+        f"window={window} is too short for this class: {float(dropped):.0%} of its documents "
+        "are longer."
+    )
+
+
+def problems_a_window(
+    spec: Spec,
+    mistakes: Mistakes,
+    *,
+    seed: int,
+    window: int,
+    loss_on: str = "all",
+    pack: str = "cut",
+) -> float:
+    """Problems that a training window holds on average, cut ones included.
+
+    Counted on the first windows of the seed's stream, a thousand of them. `loss_on` changes
+    nothing but lets the programs that the stream compiles be used again.
+    """
+    root, first, found = keys.root(seed, Purpose.TRAINING), tokenizer(spec).problem, 0
+    # As many at once as a stream makes, so that nothing is compiled for this alone.
+    for numbers_Q in np.arange(_COUNTED // SEGMENT, dtype=np.int32).reshape(
+        -1, BLOCK_WINDOWS // SEGMENT
+    ):
+        packed = segments(
+            root, numbers_Q, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
+        )
+        found += int((packed.tokens_KxS == first).sum())
+    return found / _COUNTED
+
+
+def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
+    """Tokens that every document of the class has at least, one that begins anew among them."""
+    vocab, length_V = vocabulary(spec), tokenizer(spec).lengths_V
+
+    def take(*phrases: str) -> int:
+        return sum(int(length_V[vocab.ids[phrase]]) for phrase in phrases)
+
+    name = int(length_V[vocab.categories :].min())
+    letter = int(length_V[vocab.letters : vocab.categories].min())
+    number = int(length_V[vocab.numbers : vocab.letters].min())
+    edges = (spec.min_depth - 1) * spec.min_width
+    least_op = 1 if spec.op is None else spec.op
+    markers = 4
+    sentence = take(" The number of each", "'s", " equals") + 2 * name + number
+    question = take(" How many", " does", " have?") + 2 * name
+    header = take(" Define", "'s", " as", ";") + 2 * name + letter
+    # An operation beyond a sentence's first takes more symbols than these of its own.
+    line = take(" so", " =", ".") + letter + number
+    shortest = markers + edges * sentence + question + header + line * least_op + number
+    if mistakes.restarts:
+        # Before the first step a name and the marker, at least.
+        shortest += take(" Define", "'s", " as", " RESTART", ".") + 2 * name
+    return shortest
+
+
+class Stream:
+    """Batches of packed windows; batch `step` holds windows step * batch, … of the stream.
+
+    Batches are made in blocks on a thread of the stream's own, one block ahead of what is
+    asked for. Any order of steps may be asked for; going forward is what is fast.
+
+    A host that needs some rows of every batch makes no more than the segments, SEGMENT windows
+    each, that hold such rows. Only whole segments can be made: where rows do not begin and end
+    with segments, the rest of theirs is made as well and dropped.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        mistakes: Mistakes,
+        *,
+        seed: int,
+        batch: int,
+        window: int,
+        loss_on: str = "all",
+        attention: str = "window",
+        pack: str = "cut",
+        rows: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
+        """Prepares a stream; nothing is compiled before the first batch.
+
+        Args:
+          seed: of the data.
+          batch: windows per batch.
+          window: tokens that the model sees; windows hold one more, to be predicted.
+          loss_on: "all" tokens, or those of the "solution" and the answer.
+          attention: over the whole "window", or within a "document": then batches say which
+            document of its window a token belongs to.
+          pack: documents that run over their window are "cut", or go "whole" to the next.
+          rows: those of every batch that `batch` returns, in increasing order; None is all.
+
+        Raises:
+          ValueError: where a setting is out of range or no document fits a window.
+        """
+        if loss_on not in LOSS_ON:
+            raise ValueError(f"loss_on={loss_on!r} is unknown; choose one of {', '.join(LOSS_ON)}.")
+        if attention not in ATTENTION:
+            raise ValueError(
+                f"attention={attention!r} is unknown; choose one of {', '.join(ATTENTION)}."
+            )
+        if pack not in PACKING:
+            raise ValueError(f"pack={pack!r} is unknown; choose one of {', '.join(PACKING)}.")
+        if batch < 1:
+            raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
+        taken = np.asarray(range(batch) if rows is None else rows).tolist()
+        if not taken or taken != sorted({*taken} & {*range(batch)}):
+            raise ValueError(
+                f"rows={taken} is not allowed: one or more of 0 to {batch - 1} are, in increasing "
+                "order."
+            )
+        check_window(spec, window, mistakes)
+        self._make = functools.partial(
+            segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
+        )
+        self._root_of = functools.partial(keys.root, seed, Purpose.TRAINING)
+        self._rows, self._window = len(taken), window
+        self._segmented, self._first = attention == "document", tokenizer(spec).problem
+        # A block is a whole number of batches and of segments, so that rows lie in the same
+        # segments of every block, and no block compiles anew.
+        unit = math.lcm(batch, SEGMENT)
+
+        def wanted(windows: int) -> np.ndarray:
+            return (np.arange(0, windows, batch)[:, None] + np.array(taken)).reshape(-1)
+
+        made = SEGMENT * len(np.unique(wanted(unit) // SEGMENT))
+        block = unit * max(1, BLOCK_WINDOWS // made)
+        self._steps, self._per_block = block // batch, block // SEGMENT
+        wanted_N = wanted(block)
+        self._segments_Q = np.unique(wanted_N // SEGMENT).astype(np.int32)
+        made_QxK = self._segments_Q[:, None] * SEGMENT + np.arange(SEGMENT)
+        self._kept_M = np.isin(made_QxK.reshape(-1), wanted_N)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._blocks: dict[int, Future] = {}
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step, or its `rows`: tokens int32[B, W + 1] and weights float32[B, W].
+
+        `weights[b, t]` weighs the loss of predicting `tokens[b, t + 1]`. Where attention stays
+        within a document, also segments int32[B, W]: the number of the document in its window.
+
+        Raises:
+          ValueError: where documents hardly ever fit a window.
+        """
+        number, at = divmod(step, self._steps)
+        for block in (number, number + 1):
+            if block not in self._blocks:
+                self._blocks[block] = self._thread.submit(self._load, block)
+        for old in [block for block in self._blocks if block not in (number, number + 1)]:
+            self._blocks.pop(old).cancel()
+        tokens, weights = self._blocks[number].result()
+        rows = slice(at * self._rows, (at + 1) * self._rows)
+        found = {"tokens": tokens[rows], "weights": weights[rows]}
+        if self._segmented:
+            begins = tokens[rows, :-1] == self._first
+            found["segments"] = np.cumsum(begins, axis=1, dtype=np.int32) - 1
+        return found
+
+    def _load(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        packed = self._make(self._root_of(), block * self._per_block + self._segments_Q)
+        size = self._window + 1
+        tokens = np.asarray(packed.tokens_KxS).reshape(-1, size)
+        weights = np.asarray(packed.weights_KxS).reshape(-1, size)[:, 1:]
+        if self._kept_M.all():
+            return tokens, weights
+        return tokens[self._kept_M], weights[self._kept_M]
+
+    def close(self) -> None:
+        """Stops the stream's thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def check_window(spec: Spec, window: int, mistakes: Mistakes = ERROR_FREE) -> None:
+    """Refuses a window that no document fits, or none that begins anew where some should.
+
+    Raises:
+      ValueError: names the window and the shortest document.
+    """
+    for which in (ERROR_FREE, mistakes):
+        shortest = shortest_document(spec, which)
+        if window + 1 < shortest:
+            what = "document of this class"
+            if which.restarts:
+                what = f"document that begins anew (mend={which.mend!r})"
+            raise ValueError(
+                f"window={window} is too short: the shortest {what} has {shortest} tokens, so at "
+                f"least {shortest - 1} is needed."
+            )
