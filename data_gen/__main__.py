@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from data_gen import keys
+from data_gen import keys, settings
 from data_gen.keys import Purpose
 from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import ERROR_FREE, KINDS, MENDINGS, Mistakes
@@ -41,11 +41,11 @@ _MOST_ROOM = 1 << 17
 def _class(args: argparse.Namespace) -> Spec:
     names = ("op", "order", "split", "solution", "reask", "names_file")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    for assignment in args.set:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment!r} is not of the form FIELD=VALUE.")
-        given[name] = _value(name, text)
+    known = settings.of(Spec)
+    for name, text in map(settings.assignment, args.set):
+        if name not in known:
+            raise settings.unknown(name, known)
+        given[name] = known[name].parse(name, text)
     spec = dataclasses.replace(NAMED[args.spec], **given)
     # Refuses a file of names that cannot be used before anything compiles.
     vocabulary(spec)
@@ -56,23 +56,6 @@ def _mistakes(args: argparse.Namespace) -> Mistakes:
     if args.mistakes is None:
         return ERROR_FREE
     return Mistakes(args.mistakes, args.rate, whole=args.whole, mend=args.mend, late=args.late)
-
-
-def _value(name: str, text: str) -> int | str | bool:
-    """The value of a field of a spec, of the type that the field has."""
-    defaults = dataclasses.asdict(Spec())
-    if name not in defaults:
-        raise ValueError(f"unknown field {name!r}: a spec has {', '.join(defaults)}.")
-    if isinstance(defaults[name], str):
-        return text
-    if isinstance(defaults[name], bool):
-        if text not in ("true", "false"):
-            raise ValueError(f"{name}={text!r} is not allowed: true or false is.")
-        return text == "true"
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{name}={text!r} is not allowed: a whole number is.") from None
 
 
 def _drawn(

@@ -1,13 +1,14 @@
 """A setting, stated once: name, type, default, meaning and range, beside the code that reads it.
 
 A dataclass declares its settings as fields made by the functions here and calls `check(self)` when
-it is made. What is allowed, how a refusal reads, what decides a run's identity and what
-`--settings` prints all come from the declaration.
+it is made. What is allowed, how a refusal reads, how a value is written in `--set`, what decides a
+run's identity and what `--settings` prints all come from the declaration.
 """
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 _KEY = "setting"
@@ -28,35 +29,118 @@ class RefusedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is known of a setting beside its name, type and default.
+    """What is known of a setting beside its name.
 
     Attributes:
+      default: its value where nothing else is said.
       meaning: what it is, in a sentence or two.
+      type: of its values: int, float, bool, str, or tuple (of whole numbers).
       allowed: which values it may have, in words that go on after "it must be".
       accepts: whether it may have a value.
       decides: it can change a run's weights, so that it belongs to the run's identity.
       of_member: runs that are trained as one program may differ in it.
     """
 
+    default: Any
     meaning: str
+    type: type
     allowed: str
     accepts: Callable[[Any], bool]
     decides: bool = True
     of_member: bool = False
 
+    def check(self, name: str, value: Any) -> None:
+        """Sees to it that a value is allowed.
 
-def whole(default: Any, meaning: str, low: int = 0, high: int | None = None, **kinds: bool) -> Any:
-    """A whole number from `low` up to `high`."""
+        Raises:
+          RefusedError: it is not; the setting is called `name`.
+        """
+        if not self.accepts(value):
+            raise RefusedError(name, value, self.allowed)
+
+    def parse(self, name: str, text: str) -> Any:
+        """The value that is written as `text`, as `written` writes it.
+
+        Raises:
+          RefusedError: the text is no such value, or the value is not allowed.
+        """
+        if text == "none" and self.accepts(None):
+            return None
+        try:
+            value = _READERS[self.type](text)
+        except ValueError:
+            raise RefusedError(name, text, self.allowed) from None
+        self.check(name, value)
+        return value
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def _list(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part)
+
+
+_READERS: Mapping[type, Callable[[str], Any]] = {
+    int: int,
+    float: float,
+    bool: _truth,
+    str: str,
+    tuple: _list,
+}
+
+
+def written(value: Any) -> str:
+    """A value as `--set` takes it: true and false, none, whole numbers with commas between."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def whole(
+    default: Any,
+    meaning: str,
+    low: int = 0,
+    high: int | None = None,
+    besides: Sequence[int | None] = (),
+    **kinds: bool,
+) -> Any:
+    """A whole number from `low` up to `high`, or one of the values `besides` these."""
 
     def accepts(value: Any) -> bool:
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        return is_whole and low <= value and (high is None or value <= high)
+        if value is None:
+            return None in besides
+        return _is_whole(value) and (value in besides or _lies_in(value, low, high))
 
+    others = "".join(f", or {written(value)}" for value in besides)
+    return declared(default, meaning, int, _range(low, high) + others, accepts, **kinds)
+
+
+def check_whole(name: str, value: Any, low: int = 0, high: int | None = None) -> None:
+    """Sees to it that what is no setting, but given like one, is a whole number in a range.
+
+    Raises:
+      RefusedError: it is not.
+    """
+    if not (_is_whole(value) and _lies_in(value, low, high)):
+        raise RefusedError(name, value, _range(low, high))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _lies_in(value: int, low: int, high: int | None) -> bool:
+    return low <= value and (high is None or value <= high)
+
+
+def _range(low: int, high: int | None) -> str:
     if high is not None:
-        allowed = f"a whole number in {low}..{high}"
-    else:
-        allowed = f"a whole number, at least {low}" if low else "a whole number, not negative"
-    return _field(default, meaning, allowed, accepts, kinds)
+        return f"a whole number in {low}..{high}"
+    return f"a whole number, at least {low}" if low else "a whole number, not negative"
 
 
 def number(
@@ -85,51 +169,55 @@ def number(
     bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
     words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
     allowed = " ".join(["a number", " and ".join(words)]).strip()
-    return _field(default, meaning, allowed, accepts, kinds)
+    return declared(default, meaning, float, allowed, accepts, **kinds)
 
 
-def choice(default: Any, meaning: str, options: Sequence[str], **kinds: bool) -> Any:
+def choice(default: Any, meaning: str, options: Collection[str], **kinds: bool) -> Any:
     """One of some words."""
-    return _field(default, meaning, f"one of {', '.join(options)}", options.__contains__, kinds)
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, str) and value in options
+
+    return declared(default, meaning, str, f"one of {', '.join(options)}", accepts, **kinds)
 
 
 def flag(default: Any, meaning: str, **kinds: bool) -> Any:
     """True or false."""
-    accepts = (True, False).__contains__
-    return _field(
-        default, meaning, "true or false", lambda v: isinstance(v, bool) and accepts(v), kinds
+    return declared(
+        default, meaning, bool, "true or false", lambda value: isinstance(value, bool), **kinds
     )
 
 
-def text(default: Any, meaning: str, **kinds: bool) -> Any:
-    """Any text."""
-    return _field(default, meaning, "a text", lambda value: isinstance(value, str), kinds)
+def text(default: Any, meaning: str, allowed: str = "a text", **kinds: bool) -> Any:
+    """Any text; `allowed` says what it stands for."""
+    return declared(default, meaning, str, allowed, lambda value: isinstance(value, str), **kinds)
 
 
 def wholes(default: Any, meaning: str, low: int = 0, **kinds: bool) -> Any:
     """Whole numbers, each from `low` up."""
 
     def accepts(value: Any) -> bool:
-        return isinstance(value, tuple) and all(
-            isinstance(item, int) and not isinstance(item, bool) and item >= low for item in value
-        )
+        return isinstance(value, tuple) and all(_is_whole(item) and item >= low for item in value)
 
-    return _field(default, meaning, f"whole numbers, each at least {low}", accepts, kinds)
+    allowed = f"whole numbers with commas between them, each at least {low}"
+    return declared(default, meaning, tuple, allowed, accepts, **kinds)
 
 
-def _field(
+def declared(
     default: Any,
     meaning: str,
+    type: type,
     allowed: str,
     accepts: Callable[[Any], bool],
-    kinds: Mapping[str, bool],
+    **kinds: bool,
 ) -> Any:
-    found = Setting(meaning, allowed, accepts, **kinds)
+    """A field of a dataclass that is a setting; arguments as the attributes of `Setting`."""
+    found = Setting(default, meaning, type, allowed, accepts, **kinds)
     return dataclasses.field(default=default, metadata={_KEY: found})
 
 
 def of(holder: Any) -> dict[str, Setting]:
-    """The settings of a dataclass, or of one of its values, by name."""
+    """The settings of a dataclass, or of one of its values, by name, in their order."""
     return {
         field.name: field.metadata[_KEY]
         for field in dataclasses.fields(holder)
@@ -144,5 +232,27 @@ def check(holder: Any) -> None:
       RefusedError: one has not.
     """
     for name, setting in of(holder).items():
-        if not setting.accepts(value := getattr(holder, name)):
-            raise RefusedError(name, value, setting.allowed)
+        setting.check(name, getattr(holder, name))
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """The name and the value, as text, of what follows `--set`.
+
+    Raises:
+      ValueError: there is no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text!r} is not of the form KEY=VALUE.")
+    return name, value
+
+
+def unknown(name: str, known: Collection[str]) -> ValueError:
+    """What to say of a name that no setting has: the nearest one, and those of its section."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" (nearest: {close[0]})" if close else ""
+    section, dot, _ = name.partition(".")
+    inside = sorted(other for other in known if dot and other.startswith(f"{section}."))
+    sections = {f"{other.partition('.')[0]}.*" for other in known if "." in other}
+    top = [other for other in known if "." not in other] + sorted(sections)
+    return ValueError(f"unknown setting {name!r}{hint}: there are {', '.join(inside or top)}.")

@@ -4,6 +4,9 @@ import dataclasses
 import functools
 import itertools
 
+from data_gen import settings
+from data_gen.settings import RefusedError
+
 ORDERS = ("pq", "qp")
 SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
@@ -23,115 +26,130 @@ class Spec:
 
     The defaults are the published `med` class; `HARD` is the published `hard` one.
 
-    Attributes:
-      max_op: operations of a problem, at most (Part 2.1, Section 2.2).
-      max_edges: edges of the structure graph, at most.
-      op: a fixed number of operations, for test sets beyond the cap; None draws it.
-      min_depth, max_depth: layers of the structure graph, within 2..4.
-      min_width, max_width: items of a layer, within 1..4.
-      modulus: all arithmetic is modulo this number, at least 2.
-      order: "pq", the question last, or "qp", the question first.
-      solution: "shortest", what the query needs alone, in the order it was drawn in; or "any",
-        all parameters in a random order in which they can be computed, up to the query. Where
-        that would need more letters than there are, only what the query needs is computed.
-      reask: ask for another parameter, drawn from all whose solution the letters suffice for
-        (Part 2.1, Section 3); the number of operations then varies.
-      hierarchies: of 4 (say region, library, shelf, book), how many are used.
-      subcategories: of each category's 5, how many are used.
-      names: of each sub-category's 20, how many are used; at least `max_width`.
-      names_file: a JSON file of other names, of the shape that `solutions.names` describes.
-      letters: of a..z, A..Z, how many name results; a solution takes one per operation, and
-        one that would run out of them is not asked for.
-      split: "train" (template hash < 17 of 23), "test" (the others), or "all".
-      unsplit_op: problems with at most so many operations are on both sides of the split, at
-        least 2: there are two templates of one operation and hardly more of two, so that one
-        side would go without.
-      tokenizer: "word", a token for each symbol of the grammar, or "gpt2", GPT-2's byte pairs.
-      tokenizer_files: directory with GPT-2's vocabulary; "" takes the one that `transformers`
-        has in its cache. It is read where token ids are first needed, not here.
+    Raises:
+      RefusedError: a setting has a value that is not allowed, or no problem can satisfy them all.
     """
 
-    max_op: int = 15
-    max_edges: int = 20
-    op: int | None = None
-    min_depth: int = 2
-    max_depth: int = 4
-    min_width: int = 2
-    max_width: int = 4
-    modulus: int = 23
-    order: str = "pq"
-    solution: str = "shortest"
-    reask: bool = False
-    hierarchies: int = 4
-    subcategories: int = 5
-    names: int = 20
-    names_file: str = ""
-    letters: int = 52
-    split: str = "all"
-    unsplit_op: int = 2
-    tokenizer: str = "word"
-    tokenizer_files: str = ""
+    max_op: int = settings.whole(
+        15, "Operations of a problem, at most (Part 2.1, Section 2.2).", low=1, high=LETTER_LIMIT
+    )
+    max_edges: int = settings.whole(
+        20, "Edges of the structure graph, at most.", low=1, high=EDGE_LIMIT
+    )
+    op: int | None = settings.whole(
+        None,
+        "A fixed number of operations, for test sets beyond the cap; none draws it.",
+        low=1,
+        high=LETTER_LIMIT,
+        besides=(None,),
+    )
+    min_depth: int = settings.whole(
+        2, "Layers of the structure graph, at least.", low=2, high=DEPTH_LIMIT
+    )
+    max_depth: int = settings.whole(
+        4, "Layers of the structure graph, at most.", low=2, high=DEPTH_LIMIT
+    )
+    min_width: int = settings.whole(2, "Items of a layer, at least.", low=1, high=WIDTH_LIMIT)
+    max_width: int = settings.whole(4, "Items of a layer, at most.", low=1, high=WIDTH_LIMIT)
+    modulus: int = settings.whole(
+        23, "All arithmetic is modulo this number.", low=2, high=MODULUS_LIMIT
+    )
+    order: str = settings.choice("pq", "Whether the question comes last, pq, or first, qp.", ORDERS)
+    solution: str = settings.choice(
+        "shortest",
+        "What a solution computes: shortest, what the query needs alone, in the order it was drawn "
+        "in; or any, all parameters in a random order in which they can be computed, up to the "
+        "query. Where that would need more letters than there are, only what the query needs is "
+        "computed.",
+        SOLUTIONS,
+    )
+    reask: bool = settings.flag(
+        False,
+        "Ask for another parameter, drawn from all whose solution the letters suffice for (Part "
+        "2.1, Section 3); the number of operations then varies.",
+    )
+    hierarchies: int = settings.whole(
+        4, "Of 4 hierarchies (say region, library, shelf, book), how many are used.", low=1, high=4
+    )
+    subcategories: int = settings.whole(
+        5, "Of each category's 5 sub-categories, how many are used.", low=1, high=5
+    )
+    names: int = settings.whole(
+        20, "Of each sub-category's 20 names, how many are used.", low=1, high=20
+    )
+    names_file: str = settings.text(
+        "",
+        "A JSON file of other names, of the shape that data_gen.solutions.names describes. What "
+        "it holds decides a run's weights, where it lies does not.",
+        "the text of a path",
+        decides=False,
+    )
+    letters: int = settings.whole(
+        52,
+        "Of a..z, A..Z, how many name results; a solution takes one for each operation, and one "
+        "that would run out of them is not asked for.",
+        low=1,
+        high=LETTER_LIMIT,
+    )
+    split: str = settings.choice(
+        "all",
+        "Which problems there are: train, those whose template's hash is below 17 of 23; test, the "
+        "others; or all.",
+        SPLITS,
+    )
+    unsplit_op: int = settings.whole(
+        2,
+        "Problems with at most so many operations are on both sides of the split, at least 2: "
+        "there are two templates of one operation and hardly more of two, so that one side would "
+        "go without.",
+        low=2,
+        high=LETTER_LIMIT,
+    )
+    tokenizer: str = settings.choice(
+        "word",
+        "word, a token for each symbol of the grammar; or gpt2, GPT-2's byte pairs.",
+        TOKENIZERS,
+    )
+    tokenizer_files: str = settings.text(
+        "",
+        "The directory of GPT-2's vocabulary; an empty text takes the one that the package "
+        "transformers has in its cache. It is read where token ids are first needed. What it holds "
+        "decides a run's weights, where it lies does not.",
+        "the text of a path",
+        decides=False,
+    )
 
     def __post_init__(self) -> None:
-        """Refuses what no problem can satisfy.
-
-        Raises:
-          ValueError: names the field, its value and what is allowed.
-        """
-        _within("min_depth", self.min_depth, 2, DEPTH_LIMIT)
-        _within("max_depth", self.max_depth, self.min_depth, DEPTH_LIMIT)
-        _within("min_width", self.min_width, 1, WIDTH_LIMIT)
-        _within("max_width", self.max_width, self.min_width, WIDTH_LIMIT)
-        _within("modulus", self.modulus, 2, MODULUS_LIMIT)
-        _within("hierarchies", self.hierarchies, 1, 4)
-        _within("subcategories", self.subcategories, 1, 5)
-        _within("names", self.names, self.max_width, 20)
-        _within("max_op", self.max_op, 1, LETTER_LIMIT)
-        _within("max_edges", self.max_edges, 1, EDGE_LIMIT)
-        if self.op is not None:
-            _within("op", self.op, 1, LETTER_LIMIT)
-        # Every operation takes a letter of its own, so that no letter is defined twice.
-        _within("letters", self.letters, self.op_cap, LETTER_LIMIT)
-        _within("unsplit_op", self.unsplit_op, 2, LETTER_LIMIT)
-        if self.order not in ORDERS:
-            raise ValueError(f"order={self.order!r} is unknown; choose one of {', '.join(ORDERS)}.")
-        if self.solution not in SOLUTIONS:
-            raise ValueError(
-                f"solution={self.solution!r} is unknown; choose one of {', '.join(SOLUTIONS)}."
-            )
-        if not isinstance(self.names_file, str):
-            raise ValueError(f"names_file={self.names_file!r} is not allowed: a path is.")
-        if not isinstance(self.reask, bool):
-            raise ValueError(f"reask={self.reask!r} is not allowed: True or False is.")
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split!r} is unknown; choose one of {', '.join(SPLITS)}.")
-        if self.tokenizer not in TOKENIZERS:
-            raise ValueError(
-                f"tokenizer={self.tokenizer!r} is unknown; choose one of {', '.join(TOKENIZERS)}."
-            )
-        if not isinstance(self.tokenizer_files, str):
-            raise ValueError(
-                f"tokenizer_files={self.tokenizer_files!r} is not allowed: the text of a path is."
-            )
+        settings.check(self)
+        if self.max_depth < self.min_depth:
+            least = f"at least min_depth, {self.min_depth}"
+            raise RefusedError("max_depth", self.max_depth, least)
+        if self.max_width < self.min_width:
+            least = f"at least min_width, {self.min_width}"
+            raise RefusedError("max_width", self.max_width, least)
+        if self.names < self.max_width:
+            least = f"at least max_width, {self.max_width}, so that items have names of their own"
+            raise RefusedError("names", self.names, least)
+        cap = "max_op" if self.op is None else "op"
+        if self.letters < self.op_cap:
+            least = f"at least {cap}, {self.op_cap}, so that no letter is defined twice"
+            raise RefusedError("letters", self.letters, least)
         if self.tokenizer_files and self.tokenizer != "gpt2":
-            raise ValueError(
-                f"tokenizer_files={self.tokenizer_files!r} is not allowed: only tokenizer='gpt2' "
-                "reads files."
-            )
+            allowed = "empty where tokenizer is not 'gpt2', which alone reads files"
+            raise RefusedError("tokenizer_files", self.tokenizer_files, allowed)
         least_edges = (self.min_depth - 1) * self.min_width
         if self.max_edges < least_edges:
-            raise ValueError(
-                f"max_edges={self.max_edges} is too small: {self.min_depth} layers of "
-                f"{self.min_width} items need at least {least_edges} edges."
+            allowed = (
+                f"at least {least_edges}, for {self.min_depth} layers of {self.min_width} items"
             )
+            raise RefusedError("max_edges", self.max_edges, allowed)
         reach = reachable_op(self)
-        if not 1 <= self.op_cap <= reach:
-            field = "max_op" if self.op is None else "op"
-            raise ValueError(
-                f"{field}={self.op_cap} is out of reach: with max_edges={self.max_edges}, "
-                f"max_depth={self.max_depth} and max_width={self.max_width} a problem has "
-                f"1 to {reach} operations."
+        if self.op_cap > reach:
+            allowed = (
+                f"at most {reach}, what max_edges={self.max_edges}, max_depth={self.max_depth} and "
+                f"max_width={self.max_width} leave room for"
             )
+            raise RefusedError(cap, self.op_cap, allowed)
 
     @property
     def op_cap(self) -> int:
@@ -162,11 +180,6 @@ class Spec:
     def edge_cap(self) -> int:
         """Edges, hence sentences of a problem, at most."""
         return min(self.max_edges, self.instance_slots)
-
-
-def _within(field: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{field}={value!r} is not allowed: an integer in {low}..{high} is.")
 
 
 def reachable_op(spec: Spec) -> int:

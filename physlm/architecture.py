@@ -4,9 +4,8 @@ import dataclasses
 import re
 from typing import NamedTuple
 
-_DTYPES = ("float32", "bfloat16")
-_REMAT = ("none", "dots", "full")
-_KERNELS = ("auto", "blocks", "cudnn", "splash")
+from data_gen import settings
+from data_gen.settings import RefusedError
 
 # What `jax.checkpoint` policies call the products of activations and kernels.
 PRODUCT = "product"
@@ -39,12 +38,11 @@ def sized(name: str) -> dict[str, int]:
     """Layers, heads and head width of a size written as the paper writes it, `12-12`.
 
     Raises:
-      ValueError: it is not written so.
+      RefusedError: it is not written so.
     """
     if not re.fullmatch(r"[1-9]\d*-[1-9]\d*", name):
-        raise ValueError(
-            f"model.size is {name!r}; it must be layers-heads, as 12-12 (heads of width 64)."
-        )
+        allowed = "layers-heads, as 12-12 (heads of width 64)"
+        raise RefusedError("model.size", name, allowed)
     layers, heads = map(int, name.split("-"))
     return {"layers": layers, "heads": heads, "head_dim": 64}
 
@@ -58,105 +56,124 @@ class ModelConfig:
 
     Attributes:
       vocab: number of token ids.
-      window: tokens a training sequence feeds to the model.
-      layers: number of blocks.
-      heads: attention heads a block.
-      head_dim: width of a head, even because rotary positions turn pairs.
-      variant: one of `VARIANTS`.
-      kv_heads: heads of keys and values, each shared by as many heads of queries; 0 is `heads`.
-      mlp_width: hidden width of an MLP; 0 is four times the model's width or, where it is gated,
-        8/3 of it rounded up to whole heads, which makes as many parameters.
-      experts: MLPs of a block, of which each token takes some; 0 is the variant's own number.
-      experts_per_token: how many; Mixtral's 2.
-      balance: weight of the loss that keeps experts equally busy; Mixtral's.
-      qk_norm: whether queries and keys are normalised (RMS) within each head.
-      logit_cap: logits are kept within ± this by a tanh, as in Gemma 2; 0 leaves them alone.
-      tied: whether the head shares the embedding. Off: with a closed vocabulary of some hundred
-        words the head is a sliver of the parameters, and a shared one must serve two roles.
-      dropout: of embeddings and of what each half of a block adds, as in GPT-2. Off: no training
-        data is seen twice.
-      positions: the most that texts may take, answers included. Rotary angles set no limit of
-        their own; 2048 is how far the paper generates.
-      rotary_base: base of the geometric series of rotary wavelengths; 10,000 as RoFormer has it.
-      norm_eps: added to the variance in normalisation; GPT-2's value.
-      init_std: deviation of initial weights; GPT-2's value, its residual projections smaller.
-      dtype: dtype of activations, `float32` or `bfloat16`; masters and loss stay float32.
-      scan: whether layers are one program run again and again, which compiles sooner, or written
-        out one after the other, which runs a little faster. Parameters are the same for both.
-      remat: what the backward pass computes again instead of reading it from memory: `none` of
-        it, all but products with kernels (`dots`), or `full` blocks. Where `mesh.fsdp` divides
-        the parameters, `none` is `dots`.
-      kernel: how attention is computed: `blocks` of queries by XLA, `cudnn`'s or TPU's `splash`
-        flash attention; `auto` is the one for the machine.
+      window: tokens that a training sequence feeds to the model.
 
     Raises:
-      ValueError: a field is out of its range.
+      RefusedError: a field has a value that is not allowed.
     """
 
     vocab: int
     window: int
-    layers: int
-    heads: int
-    head_dim: int
-    variant: str = "gpt2"
-    kv_heads: int = 0
-    mlp_width: int = 0
-    experts: int = 0
-    experts_per_token: int = 2
-    balance: float = 0.02
-    qk_norm: bool = False
-    logit_cap: float = 0.0
-    tied: bool = False
-    dropout: float = 0.0
-    positions: int = 2048
-    rotary_base: float = 10000.0
-    norm_eps: float = 1e-5
-    init_std: float = 0.02
-    dtype: str = "float32"
-    scan: bool = False
-    remat: str = "none"
-    kernel: str = "auto"
+    layers: int = settings.whole(12, "Number of blocks.", low=1)
+    heads: int = settings.whole(12, "Attention heads of a block.", low=1)
+    head_dim: int = settings.whole(
+        64, "Width of a head, even because rotary positions turn pairs.", low=2
+    )
+    variant: str = settings.choice(
+        "gpt2",
+        "The family whose normalisation, activation, biases and MLP the decoder has; gpt2 is the "
+        "paper's, with rotary positions instead of learned ones.",
+        tuple(VARIANTS),
+    )
+    kv_heads: int = settings.whole(
+        0, "Heads of keys and values, each shared by as many heads of queries; 0 is all heads."
+    )
+    mlp_width: int = settings.whole(
+        0,
+        "Hidden width of an MLP; 0 is four times the model's width or, where the MLP is gated, 8/3 "
+        "of it rounded up to whole heads, which makes as many parameters.",
+    )
+    experts: int = settings.whole(
+        0, "MLPs of a block, some of which each token takes; 0 is the variant's own number."
+    )
+    experts_per_token: int = settings.whole(
+        2, "Experts that a token takes; Mixtral's number.", low=1
+    )
+    balance: float = settings.number(
+        0.02, "Weight of the loss that keeps experts equally busy; Mixtral's.", at_least=0
+    )
+    qk_norm: bool = settings.flag(
+        False, "Whether queries and keys are normalised (RMS) within each head."
+    )
+    logit_cap: float = settings.number(
+        0.0,
+        "Logits are kept between plus and minus this number by a tanh, as in Gemma 2; 0 leaves "
+        "them alone.",
+        at_least=0,
+    )
+    tied: bool = settings.flag(
+        False,
+        "Whether the head shares the embedding. With a closed vocabulary of some hundred words the "
+        "head is a sliver of the parameters, and a shared one must serve two roles.",
+    )
+    dropout: float = settings.number(
+        0.0,
+        "Dropout of embeddings and of what each half of a block adds, as in GPT-2. Off by default: "
+        "no training data is seen twice.",
+        at_least=0,
+        below=1,
+    )
+    positions: int = settings.whole(
+        2048,
+        "Tokens that a text may take at most, the answer included. Rotary angles set no limit of "
+        "their own; 2048 is how far the paper generates.",
+        low=1,
+        decides=False,
+    )
+    rotary_base: float = settings.number(
+        10000.0,
+        "Base of the geometric series of rotary wavelengths; 10,000 as RoFormer has it.",
+        above=1,
+    )
+    norm_eps: float = settings.number(
+        1e-5, "Added to the variance in normalisation; GPT-2's value.", above=0
+    )
+    init_std: float = settings.number(
+        0.02,
+        "Deviation of initial weights; GPT-2's value. Residual projections begin smaller.",
+        above=0,
+    )
+    dtype: str = settings.choice(
+        "float32",
+        "Type of activations; the weights that the optimizer changes and the loss stay float32.",
+        ("float32", "bfloat16"),
+    )
+    scan: bool = settings.flag(
+        False,
+        "Whether layers are one program run again and again, which compiles sooner, or written out "
+        "one after the other, which runs a little faster. Parameters are the same for both.",
+        decides=False,
+    )
+    remat: str = settings.choice(
+        "none",
+        "What the backward pass computes again instead of reading it from memory: none of it, dots "
+        "(all but products with kernels), or full blocks. Where mesh.fsdp divides the parameters, "
+        "none is dots.",
+        ("none", "dots", "full"),
+        decides=False,
+    )
+    kernel: str = settings.choice(
+        "auto",
+        "How attention is computed: by XLA in blocks of queries, or by the flash attention of "
+        "cudnn or of TPUs (splash); auto is the one for the machine.",
+        ("auto", "blocks", "cudnn", "splash"),
+        decides=False,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "window", "layers", "heads", "head_dim", "experts_per_token"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("kv_heads", "mlp_width", "experts", "balance", "logit_cap"):
-            if getattr(self, name) < 0:
-                value = getattr(self, name)
-                raise ValueError(f"model.{name} is {value}; it must not be negative.")
-        for name, allowed in (
-            ("variant", tuple(VARIANTS)),
-            ("dtype", _DTYPES),
-            ("remat", _REMAT),
-            ("kernel", _KERNELS),
-        ):
-            if getattr(self, name) not in allowed:
-                value = getattr(self, name)
-                raise ValueError(f"model.{name} is {value!r}; it must be one of {allowed}.")
+        settings.check(self)
+        settings.check_whole("vocab", self.vocab, 1)
+        settings.check_whole("window", self.window, 1)
         if self.head_dim % 2:
-            raise ValueError(f"model.head_dim is {self.head_dim}; it must be even.")
+            raise RefusedError("head_dim", self.head_dim, "even")
         if self.heads % self.shared_heads:
-            raise ValueError(
-                f"model.kv_heads is {self.kv_heads}; it must divide model.heads, {self.heads}."
-            )
+            raise RefusedError("kv_heads", self.kv_heads, f"a divisor of heads, {self.heads}")
         if self.mixture < self.experts_per_token and self.mixture > 1:
-            raise ValueError(
-                f"model.experts_per_token is {self.experts_per_token}; "
-                f"it must be at most the number of experts, {self.mixture}."
-            )
+            allowed = f"at most the number of experts, {self.mixture}"
+            raise RefusedError("experts_per_token", self.experts_per_token, allowed)
         if self.window > self.positions:
-            raise ValueError(
-                f"the window (train.window) is {self.window}; it must be at most model.positions, "
-                f"{self.positions}."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout is {self.dropout}; it must be in [0, 1).")
-        if self.rotary_base <= 1:
-            raise ValueError(f"model.rotary_base is {self.rotary_base}; it must be above 1.")
-        for name in ("norm_eps", "init_std"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be above 0.")
+            allowed = f"at least the window (train.window), {self.window}"
+            raise RefusedError("positions", self.positions, allowed)
 
     @property
     def family(self) -> Variant:

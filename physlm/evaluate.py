@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import keys
+from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
@@ -33,32 +33,48 @@ _ROUNDS = 8
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What a model is tested on.
-
-    Attributes:
-      problems: per cell. Problems whose error-free document exceeds the training window are
-        left out (Part 2.2, Appendix) and others drawn in their place.
-      batch: prompts decoded at once.
-      beyond: numbers of operations past the training cap, a cell each.
-      max_new_tokens: at which decoding stops; a solution that has not ended by then is wrong.
-      seed: of the problems. One for all runs, so that these are compared on the same ones.
+    """What a model is tested on; nothing of it decides a run's weights.
 
     Raises:
-      ValueError: a field is out of its range.
+      RefusedError: a setting has a value that is not allowed.
     """
 
-    problems: int
-    batch: int
-    beyond: tuple[int, ...]
-    max_new_tokens: int
-    seed: int = 0
+    problems: int = settings.whole(
+        4096,
+        "Problems of a cell. Those whose error-free document exceeds the training window are left "
+        "out (Part 2.2, Appendix) and others drawn in their place.",
+        low=1,
+        decides=False,
+        of_member=True,
+    )
+    batch: int = settings.whole(
+        512, "Prompts decoded at once.", low=1, decides=False, of_member=True
+    )
+    beyond: tuple[int, ...] = settings.wholes(
+        (20, 21, 22, 23),
+        "Numbers of operations past the training cap (data.max_op), a cell each.",
+        low=1,
+        decides=False,
+        of_member=True,
+    )
+    max_new_tokens: int = settings.whole(
+        1280,
+        "Tokens at which decoding stops; a solution that has not ended by then is wrong. The paper "
+        "generates up to 2048 tokens, up to a window of which are the problem's.",
+        low=1,
+        decides=False,
+        of_member=True,
+    )
+    seed: int = settings.whole(
+        0,
+        "Seed of the problems, one for all runs, so that these are compared on the same ones.",
+        high=2**31 - 1,
+        decides=False,
+        of_member=True,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("problems", "batch", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"evaluate.{name} is {getattr(self, name)}; it must be at least 1."
-                )
+        settings.check(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from data_gen import settings
+from data_gen.settings import RefusedError
 from physlm.sharding import path_of
-
-_NAMES = ("adamw", "muon")
 
 # Which axes of a hidden kernel are the rows and which the columns of a matrix; axes named in
 # neither (layers, experts) hold separate matrices.
@@ -29,53 +29,52 @@ _MATRICES = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The update rule and its schedule.
-
-    Attributes:
-      name: `adamw`, or `muon`: Muon for hidden matrices and AdamW for all else.
-      learning_rate: peak; one value serves both, as Muon's updates are scaled to AdamW's size.
-      warmup_steps: steps of linear growth from 0 to the peak.
-      final_fraction: the cosine ends at this fraction of the peak; the paper's 0.01.
-      weight_decay: decoupled decay, of kernels and embeddings under `adamw` and of hidden
-        kernels under `muon`; never of biases and normalisation, as in GPT-2's recipe.
-      beta1: decay of Adam's first moment.
-      beta2: decay of Adam's second moment.
-      epsilon: Adam's and Muon's guard against division by zero.
-      clip_norm: largest global norm of a gradient; 0 leaves gradients alone.
+    """The update rule and its schedule; gradients are clipped where the paper says nothing.
 
     Raises:
-      ValueError: a field is out of its range.
+      RefusedError: a setting has a value that is not allowed.
     """
 
-    name: str = "adamw"
-    learning_rate: float = 2e-3
-    warmup_steps: int = 1000
-    final_fraction: float = 0.01
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-8
-    clip_norm: float = 1.0
+    name: str = settings.choice(
+        "adamw",
+        "adamw, or muon: Muon for hidden matrices and AdamW for all else.",
+        ("adamw", "muon"),
+    )
+    learning_rate: float = settings.number(
+        2e-3,
+        "The peak; one value serves both optimizers, as Muon's updates are scaled to AdamW's size.",
+        above=0,
+        of_member=True,
+    )
+    warmup_steps: int = settings.whole(1000, "Steps of linear growth from 0 to the peak.")
+    final_fraction: float = settings.number(
+        0.01,
+        "The cosine ends at this fraction of the peak; the paper's value.",
+        at_least=0,
+        at_most=1,
+    )
+    weight_decay: float = settings.number(
+        0.05,
+        "Decoupled decay, of kernels and embeddings under adamw and of hidden kernels under muon; "
+        "never of biases and normalisation, as in GPT-2's recipe.",
+        at_least=0,
+    )
+    beta1: float = settings.number(0.9, "Decay of Adam's first moment.", at_least=0, below=1)
+    beta2: float = settings.number(0.98, "Decay of Adam's second moment.", at_least=0, below=1)
+    epsilon: float = settings.number(
+        1e-8,
+        "Adam's and Muon's guard against division by zero; the value that GPT-2 was trained with.",
+        above=0,
+    )
+    clip_norm: float = settings.number(
+        1.0,
+        "Largest global norm of a gradient; 0 leaves gradients alone. The paper does not say; 1 "
+        "does nothing where they are tame.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
-        if self.name not in _NAMES:
-            raise ValueError(f"optimizer.name is {self.name!r}; it must be one of {_NAMES}.")
-        for name in ("learning_rate", "epsilon"):
-            if getattr(self, name) <= 0:
-                value = getattr(self, name)
-                raise ValueError(f"optimizer.{name} is {value}; it must be above 0.")
-        for name in ("warmup_steps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                value = getattr(self, name)
-                raise ValueError(f"optimizer.{name} is {value}; it must not be negative.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise ValueError(f"optimizer.{name} is {value}; it must be in [0, 1).")
-        if not 0 <= self.final_fraction <= 1:
-            raise ValueError(
-                f"optimizer.final_fraction is {self.final_fraction}; it must be in [0, 1]."
-            )
+        settings.check(self)
 
 
 def schedule(config: OptimizerConfig, steps: int, peak: float | None = None) -> optax.Schedule:
@@ -87,13 +86,11 @@ def schedule(config: OptimizerConfig, steps: int, peak: float | None = None) -> 
       peak: the rate after the warm-up.
 
     Raises:
-      ValueError: the warm-up does not end before the run does.
+      RefusedError: the warm-up does not end before the run does.
     """
     if config.warmup_steps >= steps:
-        raise ValueError(
-            f"optimizer.warmup_steps is {config.warmup_steps}; "
-            f"it must be less than train.steps, {steps}."
-        )
+        allowed = f"less than train.steps, {steps}"
+        raise RefusedError("optimizer.warmup_steps", config.warmup_steps, allowed)
     peak = config.learning_rate if peak is None else peak
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,

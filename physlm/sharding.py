@@ -20,6 +20,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_gen import settings
+
 AXES = ("data", "fsdp", "sequence", "tensor")
 
 # Axes over which a batch is divided, and those of which each device works on a part of it.
@@ -32,39 +34,48 @@ FREE = P.UNCONSTRAINED
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How many devices serve which axis of the mesh.
+    """How many devices serve which axis of the mesh; nothing of it decides a run's weights.
 
-    Attributes:
-      data: devices over which a batch is divided; -1 takes all that the others leave.
-      fsdp: devices over which a batch, the parameters and the optimizer's memory are divided.
-      sequence: devices over which the positions of a sequence are divided.
-      tensor: devices over which heads and hidden units are divided.
-      population: runs of a study that are trained as one program, at most, where they share all
-        shapes; 1 where one run alone is to have the whole machine. 0 is 8 on accelerators where
-        a step is so small that a run alone would leave them idle (`physlm.population.usual`), and
-        1 otherwise.
-      cpu_devices: devices that a CPU is presented as; 0 means as many cores as can share a batch.
+    (A mesh of another shape adds the same numbers in another order.)
 
     Raises:
-      ValueError: a field is out of its range.
+      RefusedError: a setting has a value that is not allowed.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    sequence: int = 1
-    tensor: int = 1
-    population: int = 0
-    cpu_devices: int = 0
+    data: int = settings.whole(
+        -1,
+        "Devices over which a batch is divided; -1 takes all that the others leave.",
+        low=1,
+        besides=(-1,),
+        decides=False,
+    )
+    fsdp: int = settings.whole(
+        1,
+        "Devices over which a batch, the parameters and the optimizer's memory are divided.",
+        low=1,
+        decides=False,
+    )
+    sequence: int = settings.whole(
+        1, "Devices over which the positions of a sequence are divided.", low=1, decides=False
+    )
+    tensor: int = settings.whole(
+        1, "Devices over which heads and hidden units are divided.", low=1, decides=False
+    )
+    population: int = settings.whole(
+        0,
+        "Runs of a study that are trained as one program, at most, where they share all shapes; 1 "
+        "where one run alone is to have the whole machine. 0 is 8 on accelerators where a step is "
+        "so small that a run alone would leave them idle, and 1 otherwise.",
+        decides=False,
+    )
+    cpu_devices: int = settings.whole(
+        0,
+        "Devices that a CPU is presented as; 0 means as many cores as can share a batch.",
+        decides=False,
+    )
 
     def __post_init__(self) -> None:
-        if self.data < 1 and self.data != -1:
-            raise ValueError(f"mesh.data is {self.data}; it must be -1 (all devices) or above 0.")
-        for name in ("fsdp", "sequence", "tensor"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("population", "cpu_devices"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must not be negative.")
+        settings.check(self)
 
     @property
     def beside_data(self) -> int:

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
-from data_gen.windows.stream import ATTENTION, LOSS_ON, PACKING
+from data_gen import settings
 from physlm import optimizer as optimizer_lib
 from physlm import sharding
 from physlm import step as step_lib
@@ -37,62 +37,43 @@ _IN_FLIGHT = 2
 CHECKPOINTS_DIR = "checkpoints"
 PROFILE_DIR = "profile"
 
-BUDGETS = ("tokens", "problems")
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long and on what to train.
-
-    Attributes:
-      steps: optimizer steps.
-      budget: what `steps` count: `tokens`, the same for every kind of data, as in the paper; or
-        `problems`: a run on data with mistakes takes as many steps more as it needs to see as many
-        problems as `steps` of error-free data hold. Read by the run.
-      batch: sequences a step.
-      accumulate: parts of its share of a batch that a device works on one after the other, to need
-        less memory.
-      window: tokens a sequence feeds to the model.
-      loss_on: which tokens bear loss, `all` or those of the `solution`; read by the stream.
-      attention: how far it reaches, over the whole `window`, as in the paper, or within a
-        `document`; read by the stream.
-      pack: documents that run over their window are `cut`, as in the paper, or go `whole` to
-        the next; read by the stream.
-      log_every: steps between lines of metrics.
-      save_every: steps between checkpoints.
-      keep: newest checkpoints kept, beside that of the lowest recent loss; two, so that a damaged
-        one leaves another.
+    """How long to train, on how much at once, and what is kept of it.
 
     Raises:
-      ValueError: a field is out of its range.
+      RefusedError: a setting has a value that is not allowed.
     """
 
-    steps: int
-    batch: int
-    window: int
-    budget: str = "tokens"
-    loss_on: str = "all"
-    attention: str = "window"
-    pack: str = "cut"
-    accumulate: int = 1
-    log_every: int = 50
-    save_every: int = 1000
-    keep: int = 2
+    steps: int = settings.whole(100_000, "Optimizer steps.", low=1)
+    budget: str = settings.choice(
+        "tokens",
+        "What steps count: tokens, the same for every kind of data, as in the paper; or problems: "
+        "a run on data with mistakes takes as many steps more as it needs to see as many problems "
+        "as so many steps of error-free data hold.",
+        ("tokens", "problems"),
+    )
+    batch: int = settings.whole(512, "Sequences of a step.", low=1)
+    accumulate: int = settings.whole(
+        1,
+        "Parts of its share of a batch that a device works on one after the other, to need less "
+        "memory.",
+        low=1,
+        decides=False,
+    )
+    log_every: int = settings.whole(100, "Steps between lines of metrics.", low=1, decides=False)
+    save_every: int = settings.whole(1000, "Steps between checkpoints.", low=1, decides=False)
+    keep: int = settings.whole(
+        2,
+        "Newest checkpoints kept, beside that of the lowest recent loss; two, so that a damaged "
+        "one leaves another.",
+        low=1,
+        decides=False,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "window", "accumulate", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.budget not in BUDGETS:
-            raise ValueError(f"train.budget is {self.budget!r}; it must be one of {BUDGETS}.")
-        if self.loss_on not in LOSS_ON:
-            raise ValueError(f"train.loss_on is {self.loss_on!r}; it must be one of {LOSS_ON}.")
-        if self.attention not in ATTENTION:
-            raise ValueError(
-                f"train.attention is {self.attention!r}; it must be one of {ATTENTION}."
-            )
-        if self.pack not in PACKING:
-            raise ValueError(f"train.pack is {self.pack!r}; it must be one of {PACKING}.")
+        settings.check(self)
 
 
 class Stream(Protocol):
@@ -228,13 +209,9 @@ def train_together(
         run, before anything is written.
       TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
     """
-    if model.window != train.window:
-        raise ValueError(
-            f"model.window is {model.window}; it must be train.window, {train.window}."
-        )
     all_made_by = [made_by(m.seed, model, optimizer, m.made_by) for m in members]
-    for member, settings in zip(members, all_made_by, strict=True):
-        check_made_by(member.run_dir / CHECKPOINTS_DIR, settings)
+    for member, wanted in zip(members, all_made_by, strict=True):
+        check_made_by(member.run_dir / CHECKPOINTS_DIR, wanted)
     rates = [member.learning_rate for member in members]
     schedules = [optimizer_lib.schedule(optimizer, train.steps, rate) for rate in rates]
     program: Single | Population
@@ -252,8 +229,8 @@ def train_together(
         for member in members:
             member.run_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = [
-            stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep, settings))
-            for member, settings in zip(members, all_made_by, strict=True)
+            stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep, wanted))
+            for member, wanted in zip(members, all_made_by, strict=True)
         ]
         stack.enter_context(jax.set_mesh(program.mesh))
         abstract = abstract_state(model, transform, mesh)
@@ -262,7 +239,7 @@ def train_together(
             states = [first_state(model, transform, mesh, member.seed) for member in members]
         first, state = int(states[0].step), program.gathered(states)
         del states
-        tokens = train.batch * train.window
+        tokens = train.batch * model.window
         meter = _meter(model, tokens * len(members), program.mesh, first)
         trace = Trace(members[0].run_dir / PROFILE_DIR, first, profile)
         stack.callback(trace.stop)
@@ -371,8 +348,7 @@ def made_by(
     seed: int, model: ModelConfig, optimizer: OptimizerConfig, further: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a run's checkpoints depend on, by the names of its settings."""
-    # How the same is computed, and how long a text may be, may change from one start to the next.
-    free = ("scan", "remat", "kernel", "dtype", "positions")
+    free = {name for name, setting in settings.of(model).items() if not setting.decides}
     shape = {f"model.{k}": v for k, v in dataclasses.asdict(model).items() if k not in free}
     return {"seed": seed, "optimizer.name": optimizer.name, **shape, **further}
 

@@ -68,12 +68,15 @@ def test_check_judges_what_sample_prints(sampled, tmp_path, capsys):
     [
         (["check", "/nowhere.jsonl"], "No such file"),
         (["sample", "--rate", "1.5", "--mistakes", "retry"], "rate=1.5 is not allowed"),
-        (["sample", "--op", "60"], "op=60 is not allowed: an integer in 1..52"),
-        (["stats", "--set", "max_op"], "--set 'max_op' is not of the form FIELD=VALUE."),
-        (["stats", "--set", "maxop=3"], "unknown field 'maxop': a spec has max_op, max_edges, op"),
-        (["bench", "--set", "max_op=few"], "max_op='few' is not allowed: a whole number is."),
-        (["bench", "--set", "reask=1"], "reask='1' is not allowed: true or false is."),
-        (["sample", "--set", "max_edges=1"], "max_edges=1 is too small"),
+        (["sample", "--op", "60"], "op is 60; it must be a whole number in 1..52, or none."),
+        (["stats", "--set", "max_op"], "--set 'max_op' is not of the form KEY=VALUE."),
+        (
+            ["stats", "--set", "maxop=3"],
+            "unknown setting 'maxop' (nearest: max_op): there are max",
+        ),
+        (["bench", "--set", "max_op=few"], "max_op is 'few'; it must be a whole number in 1..52."),
+        (["bench", "--set", "reask=1"], "reask is '1'; it must be true or false."),
+        (["sample", "--set", "max_edges=1"], "max_edges is 1; it must be at least 2, for"),
         (["sample", "--names-file", "/nowhere.json"], "names_file='/nowhere.json' cannot be read"),
     ],
 )

@@ -163,12 +163,13 @@ def test_problems_follow_the_seed():
 
 def test_test_problems_are_not_training_problems():
     """Other keys than the stream's, and the same problems for every seed of training."""
+    from data_gen.windows.configuration import Windows
     from data_gen.windows.stream import Stream
 
     spec = evaluate.test_spec(SMALL, CONFIG)
     tests = evaluate.test_set(evaluate.cells(SMALL, CONFIG)[0], spec, CONFIG, 160)
     train = dataclasses.replace(SMALL, split="train")
-    stream = Stream(train, Mistakes(), seed=CONFIG.seed, batch=64, window=160)
+    stream = Stream(train, Mistakes(), Windows(160), seed=CONFIG.seed, batch=64)
     seen = language.vocabulary(SMALL).decode(stream.batch(0)["tokens"])
     long = [r["problem"] for r in tests.records if r["op"] > 2]
     assert long and not any(problem in seen for problem in long)

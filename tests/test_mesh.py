@@ -43,6 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
+from data_gen.windows.configuration import Windows
 from data_gen.windows.stream import Stream
 from data_gen.windows.tokenizer import tokenizer
 from physlm import architecture, optimizer, sharding, step, train
@@ -51,8 +52,8 @@ SPEC = Spec(max_op=3, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarch
             subcategories=1, names=3, letters=12)
 class Noting:
     def __init__(self, rows):
-        self.stream = Stream(
-            SPEC, Mistakes(rate=0.5), seed=0, batch=16, window=96, attention="document", rows=rows)
+        windows = Windows(96, attention="document")
+        self.stream = Stream(SPEC, Mistakes(rate=0.5), windows, seed=0, batch=16, rows=rows)
         self.rows, self.seen = rows, {}
     def batch(self, step):
         found = self.stream.batch(step)
@@ -79,7 +80,7 @@ for name, shape in settings["meshes"].items():
         model=model,
         optimizer=optimizer.OptimizerConfig(
             name=settings["optimizer"], warmup_steps=2, learning_rate=1e-2),
-        train=train.TrainConfig(steps=20, batch=16, window=96, log_every=1, save_every=20,
+        train=train.TrainConfig(steps=20, batch=16, log_every=1, save_every=20,
                                 accumulate=settings["accumulate"]),
         mesh=mesh, seed=0, stream=data, run_dir=run_dir, progress=Silent())
     kernel = state.params["blocks"]["attention"]["query"]["kernel"]

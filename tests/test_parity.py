@@ -14,6 +14,7 @@ import pytest
 from data_gen import keys
 from data_gen.keys import Purpose
 from data_gen.solutions.mistakes import Mistakes
+from data_gen.windows.configuration import Windows
 from data_gen.windows.stream import segments
 from physlm import model
 from physlm.architecture import ModelConfig
@@ -110,10 +111,9 @@ def _documents() -> np.ndarray:
     packed = segments(
         keys.root(0, Purpose.TRAINING),
         np.zeros(1, np.int32),
-        window=WINDOW,
         spec=SETTINGS.data,
         mistakes=Mistakes(rate=0.5),
-        loss_on="all",
+        windows=Windows(WINDOW),
     )
     return np.asarray(packed.tokens_KxS)[0, :ROWS]
 

@@ -49,7 +49,7 @@ class Silent:
 def train_together(
     workdir: pathlib.Path, numbers: tuple[int, ...], bad: int | None = None, **changes: int
 ) -> list[TrainState | FloatingPointError]:
-    settings = {"steps": 24, "batch": 4, "window": 8, "log_every": 4, "save_every": 6}
+    settings = {"steps": 24, "batch": 4, "log_every": 4, "save_every": 6}
     return train.train_together(
         [
             Member(n, Stream(n, bad if n == 1 else None), RATES[n], workdir / str(n))
@@ -179,7 +179,7 @@ with tempfile.TemporaryDirectory() as directory:
         [Member(n, here.Stream(n), here.RATES[n], pathlib.Path(directory, str(n))) for n in (0, 1)],
         model=here.MODEL,
         optimizer=here.OptimizerConfig(name="muon", warmup_steps=2),
-        train=here.TrainConfig(steps=24, batch=4, window=8, log_every=4, save_every=6),
+        train=here.TrainConfig(steps=24, batch=4, log_every=4, save_every=6),
         mesh=sharding.make_mesh(sharding.MeshConfig()),
         progress=here.Silent())
     kernels = [state.params["head"]["kernel"].tolist() for state in states]

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from data_gen.windows.configuration import Windows
 from physlm.experiments import config, execution, registry, run
 
 
@@ -14,9 +15,9 @@ def seen(monkeypatch):
     calls = {}
 
     class Stream(contextlib.nullcontext):
-        def __init__(self, spec, mistakes, **settings):
+        def __init__(self, spec, mistakes, windows, **settings):
             super().__init__()
-            calls["stream"] = {"data": spec, "mistakes": mistakes, **settings}
+            calls["stream"] = {"data": spec, "mistakes": mistakes, "windows": windows, **settings}
             calls["stream"]["rows"] = settings["rows"].tolist()
 
         def close(self):
@@ -57,10 +58,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "mistakes": settings.mistakes,
         "seed": 5,
         "batch": 24,
-        "window": settings.train.window,
-        "loss_on": "all",
-        "attention": "document",
-        "pack": "whole",
+        "windows": Windows(128, loss_on="all", attention="document", pack="whole"),
         "rows": list(range(24)),
     }
     assert seen["closed"]
@@ -101,9 +99,8 @@ def test_a_budget_of_problems_takes_as_many_steps_more_as_windows_hold_fewer(mon
     plain, longer = budgeted(mistakes_rate=0.5, train_budget="problems", train_pack="whole")
     assert longer.train == dataclasses.replace(plain.train, steps=1200)
     assert dataclasses.replace(longer, train=plain.train) == plain
-    window, loss_on = plain.train.window, plain.train.loss_on
-    settings = {"seed": 0, "window": window, "loss_on": loss_on, "pack": "whole"}
-    assert asked == [(plain.data, settings)] * 2
+    assert plain.windows.pack == "whole"
+    assert asked == [(plain.data, {"seed": 0, "windows": plain.windows})] * 2
     # As many problems are in the data as it is, or only tokens count.
     for plain, same in (
         budgeted(mistakes_rate=0.0, train_budget="problems"),

@@ -9,16 +9,12 @@ from drawn import SMALL, drawn, facts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_gen.settings import RefusedError
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.windows import packing
-from data_gen.windows.stream import (
-    SEGMENT,
-    Stream,
-    check_window,
-    problems_a_window,
-    shortest_document,
-)
+from data_gen.windows.configuration import Windows, shortest_document
+from data_gen.windows.stream import SEGMENT, Stream, problems_a_window
 from data_gen.windows.tokenizer import tokenizer
 
 
@@ -72,8 +68,9 @@ def test_packing_equals_the_rule_in_python(lengths, seed, whole):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def make(batch, window=96, seed=0, rate=0.5, **settings):
-    return Stream(SMALL, Mistakes(rate=rate), seed=seed, batch=batch, window=window, **settings)
+def make(batch, seed=0, rate=0.5, rows=None, **settings):
+    windows = Windows(**{"window": 96, **settings})
+    return Stream(SMALL, Mistakes(rate=rate), windows, seed=seed, batch=batch, rows=rows)
 
 
 def test_whole_documents_are_not_cut():
@@ -207,7 +204,7 @@ def test_mistakes_leave_the_problems_alone():
 
 
 def test_segments_number_the_documents_of_a_window():
-    batch = Stream(SMALL, Mistakes(), seed=0, batch=16, window=96, attention="document").batch(0)
+    batch = make(16, rate=0.0, attention="document").batch(0)
     vocab = language.vocabulary(SMALL)
     for ids, segments in zip(batch["tokens"], batch["segments"], strict=True):
         assert segments[0] == 0 and set(np.diff(segments)) <= {0, 1}
@@ -223,23 +220,29 @@ def test_shortest_document_is_a_lower_bound_that_is_nearly_met():
 
 
 def test_bad_settings_are_refused_before_anything_compiles():
-    with pytest.raises(ValueError, match="window=20 is too short: the shortest document"):
+    with pytest.raises(RefusedError, match=r"window is 20; it must be at least .*: the short"):
         make(8, window=20)
-    with pytest.raises(ValueError, match="batch=0 is not allowed"):
+    with pytest.raises(RefusedError, match="batch is 0; it must be a whole number, at least 1"):
         make(0)
-    with pytest.raises(ValueError, match="attention='all' is unknown; choose one of window"):
-        Stream(SMALL, Mistakes(), seed=0, batch=8, window=96, attention="all")
-    with pytest.raises(ValueError, match="loss_on='answers' is unknown; choose one of"):
-        make(8, loss_on="answers")
+    for field, value, allowed in (
+        ("window", 0, "a whole number, at least 1"),
+        ("attention", "all", "one of window, document"),
+        ("loss_on", "answers", "one of all, solution"),
+        ("pack", "tight", "one of cut, whole"),
+    ):
+        said = re.escape(f"{field} is {value!r}; it must be {allowed}.")
+        with pytest.raises(RefusedError, match=f"^{said}$"):
+            Windows(**{field: value})
     for rows in ([], [1, 0], np.zeros(2, int), [-1, 0], [7, 8]):
-        with pytest.raises(ValueError, match=r"rows=\[[-0-9, ]*\] is not allowed: one or more of"):
+        with pytest.raises(ValueError, match=r"rows is \[[-0-9, ]*\]; it must be one or more of"):
             make(8, rows=rows)
 
 
 def test_problems_a_window_are_those_in_the_stream():
     spec, mistakes = SMALL, Mistakes("retry", 0.5)
-    count = problems_a_window(spec, mistakes, seed=3, window=160)
-    stream = Stream(spec, mistakes, seed=3, batch=128, window=160)
+    windows = Windows(window=160)
+    count = problems_a_window(spec, mistakes, windows, seed=3)
+    stream = Stream(spec, mistakes, windows, seed=3, batch=128)
     tokens = np.concatenate([stream.batch(step)["tokens"] for step in range(8)])
     stream.close()
     assert count == (tokens == tokenizer(spec).problem).sum() / 1024
@@ -248,7 +251,7 @@ def test_problems_a_window_are_those_in_the_stream():
 def test_a_window_too_short_to_begin_anew_in_is_refused():
     mistakes = Mistakes("skip", 0.2, mend="back:0.5,restart:0.5")
     shortest = shortest_document(SMALL)
-    check_window(SMALL, shortest)
+    Windows(shortest).check(SMALL)
     with pytest.raises(ValueError, match=r"the shortest document that begins anew \(mend='back"):
-        check_window(SMALL, shortest, mistakes)
-    check_window(SMALL, shortest_document(SMALL, mistakes), mistakes)
+        Windows(shortest).check(SMALL, mistakes)
+    Windows(shortest_document(SMALL, mistakes)).check(SMALL, mistakes)

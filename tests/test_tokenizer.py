@@ -18,6 +18,7 @@ from data_gen.solutions import language, render
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.text import records
 from data_gen.windows import stream
+from data_gen.windows.configuration import Windows, shortest_document
 from physlm.experiments import config, execution, registry, run, sweep
 
 pytestmark = pytest.mark.slow
@@ -166,10 +167,9 @@ def test_windows_are_the_encoded_texts_packed(made, spec, backend):
     packed = stream.segments(
         keys.root(0, Purpose.TRAINING),
         np.arange(COUNT // stream.CHUNK, dtype=np.int32),
-        window=WINDOW,
         spec=spec,
         mistakes=MISTAKES,
-        loss_on="solution",
+        windows=Windows(WINDOW, loss_on="solution"),
     )
     full = 0
     for segment in range(8):
@@ -190,11 +190,11 @@ def test_windows_are_the_encoded_texts_packed(made, spec, backend):
 
 def test_window_is_checked_in_tokens(made, spec):
     _, _, tokens = made
-    shortest = stream.shortest_document(spec)
-    assert stream.shortest_document(SMALL) < shortest <= tokens.length.min()
+    shortest = shortest_document(spec)
+    assert shortest_document(SMALL) < shortest <= tokens.length.min()
     with pytest.raises(ValueError, match=f"the shortest document of this class has {shortest} tok"):
-        stream.check_window(spec, shortest - 2)
-    stream.check_window(spec, shortest - 1)
+        Windows(shortest - 2).check(spec)
+    Windows(shortest - 1).check(spec)
 
 
 def test_one_file_and_the_cache_of_transformers_serve_as_well(
@@ -225,7 +225,7 @@ def test_one_file_and_the_cache_of_transformers_serve_as_well(
 
 def test_missing_files_are_refused(tmp_path, monkeypatch):
     expected = "vocab.json and merges.txt, or tokenizer.json"
-    with pytest.raises(ValueError, match=f"is not a directory with GPT-2's files: {expected}"):
+    with pytest.raises(ValueError, match=f"it must be a directory with GPT-2's files, {expected}"):
         room.gpt2(SMALL, str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer_files='.*' cannot be read: [^\n]*\.$"):
@@ -300,11 +300,11 @@ def test_vocabulary_that_changes_the_text_is_refused(directory, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tokenizer": "gpt3"}, "tokenizer='gpt3' is unknown; choose one of word, gpt2."),
-        ({"tokenizer_files": 3}, "tokenizer_files=3 is not allowed: the text of a path is."),
+        ({"tokenizer": "gpt3"}, "tokenizer is 'gpt3'; it must be one of word, gpt2."),
+        ({"tokenizer_files": 3}, "tokenizer_files is 3; it must be the text of a path."),
         (
             {"tokenizer_files": "x"},
-            "tokenizer_files='x' is not allowed: only tokenizer='gpt2' read",
+            "tokenizer_files is 'x'; it must be empty where tokenizer is not 'gpt2', which alone",
         ),
     ],
 )
@@ -317,7 +317,7 @@ def test_command_line_says_in_one_line_what_is_missing(tmp_path, capsys):
     command = ["--scale", "smoke", "--dry-run", "--workdir", str(tmp_path / "runs"), "--set"]
     assert sweep.main([*command, "data.tokenizer=gpt2", f"data.tokenizer_files={tmp_path}"]) == 2
     error = capsys.readouterr().err
-    assert "is not a directory with GPT-2's files" in error and error.count("\n") == 1
+    assert "it must be a directory with GPT-2's files" in error and error.count("\n") == 1
 
 
 def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from data_gen.settings import RefusedError
 from physlm import checkpoint, metrics, model, sharding, train
 from physlm.architecture import ModelConfig
 from physlm.checkpoint import Checkpoints
@@ -52,7 +53,7 @@ class Silent:
 
 
 def run(directory: pathlib.Path, stream: object = None, **changes: int) -> TrainState:
-    settings = {"steps": 40, "batch": 4, "window": 8, "log_every": 4, "save_every": 10}
+    settings = {"steps": 40, "batch": 4, "log_every": 4, "save_every": 10}
     return train.train(
         model=CONFIG,
         optimizer=OptimizerConfig(name="muon", warmup_steps=2, learning_rate=1e-2),
@@ -226,19 +227,22 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: pathlib.Path) -> None:
 def test_impossible_settings_are_refused_before_anything_is_written(
     tmp_path: pathlib.Path,
 ) -> None:
-    with pytest.raises(ValueError, match=r"^model.window is 8; it must be train.window, 9\.$"):
-        run(tmp_path / "a", window=9)
     with pytest.raises(ValueError, match=r"^optimizer.warmup_steps is 2; it must be less than"):
-        run(tmp_path / "b", steps=2)
+        run(tmp_path / "a", steps=2)
     assert not list(tmp_path.iterdir())
-    for field in ("steps", "batch", "window", "log_every", "save_every", "keep"):
-        values = {"steps": 1, "batch": 1, "window": 1, field: 0}
-        with pytest.raises(ValueError, match=rf"^train\.{field} is 0; it must be at least 1\.$"):
-            TrainConfig(**values)
-    with pytest.raises(ValueError, match=r"^train\.loss_on is 'some'; it must be one of"):
-        TrainConfig(steps=1, batch=1, window=1, loss_on="some")
-    for field, value in [("name", "sgd"), ("learning_rate", 0), ("beta2", 1), ("clip_norm", -1)]:
-        with pytest.raises(ValueError, match=rf"^optimizer\.{field} is .*{value}.*; it must"):
+    for field in ("steps", "batch", "accumulate", "log_every", "save_every", "keep"):
+        with pytest.raises(RefusedError, match=rf"^{field} is 0; it must be .*, at least 1\.$"):
+            TrainConfig(**{field: 0})
+    with pytest.raises(RefusedError, match=r"^budget is 'time'; it must be one of tokens, "):
+        TrainConfig(budget="time")
+    for field, value in [
+        ("name", "sgd"),
+        ("learning_rate", 0),
+        ("beta2", 1),
+        ("clip_norm", -1),
+        ("final_fraction", 2),
+    ]:
+        with pytest.raises(ValueError, match=rf"^{field} is .*{value}.*; it must be "):
             OptimizerConfig(**{field: value})
 
 
@@ -306,7 +310,7 @@ def test_checkpoints_of_another_run_are_refused(
             [train.Member(0, Stream(), 1e-2, directory, made_by)],
             model=dataclasses.replace(CONFIG, **changes),
             optimizer=OptimizerConfig(name="muon", warmup_steps=2),
-            train=TrainConfig(steps=40, batch=4, window=8),
+            train=TrainConfig(steps=40, batch=4),
             mesh=one_device(),
             progress=Silent(),
         )

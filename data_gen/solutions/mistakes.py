@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from data_gen import settings
 from data_gen.spec import Spec
 
 # A wrong parameter, and a wrong sentence about the right one.
@@ -71,12 +72,12 @@ class Mistakes:
         "sentence", all but the marker, with the steps that rest on it; "all", the marker too.
     """
 
-    kind: str = "retry"
-    rate: float = 0.0
-    whole: bool = False
-    mend: str = "back"
-    late: int = 0
-    mask: str = "none"
+    kind: str = settings.text("retry", "K.", of_member=True)
+    rate: float = settings.number(0.0, "R.", at_least=0, below=1, of_member=True)
+    whole: bool = settings.flag(False, "W.", of_member=True)
+    mend: str = settings.text("back", "M.", of_member=True)
+    late: int = settings.whole(0, "L.", high=LATE_LIMIT, of_member=True)
+    mask: str = settings.choice("none", "M.", MASKS, of_member=True)
 
     def __post_init__(self) -> None:
         """Refuses what is unknown, out of range, or not possible together.

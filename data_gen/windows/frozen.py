@@ -22,8 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_gen import keys
+from data_gen import keys, settings
 from data_gen.keys import Purpose
+from data_gen.settings import RefusedError
 from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import HARD, MED, Spec
@@ -59,32 +60,27 @@ class IgsmConfig(tfds.core.BuilderConfig):
 
     Attributes:
       spec: the class; its split is "all", since each of the set's splits has its own.
-      seed: of the rows, in 0..2**31 - 1.
       counts: rows of each split, "train" or "test" or both, in 1..65536.
     """
 
     spec: Spec = MED
-    seed: int = 0
+    seed: int = settings.whole(0, "Seed of the rows.", high=SEED_LIMIT - 1)
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses what no set can hold.
 
         Raises:
-          ValueError: names the field, its value and what is allowed.
+          RefusedError: names the field, its value and what is allowed.
         """
+        settings.check(self)
         if self.spec.split != "all":
-            raise ValueError(
-                f"split={self.spec.split!r} is not allowed: 'all' is, since the splits of a "
-                "frozen set choose the templates."
-            )
-        _within("seed", self.seed, 0, SEED_LIMIT - 1)
+            allowed = "'all', since the splits of a frozen set choose the templates"
+            raise RefusedError("split", self.spec.split, allowed)
         if not self.counts or not set(self.counts) <= set(PURPOSES):
-            raise ValueError(
-                f"counts={dict(self.counts)!r} is not allowed: rows for train, test or both are."
-            )
+            raise RefusedError("counts", dict(self.counts), "rows for train, test or both")
         for split, count in self.counts.items():
-            _within(f"counts[{split!r}]", count, 1, ROWS_LIMIT)
+            settings.check_whole(f"counts[{split!r}]", count, 1, ROWS_LIMIT)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,11 +97,6 @@ class IgsmConfig(tfds.core.BuilderConfig):
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         name = f"custom_{digest}"
         return IgsmConfig(name=name, spec=self.spec, seed=self.seed, counts=self.counts)
-
-
-def _within(field: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{field}={value!r} is not allowed: an integer in {low}..{high} is.")
 
 
 def _test_set(name: str, spec: Spec, op: int) -> IgsmConfig:
@@ -189,7 +180,7 @@ class Igsm(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         file_format = self.info.file_format.value
         if file_format != FORMAT:
-            raise ValueError(f"file_format={file_format!r} is not allowed: {FORMAT!r} is.")
+            raise RefusedError("file_format", file_format, repr(FORMAT))
         return {
             split: self._generate_examples(split)
             for split in self.builder_config.settings["counts"]

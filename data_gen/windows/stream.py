@@ -9,23 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import keys
+from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems.parameters import schedule
 from data_gen.problems.problem import Problem
 from data_gen.problems.search import sample_many
 from data_gen.problems.structure import Goal
+from data_gen.settings import RefusedError
 from data_gen.solutions import errors, render
-from data_gen.solutions.language import vocabulary
-from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.solutions.script import script
 from data_gen.spec import Spec
 from data_gen.windows import packing
+from data_gen.windows.configuration import Windows
 from data_gen.windows.tokenizer import encode, tokenizer
-
-LOSS_ON = ("all", "solution")
-ATTENTION = ("window", "document")
-PACKING = ("cut", "whole")
 
 # Windows that are packed from one run of documents. More of them waste fewer documents at
 # the run's end; fewer let a host make its rows without making its neighbours'.
@@ -109,7 +106,7 @@ def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Ar
 
 
 @functools.partial(
-    jax.jit, static_argnames=("spec", "mistakes", "loss_on", "pack"), donate_argnums=0
+    jax.jit, static_argnames=("spec", "mistakes", "loss_on", "whole"), donate_argnums=0
 )
 def _lay(
     packed_Q: packing.Packed,
@@ -119,7 +116,7 @@ def _lay(
     spec: Spec,
     mistakes: Mistakes,
     loss_on: str,
-    pack: str,
+    whole: bool,
 ) -> tuple[packing.Packed, jax.Array]:
     """Writes D problems for each of Q segments and packs them; also the share that is too long."""
     size = packed_Q.tokens_KxS.shape[-1]
@@ -131,7 +128,7 @@ def _lay(
         x.reshape(*keys_QxD.shape, *x.shape[1:])
         for x in (written.tokens_N, weights, written.length)
     )
-    lay = functools.partial(packing.extend, whole=pack == "whole")
+    lay = functools.partial(packing.extend, whole=whole)
     return jax.vmap(lay)(packed_Q, *parts), (written.length > size).mean()
 
 
@@ -143,85 +140,46 @@ def _chunk_keys(root: jax.Array, numbers_Q: jax.Array, turn: jax.Array) -> jax.A
 
 
 def segments(
-    root: jax.Array,
-    numbers_Q: np.ndarray,
-    *,
-    window: int,
-    spec: Spec,
-    mistakes: Mistakes,
-    loss_on: str,
-    pack: str = "cut",
+    root: jax.Array, numbers_Q: np.ndarray, *, spec: Spec, mistakes: Mistakes, windows: Windows
 ) -> packing.Packed:
     """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
 
     Raises:
-      ValueError: documents hardly ever fit a window.
+      RefusedError: documents hardly ever fit a window.
     """
-    blank = packing.empty(SEGMENT, window + 1, tokenizer(spec).end)
+    blank = packing.empty(SEGMENT, windows.window + 1, tokenizer(spec).end)
     packed = jax.tree.map(lambda x: jnp.repeat(x[None], len(numbers_Q), 0), blank)
+    # What a window is laid out by and nothing else, so that equal programs are compiled once.
+    lay = functools.partial(
+        _lay,
+        spec=spec,
+        mistakes=mistakes,
+        loss_on=windows.loss_on,
+        whole=windows.pack == "whole",
+    )
     for turn in range(CHUNK_LIMIT):
         keys_QxD = _chunk_keys(root, numbers_Q, turn)
         made = problems(keys_QxD.reshape(-1), spec=spec)
-        packed, dropped = _lay(
-            packed, keys_QxD, made, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
-        )
+        packed, dropped = lay(packed, keys_QxD, made)
         if (np.asarray(packed.window) == SEGMENT).all():
             return packed
-    raise ValueError(
-        f"window={window} is too short for this class: {float(dropped):.0%} of its documents "
-        "are longer."
-    )
+    allowed = f"longer: {float(dropped):.0%} of this class's documents do not fit"
+    raise RefusedError("window", windows.window, allowed)
 
 
-def problems_a_window(
-    spec: Spec,
-    mistakes: Mistakes,
-    *,
-    seed: int,
-    window: int,
-    loss_on: str = "all",
-    pack: str = "cut",
-) -> float:
+def problems_a_window(spec: Spec, mistakes: Mistakes, windows: Windows, *, seed: int) -> float:
     """Problems that a training window holds on average, cut ones included.
 
-    Counted on the first windows of the seed's stream, a thousand of them. `loss_on` changes
-    nothing but lets the programs that the stream compiles be used again.
+    Counted on the first windows of the seed's stream, a thousand of them.
     """
     root, first, found = keys.root(seed, Purpose.TRAINING), tokenizer(spec).problem, 0
     # As many at once as a stream makes, so that nothing is compiled for this alone.
     for numbers_Q in np.arange(_COUNTED // SEGMENT, dtype=np.int32).reshape(
         -1, BLOCK_WINDOWS // SEGMENT
     ):
-        packed = segments(
-            root, numbers_Q, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
-        )
+        packed = segments(root, numbers_Q, spec=spec, mistakes=mistakes, windows=windows)
         found += int((packed.tokens_KxS == first).sum())
     return found / _COUNTED
-
-
-def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
-    """Tokens that every document of the class has at least, one that begins anew among them."""
-    vocab, length_V = vocabulary(spec), tokenizer(spec).lengths_V
-
-    def take(*phrases: str) -> int:
-        return sum(int(length_V[vocab.ids[phrase]]) for phrase in phrases)
-
-    name = int(length_V[vocab.categories :].min())
-    letter = int(length_V[vocab.letters : vocab.categories].min())
-    number = int(length_V[vocab.numbers : vocab.letters].min())
-    edges = (spec.min_depth - 1) * spec.min_width
-    least_op = 1 if spec.op is None else spec.op
-    markers = 4
-    sentence = take(" The number of each", "'s", " equals") + 2 * name + number
-    question = take(" How many", " does", " have?") + 2 * name
-    header = take(" Define", "'s", " as", ";") + 2 * name + letter
-    # An operation beyond a sentence's first takes more symbols than these of its own.
-    line = take(" so", " =", ".") + letter + number
-    shortest = markers + edges * sentence + question + header + line * least_op + number
-    if mistakes.restarts:
-        # Before the first step a name and the marker, at least.
-        shortest += take(" Define", "'s", " as", " RESTART", ".") + 2 * name
-    return shortest
 
 
 class Stream:
@@ -239,59 +197,43 @@ class Stream:
         self,
         spec: Spec,
         mistakes: Mistakes,
+        windows: Windows,
         *,
         seed: int,
         batch: int,
-        window: int,
-        loss_on: str = "all",
-        attention: str = "window",
-        pack: str = "cut",
         rows: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
         Args:
+          spec: the class of problems.
+          mistakes: which ones their solutions hold.
+          windows: how documents fill windows.
           seed: of the data.
           batch: windows per batch.
-          window: tokens that the model sees; windows hold one more, to be predicted.
-          loss_on: "all" tokens, or those of the "solution" and the answer.
-          attention: over the whole "window", or within a "document": then batches say which
-            document of its window a token belongs to.
-          pack: documents that run over their window are "cut", or go "whole" to the next.
           rows: those of every batch that `batch` returns, in increasing order; None is all.
 
         Raises:
-          ValueError: where a setting is out of range or no document fits a window.
+          RefusedError: a setting is out of range or no document fits a window.
         """
-        if loss_on not in LOSS_ON:
-            raise ValueError(f"loss_on={loss_on!r} is unknown; choose one of {', '.join(LOSS_ON)}.")
-        if attention not in ATTENTION:
-            raise ValueError(
-                f"attention={attention!r} is unknown; choose one of {', '.join(ATTENTION)}."
-            )
-        if pack not in PACKING:
-            raise ValueError(f"pack={pack!r} is unknown; choose one of {', '.join(PACKING)}.")
-        if batch < 1:
-            raise ValueError(f"batch={batch} is not allowed: at least 1 is.")
+        settings.check_whole("batch", batch, 1)
         taken = np.asarray(range(batch) if rows is None else rows).tolist()
         if not taken or taken != sorted({*taken} & {*range(batch)}):
-            raise ValueError(
-                f"rows={taken} is not allowed: one or more of 0 to {batch - 1} are, in increasing "
-                "order."
+            raise RefusedError(
+                "rows", taken, f"one or more of 0 to {batch - 1}, in increasing order"
             )
-        check_window(spec, window, mistakes)
-        self._make = functools.partial(
-            segments, window=window, spec=spec, mistakes=mistakes, loss_on=loss_on, pack=pack
-        )
+        windows.check(spec, mistakes)
+        self._make = functools.partial(segments, spec=spec, mistakes=mistakes, windows=windows)
         self._root_of = functools.partial(keys.root, seed, Purpose.TRAINING)
-        self._rows, self._window = len(taken), window
-        self._segmented, self._first = attention == "document", tokenizer(spec).problem
+        self._rows, self._window = len(taken), windows.window
+        self._segmented = windows.attention == "document"
+        self._first = tokenizer(spec).problem
         # A block is a whole number of batches and of segments, so that rows lie in the same
         # segments of every block, and no block compiles anew.
         unit = math.lcm(batch, SEGMENT)
 
-        def wanted(windows: int) -> np.ndarray:
-            return (np.arange(0, windows, batch)[:, None] + np.array(taken)).reshape(-1)
+        def wanted(count: int) -> np.ndarray:
+            return (np.arange(0, count, batch)[:, None] + np.array(taken)).reshape(-1)
 
         made = SEGMENT * len(np.unique(wanted(unit) // SEGMENT))
         block = unit * max(1, BLOCK_WINDOWS // made)
@@ -338,21 +280,3 @@ class Stream:
     def close(self) -> None:
         """Stops the stream's thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-def check_window(spec: Spec, window: int, mistakes: Mistakes = ERROR_FREE) -> None:
-    """Refuses a window that no document fits, or none that begins anew where some should.
-
-    Raises:
-      ValueError: names the window and the shortest document.
-    """
-    for which in (ERROR_FREE, mistakes):
-        shortest = shortest_document(spec, which)
-        if window + 1 < shortest:
-            what = "document of this class"
-            if which.restarts:
-                what = f"document that begins anew (mend={which.mend!r})"
-            raise ValueError(
-                f"window={window} is too short: the shortest {what} has {shortest} tokens, so at "
-                f"least {shortest - 1} is needed."
-            )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data_gen.settings import RefusedError
 from data_gen.solutions.language import MARKER, MARKERS, PHRASES, Vocabulary, vocabulary
 from data_gen.solutions.render import OUTSIDE, Document
 from data_gen.spec import Spec
@@ -237,9 +238,8 @@ def _load(directory: str) -> tuple["tokenizers.Tokenizer", pathlib.Path]:
             f"a directory with its {_EXPECTED}."
         )
     if not _complete(where):
-        raise ValueError(
-            f"tokenizer_files={directory!r} is not a directory with GPT-2's files: {_EXPECTED} "
-            "are expected there."
+        raise RefusedError(
+            "tokenizer_files", directory, f"a directory with GPT-2's files, {_EXPECTED}"
         )
     vocab, merges = (where / name for name in _PAIR)
     try:

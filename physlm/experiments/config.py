@@ -1,19 +1,23 @@
-"""The configuration: its defaults at each scale, changes to it by dotted key, and its checks.
+"""The configuration of a run: its settings by dotted key, its scales, and its checks.
 
-This is the one place of defaults. A study begins with `base(scale)` and changes what it must.
+Settings are declared, with default and meaning, beside the code that reads them (`SECTIONS` says
+where); the defaults are the published recipe. Here stands what runs and smaller scales change of
+them. A study begins with `base(scale)` and changes what it must.
 """
 
+import contextlib
 import dataclasses
-import difflib
-import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from data_gen import settings
+from data_gen.settings import RefusedError, Setting
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from data_gen.windows.stream import check_window
+from data_gen.windows.configuration import Windows
 from data_gen.windows.tokenizer import tokenizer
 from physlm.architecture import ModelConfig, sized
 from physlm.evaluate import EvalConfig
@@ -23,111 +27,32 @@ from physlm.train import TrainConfig
 
 SCALES = ("smoke", "quick", "mini", "paper")
 
+# Which dataclasses declare the settings of a section.
+SECTIONS: Mapping[str, tuple[type, ...]] = {
+    "data": (Spec,),
+    "mistakes": (Mistakes,),
+    "model": (ModelConfig,),
+    "optimizer": (OptimizerConfig,),
+    "train": (TrainConfig, Windows),
+    "evaluate": (EvalConfig,),
+    "mesh": (MeshConfig,),
+}
+
+# A number of operations fixed for all problems makes a test set, and `evaluate.beyond` has those.
+_NOT_OF_A_RUN = ("data.op",)
+
+# Who runs what at which scale is decided by the command line's own arguments.
+ARGUMENTS = ("study", "scale")
+
 # Short ways to write several settings at once.
 _ALIASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "model.size": lambda name: {f"model.{key}": value for key, value in sized(name).items()},
 }
 
-# Who runs what at which scale is decided by the command line's own arguments.
-_FIXED = ("study", "scale")
-
-# The published recipe for `med` (arXiv 2408.16293): GPT2-12-12 with rotary positions. The paper
-# leaves some things unstated. Chosen here: loss on all tokens, since masking mistakes alone makes
-# sense only then; GPT-2's initialisation and epsilons; a head of its own, since the vocabulary is
-# small; gradients clipped at 1, which does nothing where they are tame.
-_PAPER: dict[str, dict[str, Any]] = {
-    "data": {
-        "max_op": 15,
-        "max_edges": 20,
-        "min_depth": 2,
-        "max_depth": 4,
-        "min_width": 2,
-        "max_width": 4,
-        "modulus": 23,
-        "order": "pq",
-        "solution": "shortest",
-        "hierarchies": 4,
-        "subcategories": 5,
-        "names": 20,
-        "names_file": "",
-        "letters": 52,
-        "split": "train",
-        "unsplit_op": 2,
-        "tokenizer": "word",
-        "tokenizer_files": "",
-    },
-    "mistakes": {
-        "kind": "retry",
-        "rate": 0.0,
-        "whole": False,
-        "mend": "back",
-        "late": 0,
-        "mask": "none",
-    },
-    "model": {
-        "layers": 12,
-        "heads": 12,
-        "head_dim": 64,
-        "variant": "gpt2",
-        "kv_heads": 0,
-        "mlp_width": 0,
-        "experts": 0,
-        "experts_per_token": 2,
-        "balance": 0.02,
-        "qk_norm": False,
-        "logit_cap": 0.0,
-        "tied": False,
-        "dropout": 0.0,
-        "positions": 2048,
-        "rotary_base": 10000.0,
-        "norm_eps": 1e-5,
-        "init_std": 0.02,
-        "dtype": "bfloat16",
-        "scan": False,
-        "remat": "none",
-        "kernel": "auto",
-    },
-    "optimizer": {
-        "name": "adamw",
-        "learning_rate": 2e-3,
-        "warmup_steps": 1000,
-        "final_fraction": 0.01,
-        "weight_decay": 0.05,
-        "beta1": 0.9,
-        "beta2": 0.98,
-        "epsilon": 1e-8,
-        "clip_norm": 1.0,
-    },
-    "train": {
-        "steps": 100_000,
-        "budget": "tokens",
-        "batch": 512,
-        "window": 768,
-        "loss_on": "all",
-        "attention": "window",
-        "pack": "cut",
-        "accumulate": 1,
-        "log_every": 100,
-        "save_every": 1000,
-        "keep": 2,
-    },
-    # The paper generates up to 2048 tokens, of which a problem takes up to its window.
-    "evaluate": {
-        "problems": 4096,
-        "batch": 512,
-        "beyond": (20, 21, 22, 23),
-        "seed": 0,
-        "max_new_tokens": 1280,
-    },
-    "mesh": {
-        "data": -1,
-        "fsdp": 1,
-        "sequence": 1,
-        "tensor": 1,
-        "population": 0,
-        "cpu_devices": 0,
-    },
-}
+# What differs from the defaults in every run. Those are for who samples problems, of which all are
+# wanted, and for who builds a model by hand, on a CPU and to compare numbers; a run must leave the
+# test problems out, and is to be fast on an accelerator.
+_OF_A_RUN: dict[str, Any] = {"data.split": "train", "model.dtype": "bfloat16"}
 
 # What each smaller scale changes of the published recipe.
 _SMALLER: dict[str, dict[str, Any]] = {
@@ -225,23 +150,30 @@ _SMALLER: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A configuration, each section as the checked value that its room works with."""
+    """A configuration, each section as the checked values that its rooms work with.
 
-    seed: int
+    Raises:
+      ValueError: values of several sections do not fit together.
+    """
+
+    seed: int = settings.whole(
+        0, "Seed of a run's data and of its initial weights.", high=2**31 - 1, of_member=True
+    )
     data: Spec
     mistakes: Mistakes
     model: ModelConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    windows: Windows
     evaluate: EvalConfig
     mesh: MeshConfig
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed is {self.seed}; it must be in 0..{2**31 - 1}.")
-        check_window(self.data, self.train.window, self.mistakes)
+        settings.check(self)
+        with _of("train"):
+            self.windows.check(self.data, self.mistakes)
         for op in self.evaluate.beyond:
             if op <= self.data.max_op:
                 raise ValueError(
@@ -249,17 +181,45 @@ class Settings:
                 )
             # That class must exist too, and fit; its own checks say why it does not.
             try:
-                check_window(dataclasses.replace(self.data, op=op), self.train.window)
-            except ValueError as error:
+                self.windows.check(dataclasses.replace(self.data, op=op))
+            except RefusedError as error:
                 raise ValueError(f"evaluate.beyond has {op}: {error}") from error
-        longest = self.train.window + self.evaluate.max_new_tokens
+        longest = self.windows.window + self.evaluate.max_new_tokens
         if longest > self.model.positions:
-            raise ValueError(
-                f"train.window plus evaluate.max_new_tokens is {longest}; "
-                f"it must be at most model.positions, {self.model.positions}."
+            raise RefusedError(
+                "train.window plus evaluate.max_new_tokens",
+                longest,
+                f"at most model.positions, {self.model.positions}",
             )
         # Refuses a warm-up that does not end before the run does.
         schedule(self.optimizer, self.train.steps)
+
+
+def declared() -> dict[str, Setting]:
+    """All settings of a run by their dotted keys, section by section."""
+    found = settings.of(Settings)
+    for section, parts in SECTIONS.items():
+        for part in parts:
+            found |= {f"{section}.{name}": known for name, known in settings.of(part).items()}
+    return {key: known for key, known in found.items() if key not in _NOT_OF_A_RUN}
+
+
+def decides(key: str) -> bool:
+    """Whether what stands under a dotted key can change the weights of a run.
+
+    Raises:
+      ValueError: there is no such key.
+    """
+    return key not in ARGUMENTS and _setting(key).decides
+
+
+def of_member(key: str) -> bool:
+    """Whether runs that are trained as one program may differ in what stands under a dotted key.
+
+    Raises:
+      ValueError: there is no such key.
+    """
+    return key in ARGUMENTS or _setting(key).of_member
 
 
 def check_scale(scale: str) -> None:
@@ -269,33 +229,29 @@ def check_scale(scale: str) -> None:
 
 
 def base(scale: str) -> ConfigDict:
-    """The defaults at `scale`, for a study to begin with; `paper` is the published recipe.
+    """The configuration at `scale`, for a study to begin with; `paper` is the published recipe.
 
     Raises:
-        ValueError: there is no such scale.
+      ValueError: there is no such scale.
     """
     check_scale(scale)
-    config = ConfigDict({"study": "", "scale": scale, "seed": 0, **_PAPER})
-    return override(config, _SMALLER.get(scale, {}))
+    config = ConfigDict({"study": "", "scale": scale, **{section: {} for section in SECTIONS}})
+    config.update_from_flattened_dict({key: known.default for key, known in declared().items()})
+    config.lock()
+    return override(config, _OF_A_RUN | _SMALLER.get(scale, {}))
 
 
 def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     """A copy of `config` with the values of some dotted keys replaced.
 
     Raises:
-        ValueError: a key does not exist, or its value is not of the default's type.
+      ValueError: a key does not exist, or its value is not allowed.
     """
     changed = config.copy_and_resolve_references()
-    for key, value in expanded(changes).items():
-        default = _default(config, key)
-        # A whole number is a fine float, and must then be hashed as one.
-        converted = float(value) if type(default) is float and type(value) is int else value
-        # The tuples that there are hold whole numbers.
-        elements = converted if isinstance(converted, tuple) else ()
-        if type(converted) is not type(default) or any(type(item) is not int for item in elements):
-            raise _wrong_type(key, value, default)
-        section, _, name = key.rpartition(".")
-        (changed[section] if section else changed)[name] = converted
+    values = expanded(changes)
+    for key, value in values.items():
+        _setting(key).check(key, value)
+    changed.update_from_flattened_dict(values)
     return changed
 
 
@@ -303,7 +259,7 @@ def expanded(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Changes with what `model.size=12-12` is short for in its place.
 
     Raises:
-        ValueError: a size is not written so.
+      ValueError: a size is not written so.
     """
     found: dict[str, Any] = {}
     for key, value in changes.items():
@@ -311,99 +267,72 @@ def expanded(changes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def parse_assignment(config: ConfigDict, text: str) -> tuple[str, Any]:
+def parse_assignment(text: str) -> tuple[str, Any]:
     """The key and the typed value of a `key=value` text.
 
-    Tuples are written with commas (`evaluate.beyond=5,6`), truth values as true and false.
-
     Raises:
-        ValueError: there is no `=`, no such key, or the value is not of the default's type.
+      ValueError: there is no `=`, no such key, or the value is not allowed.
     """
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set {text!r} is not of the form key=value.")
-    if key in _ALIASES:
-        return key, value
-    return key, _parse(key, value, _default(config, key))
+    key, value = settings.assignment(text)
+    return key, value if key in _ALIASES else _setting(key).parse(key, value)
 
 
 def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """All settings by their dotted keys, in the configuration's order."""
-    return dict(_leaves(config.to_dict() if isinstance(config, ConfigDict) else config))
+    """All settings, study and scale among them, by their dotted keys."""
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    return flatten_dict(plain, sep=".")
 
 
 def resolve(config: ConfigDict) -> Settings:
     """The configuration as checked values.
 
     Raises:
-        ValueError: a room refuses its section; the sentence names the field.
+      ValueError: a room refuses its section; the sentence names the field.
     """
-    data = Spec(**config.data)
+    data = _made(Spec, config, "data")
+    with _of("data"):
+        vocab = tokenizer(data).size
+    windows = _made(Windows, config, "train")
     return Settings(
         seed=config.seed,
         data=data,
-        mistakes=Mistakes(**config.mistakes),
-        model=ModelConfig(vocab=tokenizer(data).size, window=config.train.window, **config.model),
-        optimizer=OptimizerConfig(**config.optimizer),
-        train=TrainConfig(**config.train),
-        evaluate=EvalConfig(**config.evaluate),
-        mesh=MeshConfig(**config.mesh),
+        mistakes=_made(Mistakes, config, "mistakes"),
+        model=_made(ModelConfig, config, "model", vocab=vocab, window=windows.window),
+        optimizer=_made(OptimizerConfig, config, "optimizer"),
+        train=_made(TrainConfig, config, "train"),
+        windows=windows,
+        evaluate=_made(EvalConfig, config, "evaluate"),
+        mesh=_made(MeshConfig, config, "mesh"),
     )
 
 
-def _default(config: ConfigDict, key: str) -> Any:
-    leaves = flatten(config)
-    settable = [name for name in [*leaves, *_ALIASES] if name not in _FIXED]
-    if key in leaves and key in settable:
-        return leaves[key]
-    if key in _FIXED:
-        raise ValueError(f"{key!r} cannot be set: it is an argument of the command line itself.")
-    section = key.partition(".")[0]
-    inside = [name for name in settable if name.startswith(f"{section}.")]
-    if key == section and inside:
-        raise ValueError(f"{key!r} is a section: its settings are {', '.join(inside)}.")
-    close = difflib.get_close_matches(key, settable, n=1)
-    hint = f" (nearest: {close[0]})" if close else ""
-    top = [name for name in settable if "." not in name]
-    top += list(dict.fromkeys(f"{n.partition('.')[0]}.*" for n in settable if "." in n))
-    raise ValueError(f"unknown setting {key!r}{hint}: there are {', '.join(inside or top)}.")
+_Part = TypeVar("_Part")
 
 
-def _parse(key: str, text: str, default: Any) -> Any:
-    if isinstance(default, tuple):
-        parts = [part for part in text.split(",") if part]
-        return tuple(_parse(key, part, 0) for part in parts)
-    parsers: dict[type, Callable[[str], Any]] = {
-        bool: {"true": True, "false": False}.__getitem__,
-        int: int,
-        float: _finite,
-        str: str,
-    }
+def _made(part: type[_Part], config: ConfigDict, section: str, **facts: int) -> _Part:
+    """A dataclass with its settings in a section, and facts that are no settings."""
+    known = declared()
+    names = [name for name in settings.of(part) if f"{section}.{name}" in known]
+    with _of(section):
+        return part(**{name: config[section][name] for name in names}, **facts)
+
+
+@contextlib.contextmanager
+def _of(section: str) -> Iterator[None]:
+    """Puts the section before the name in a refusal of one of its settings."""
     try:
-        return parsers[type(default)](text)
-    except (KeyError, ValueError):
-        raise _wrong_type(key, text, default) from None
+        yield
+    except RefusedError as error:
+        raise error.within(section) from None
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-def _wrong_type(key: str, value: Any, default: Any) -> ValueError:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    if isinstance(default, tuple):
-        wanted = "whole numbers with commas between them"
-    else:
-        wanted = names[type(default)]
-    return ValueError(f"{key}={value!r} is of the wrong type: it must be {wanted}, as {default!r}.")
-
-
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _setting(key: str) -> Setting:
+    known = declared()
+    if key in known:
+        return known[key]
+    if key in ARGUMENTS:
+        raise ValueError(f"{key!r} cannot be set: it is an argument of the command line itself.")
+    names = [*known, *_ALIASES]
+    if inside := sorted(name for name in names if name.startswith(f"{key}.")):
+        raise ValueError(f"{key!r} is a section: its settings are {', '.join(inside)}.")
+    raise settings.unknown(key, names)

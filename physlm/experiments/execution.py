@@ -188,12 +188,7 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
     if not takes_longer(settings):
         return settings
     count = functools.partial(
-        problems_a_window,
-        settings.data,
-        seed=settings.seed,
-        window=settings.train.window,
-        loss_on=settings.train.loss_on,
-        pack=settings.train.pack,
+        problems_a_window, settings.data, windows=settings.windows, seed=settings.seed
     )
     more = count(ERROR_FREE) / count(settings.mistakes)
     steps = round(settings.train.steps * more)
@@ -239,12 +234,9 @@ def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream:
     return Stream(
         settings.data,
         settings.mistakes,
+        settings.windows,
         seed=settings.seed,
         batch=settings.train.batch,
-        window=settings.train.window,
-        loss_on=settings.train.loss_on,
-        attention=settings.train.attention,
-        pack=settings.train.pack,
         rows=rows,
     )
 

@@ -67,7 +67,7 @@ class Run:
 
     def tokens_after(self, steps: int) -> int:
         """Number of tokens that the first `steps` training steps see."""
-        return steps * self.settings.train.batch * self.settings.train.window
+        return steps * self.settings.train.batch * self.settings.windows.window
 
 
 def make_run(config: ConfigDict, varied: Iterable[str]) -> Run:
@@ -162,7 +162,7 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
     if missing := [key for key in flat if key not in kept and key not in ("study", "scale")]:
         raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
     config = config_lib.override(config, kept)
-    chosen = dict(config_lib.parse_assignment(config, text) for text in assignments)
+    chosen = dict(config_lib.parse_assignment(text) for text in assignments)
     run = make_run(config_lib.override(config, chosen), varied=chosen)
     result = directory / results.RUN_FILE
     condition = run.condition

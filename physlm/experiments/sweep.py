@@ -49,7 +49,7 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
         ValueError: an unknown scale or key, a value of the wrong type, or one that a room refuses.
     """
     shared = registry.configure(study, scale)
-    chosen = dict(config_lib.parse_assignment(shared, text) for text in assignments)
+    chosen = dict(config_lib.parse_assignment(text) for text in assignments)
     chosen = config_lib.expanded(chosen)
     defaults = config_lib.flatten(shared)
     set_apart = {key for key, value in chosen.items() if value != defaults[key]}
@@ -122,7 +122,7 @@ def groups(runs: Sequence[Run], workdir: pathlib.Path) -> list[list[Run]]:
     for _, _, members in alike:
         settings = members[0].settings
         count = sharding.make_mesh(settings.mesh).size
-        tokens = settings.train.batch * settings.train.window
+        tokens = settings.train.batch * settings.windows.window
         most = settings.mesh.population or population.usual(
             settings.model, tokens, jax.default_backend()
         )

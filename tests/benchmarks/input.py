@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[])
     options = parser.parse_args()
     config = config_lib.base(options.scale)
-    chosen = dict(config_lib.parse_assignment(config, text) for text in options.set)
+    chosen = dict(config_lib.parse_assignment(text) for text in options.set)
     settings = config_lib.resolve(config_lib.override(config, chosen))
     devices.prepare(settings.mesh, settings.train.batch)
 
@@ -48,7 +48,7 @@ def main() -> None:
     from physlm import step as step_lib
     from physlm.population import Single
 
-    train, spec = settings.train, settings.data
+    train, spec, laid_out = settings.train, settings.data, settings.windows
     mesh = sharding.make_mesh(settings.mesh)
     transform = optimizer.make(settings.optimizer, 10_000_000)
     program = Single(settings.model, transform, mesh, train.batch, train.accumulate)
@@ -58,13 +58,13 @@ def main() -> None:
     laid = {
         "spec": spec,
         "mistakes": settings.mistakes,
-        "loss_on": train.loss_on,
-        "pack": train.pack,
+        "loss_on": laid_out.loss_on,
+        "whole": laid_out.pack == "whole",
     }
 
     def block(number: jax.Array) -> dict[str, jax.Array]:
         """The batches [steps, B, …] of a block; as `stream.segments` and `Stream.batch` do."""
-        count, size = windows // stream.SEGMENT, train.window + 1
+        count, size = windows // stream.SEGMENT, laid_out.window + 1
         numbers_Q = number * count + jnp.arange(count, dtype=jnp.int32)
         blank = packing.empty(stream.SEGMENT, size, tokenizer(spec).end)
         packed = jax.tree.map(lambda x: jnp.repeat(x[None], count, 0), blank)
@@ -84,7 +84,7 @@ def main() -> None:
             "tokens": tokens,
             "weights": packed.weights_KxS.reshape(tokens.shape)[..., 1:],
         }
-        if train.attention == "document":
+        if laid_out.attention == "document":
             begins = tokens[..., :-1] == tokenizer(spec).problem
             batches["segments"] = jnp.cumsum(begins, axis=-1, dtype=jnp.int32) - 1
         return batches
@@ -98,12 +98,9 @@ def main() -> None:
     data = stream.Stream(
         spec,
         settings.mistakes,
+        laid_out,
         seed=settings.seed,
         batch=train.batch,
-        window=train.window,
-        loss_on=train.loss_on,
-        attention=train.attention,
-        pack=train.pack,
     )
     first = {name: np.asarray(value[1]) for name, value in jax.jit(block)(jnp.int32(0)).items()}
     for name, value in data.batch(1).items():
@@ -156,10 +153,12 @@ def main() -> None:
                 while time.perf_counter() - started < options.seconds:
                     way()
                     blocks += 1
-                tokens = blocks * steps * train.batch * train.window
+                tokens = blocks * steps * train.batch * laid_out.window
                 speeds[name].append(tokens / (time.perf_counter() - started))
     data.close()
-    print(f"{options.scale}, mistakes at {settings.mistakes.rate}, {train.batch} x {train.window}")
+    print(
+        f"{options.scale}, mistakes at {settings.mistakes.rate}, {train.batch} x {laid_out.window}"
+    )
     for name, values in speeds.items():
         pairs = [v / bound for v, bound in zip(values, speeds["ready"], strict=True)]
         print(
