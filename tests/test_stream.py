@@ -143,11 +143,11 @@ def test_rows_are_those_of_the_whole_batch(batch, monkeypatch):
 def test_only_segments_that_hold_rows_are_made(batch, rows, count, monkeypatch):
     calls = []
 
-    def numbered(root, numbers_Q, *, window, **settings):
+    def numbered(root, numbers_Q, *, windows, **settings):
         """Windows that are filled with their own number."""
         calls.append(numbers_Q)
         windows_QxK = numbers_Q[:, None] * SEGMENT + np.arange(SEGMENT, dtype=np.int32)
-        tokens_QxKxS = np.repeat(windows_QxK[..., None], window + 1, axis=-1)
+        tokens_QxKxS = np.repeat(windows_QxK[..., None], windows.window + 1, axis=-1)
         return packing.Packed(tokens_QxKxS, np.ones(tokens_QxKxS.shape, np.float32), 0, 0)
 
     monkeypatch.setattr("data_gen.windows.stream.segments", numbered)

@@ -51,33 +51,50 @@ class Mistakes:
     judge can see them. Wrong parameters are drawn uniformly, at one position none twice, later
     perhaps again; wrong sentences uniformly over places (lines, letters, terms) and then over what
     may stand there, each anew.
-
-    Attributes:
-      kind: one of `KINDS`, or several, each with its share of the rate: "skip:0.7,value:0.3".
-      rate: of mistakes of all kinds together, in [0, 1).
-      whole: write a wrong parameter's whole sentence before the marker, not its name alone (Part
-        2.2, footnote 22). What it needs and is not known is written as letters that nothing has
-        defined, with guessed numbers. Kinds that do not stop at a name are always whole.
-      mend: one of `MENDINGS`, or several, each with its share: "back:0.5,restart:0.5".
-        back: the marker BACK ends the sentence, and the solution goes on as if it were not there;
-        fix: the marker FIX ends it, and the same step is written right at once; a wrong parameter
-          has no right sentence at that point, and is mended by going back;
-        restart: the marker RESTART ends it, and the solution begins anew, with other letters; up
-          to where it was it makes no further mistake. After three in a solution it goes back.
-      late: how many steps a mistake is noticed too late, 0 in the paper. They are written as if
-        it were right, fewer where the solution has fewer; then the marker, once for each sentence
-        that it takes back (the mistake and those after it), and all of them are done again.
-      mask: which tokens of a mistake bear no loss: "none"; "name", what is wrong: the wrong
-        parameter's name or, in a sentence about the right one, the tokens in which it errs;
-        "sentence", all but the marker, with the steps that rest on it; "all", the marker too.
     """
 
-    kind: str = settings.text("retry", "K.", of_member=True)
-    rate: float = settings.number(0.0, "R.", at_least=0, below=1, of_member=True)
-    whole: bool = settings.flag(False, "W.", of_member=True)
-    mend: str = settings.text("back", "M.", of_member=True)
-    late: int = settings.whole(0, "L.", high=LATE_LIMIT, of_member=True)
-    mask: str = settings.choice("none", "M.", MASKS, of_member=True)
+    kind: str = settings.text(
+        "retry",
+        "A kind of mistake, or several, each with its share of the rate: skip:0.7,value:0.3. "
+        "`python -m data_gen kinds` says which there are.",
+        of_member=True,
+    )
+    rate: float = settings.number(
+        0.0, "Rate of mistakes of all kinds together.", at_least=0, below=1, of_member=True
+    )
+    whole: bool = settings.flag(
+        False,
+        "Write a wrong parameter's whole sentence before the marker, not its name alone (Part "
+        "2.2, footnote 22). What it needs and is not known is written as letters that nothing "
+        "has defined, with guessed numbers. Kinds that do not stop at a name are always whole.",
+        of_member=True,
+    )
+    mend: str = settings.text(
+        "back",
+        "How mistakes are mended, or several ways, each with its share: back:0.5,restart:0.5. "
+        "back: the marker BACK ends the sentence, and the solution goes on as if it were not "
+        "there. fix: the marker FIX ends it, and the same step is written right at once; a wrong "
+        "parameter has no right sentence at that point, and is mended by going back. restart: the "
+        "marker RESTART ends it, and the solution begins anew, with other letters; up to where "
+        "it was it makes no further mistake, and after three in a solution it goes back.",
+        of_member=True,
+    )
+    late: int = settings.whole(
+        0,
+        "Steps after which a mistake is noticed, 0 in the paper. They are written as if it were "
+        "right, fewer where the solution has fewer; then the marker, once for each sentence that "
+        "it takes back (the mistake and those after it), and all of them are done again.",
+        high=LATE_LIMIT,
+        of_member=True,
+    )
+    mask: str = settings.choice(
+        "none",
+        "Which tokens of a mistake bear no loss. name: what is wrong, which is the wrong "
+        "parameter's name or, in a sentence about the right one, the tokens in which it errs. "
+        "sentence: all but the marker, with the steps that rest on it. all: the marker too.",
+        MASKS,
+        of_member=True,
+    )
 
     def __post_init__(self) -> None:
         """Refuses what is unknown, out of range, or not possible together.

@@ -27,6 +27,7 @@ from physlm.experiments import config as config_lib
 from physlm.experiments import execution, registry, report, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser
+from physlm.experiments.manual import manual
 from physlm.experiments.run import Run
 from physlm.progress import format_seconds
 from physlm.train import TerminatedError
@@ -205,6 +206,11 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     options = _parser().parse_args(arguments)
     workdir = options.workdir or pathlib.Path("runs") / f"{options.study}-{options.scale}"
     try:
+        if options.settings:
+            shared = registry.configure(registry.load(options.study), options.scale)
+            chosen = dict(config_lib.parse_assignment(text) for text in options.set)
+            print(manual(config_lib.override(shared, chosen)))
+            return 0
         runs = plan(registry.load(options.study), options.scale, options.set)
         check_workdir(workdir, options.study)
         for run in runs:
@@ -256,6 +262,9 @@ def _parser() -> Parser:
     parser.add_argument("--scale", default="quick", help=", ".join(config_lib.SCALES))
     parser.add_argument("--workdir", type=pathlib.Path, help="default: runs/STUDY-SCALE")
     parser.add_argument("--dry-run", action="store_true", help="only print what there is to do")
+    parser.add_argument(
+        "--settings", action="store_true", help="only print all settings and what they mean"
+    )
     parser.add_argument(
         "--profile",
         type=_steps,
