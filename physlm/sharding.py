@@ -21,6 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from data_gen import settings
+from data_gen.settings import RefusedError
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
@@ -109,20 +110,22 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """A mesh with the axes `AXES` over the first devices.
 
     Raises:
-      ValueError: there are not enough devices, or they do not divide.
+      RefusedError: there are not enough devices, or they do not divide.
     """
     devices = jax.devices()
     others = config.beside_data
     if config.data == -1 and len(devices) % others:
-        raise ValueError(
-            f"mesh.fsdp times mesh.sequence times mesh.tensor is {others}; "
-            f"it must divide the number of devices, {len(devices)}."
+        raise RefusedError(
+            "mesh.fsdp times mesh.sequence times mesh.tensor",
+            others,
+            f"a divisor of the number of devices, {len(devices)}",
         )
     data = len(devices) // others if config.data == -1 else config.data
     if data * others > len(devices):
-        raise ValueError(
-            f"mesh.data times mesh.fsdp times mesh.sequence times mesh.tensor is {data * others}; "
-            f"it must not exceed the number of devices, {len(devices)}."
+        raise RefusedError(
+            "mesh.data times mesh.fsdp times mesh.sequence times mesh.tensor",
+            data * others,
+            f"at most the number of devices, {len(devices)}",
         )
     shape = (data, config.fsdp, config.sequence, config.tensor)
     return jax.make_mesh(
@@ -297,14 +300,15 @@ def check(config: Any, batch: int, accumulate: int, mesh: Mesh | AbstractMesh) -
       mesh: whose axes are `AXES`.
 
     Raises:
-      ValueError: names the field, its value and what is allowed.
+      RefusedError: names the field, its value and what is allowed.
     """
     shards = batch_shards(mesh)
     if batch % (shards * accumulate):
-        raise ValueError(
-            f"train.batch is {batch}; it must be a multiple of {shards * accumulate}, the "
-            f"{shards} devices along mesh.data and mesh.fsdp times train.accumulate, {accumulate}."
+        allowed = (
+            f"a multiple of {shards * accumulate}, the {shards} devices along mesh.data and "
+            f"mesh.fsdp times train.accumulate, {accumulate}"
         )
+        raise RefusedError("train.batch", batch, allowed)
     for name, value, axis in (
         ("model.heads", config.heads, "tensor"),
         ("model.kv_heads", config.shared_heads, "tensor"),
@@ -313,12 +317,8 @@ def check(config: Any, batch: int, accumulate: int, mesh: Mesh | AbstractMesh) -
         ("train.window", config.window, "sequence"),
     ):
         if value % mesh.shape[axis]:
-            raise ValueError(
-                f"{name} is {value}; it must be a multiple of the {mesh.shape[axis]} devices "
-                f"along mesh.{axis}."
-            )
+            allowed = f"a multiple of the {mesh.shape[axis]} devices along mesh.{axis}"
+            raise RefusedError(name, value, allowed)
     if mesh.shape["sequence"] > 1 and config.kernel in ("cudnn", "splash"):
-        raise ValueError(
-            f"model.kernel is {config.kernel!r}; it must be 'blocks' or 'auto' where "
-            "mesh.sequence divides positions."
-        )
+        allowed = "'blocks' or 'auto' where mesh.sequence divides positions"
+        raise RefusedError("model.kernel", config.kernel, allowed)

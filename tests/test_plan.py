@@ -92,6 +92,7 @@ def test_assignment_takes_the_type_of_the_default(text, value):
         ),
         ("speed=5", r"unknown setting 'speed'.* seed, data.\*, evaluate.\*"),
         ("data.op=3", r"unknown setting 'data.op'"),
+        ("data.reask=true", r"unknown setting 'data.reask'"),
         ("train=5", "'train' is a section: its settings are train.accumulate, train.attention"),
         ("scale=quick", "'scale' cannot be set"),
         ("train.steps", "is not of the form KEY=VALUE."),

@@ -8,7 +8,6 @@ import pytest
 
 from data_gen import settings
 from data_gen.settings import RefusedError
-from data_gen.spec import Spec
 from physlm.experiments import config, sweep
 
 KNOWN = config.declared()
@@ -165,14 +164,6 @@ def test_a_configuration_takes_no_new_names():
         shared.train.steps = "many"
     shared.train.steps = 30
     assert config.resolve(shared).train.steps == 30
-
-
-def test_a_class_asks_again_where_it_is_told_to():
-    changed = config.override(config.base("smoke"), {"data.reask": True})
-    assert config.resolve(changed).data == dataclasses.replace(
-        config.resolve(config.base("smoke")).data, reask=True
-    )
-    assert Spec().reask is False
 
 
 # What `--settings` prints.

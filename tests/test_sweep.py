@@ -246,7 +246,7 @@ def test_what_was_begun_is_not_put_with_what_was_not(tmp_path, monkeypatch):
         (["--set", "evaluate.beyond=50"], "evaluate.beyond has 50: "),
         (["--set", "seed=-1"], "seed is -1"),
         (["--set", "train.window=8"], "^train.window is 8; it must be at least .*: the shortest"),
-        (["--set", "mesh.data=1000"], "must not exceed the number of devices"),
+        (["--set", "mesh.data=1000"], "it must be at most the number of devices"),
         (["--colour"], "unrecognized arguments"),
     ],
 )

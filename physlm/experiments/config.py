@@ -38,8 +38,9 @@ SECTIONS: Mapping[str, tuple[type, ...]] = {
     "mesh": (MeshConfig,),
 }
 
-# A number of operations fixed for all problems makes a test set, and `evaluate.beyond` has those.
-_NOT_OF_A_RUN = ("data.op",)
+# Both make test sets. A run trains on all numbers of operations, and its test cells fix them
+# (`evaluate.beyond`); another question about a problem would take another number than its cell's.
+_NOT_OF_A_RUN = ("data.op", "data.reask")
 
 # Who runs what at which scale is decided by the command line's own arguments.
 ARGUMENTS = ("study", "scale")
