@@ -29,7 +29,7 @@ _MATRICES = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The update rule and its schedule; gradients are clipped where the paper says nothing.
+    """The update rule and its schedule.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.

@@ -51,7 +51,7 @@ class TrainConfig:
         "tokens",
         "What steps count: tokens, the same for every kind of data, as in the paper; or problems: "
         "a run on data with mistakes takes as many steps more as it needs to see as many problems "
-        "as so many steps of error-free data hold.",
+        "as that number of steps shows of error-free data.",
         ("tokens", "problems"),
     )
     batch: int = settings.whole(512, "Sequences of a step.", low=1)

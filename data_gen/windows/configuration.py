@@ -1,4 +1,4 @@
-"""How documents fill the windows of a training sequence, and how long a window must be."""
+"""How documents are laid into training windows, and how long a window must be for that."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from data_gen.windows.tokenizer import tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How documents fill the windows of a training sequence.
+    """How documents are laid into training windows.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -20,8 +20,7 @@ class Windows:
 
     window: int = settings.whole(
         768,
-        "Tokens that a training sequence feeds to the model; a window of the stream holds one "
-        "more, to be predicted.",
+        "Tokens of a window that are fed to the model; one more follows, to be predicted.",
         low=1,
     )
     loss_on: str = settings.choice(

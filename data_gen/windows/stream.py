@@ -208,7 +208,7 @@ class Stream:
         Args:
           spec: the class of problems.
           mistakes: which ones their solutions hold.
-          windows: how documents fill windows.
+          windows: how documents are laid into windows.
           seed: of the data.
           batch: windows per batch.
           rows: those of every batch that `batch` returns, in increasing order; None is all.
