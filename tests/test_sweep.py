@@ -242,7 +242,10 @@ def test_what_was_begun_is_not_put_with_what_was_not(tmp_path, monkeypatch):
         (["--set", "data.max_edges=1"], "^data.max_edges is 1; "),
         (["--set", "data.max_op=50", "data.letters=52"], "^data.max_op is 50; it must be at most "),
         (["--set", "mistakes.rate=1.5"], "rate"),
-        (["--set", "evaluate.beyond=2"], "evaluate.beyond has 2; it must lie above data.max_op"),
+        (
+            ["--set", "evaluate.beyond=2"],
+            r"^evaluate.beyond is \(2,\); it must be whole numbers above data.max_op, 3",
+        ),
         (["--set", "evaluate.beyond=50"], "evaluate.beyond has 50: "),
         (["--set", "seed=-1"], "seed is -1"),
         (["--set", "train.window=8"], "^train.window is 8; it must be at least .*: the shortest"),

@@ -175,15 +175,16 @@ class Settings:
         settings.check(self)
         with _of("train"):
             self.windows.check(self.data, self.mistakes)
-        for op in self.evaluate.beyond:
-            if op <= self.data.max_op:
-                raise ValueError(
-                    f"evaluate.beyond has {op}; it must lie above data.max_op, {self.data.max_op}."
-                )
+        beyond, most = self.evaluate.beyond, self.data.max_op
+        if beyond and min(beyond) <= most:
+            raise RefusedError(
+                "evaluate.beyond", beyond, f"whole numbers above data.max_op, {most}"
+            )
+        for op in beyond:
             # That class must exist too, and fit; its own checks say why it does not.
             try:
                 self.windows.check(dataclasses.replace(self.data, op=op))
-            except RefusedError as error:
+            except ValueError as error:
                 raise ValueError(f"evaluate.beyond has {op}: {error}") from error
         longest = self.windows.window + self.evaluate.max_new_tokens
         if longest > self.model.positions:

@@ -56,7 +56,8 @@ def _entry(key: str, setting: Setting, value: str, published: str, column: int) 
         left.append(f"{'':<{column}}({published})")
     indent = column + _VALUE + 2
     allowed = setting.allowed[0].upper() + setting.allowed[1:]
-    right = textwrap.wrap(f"{setting.meaning} {allowed}.", _WIDTH - indent)
+    words = f"{setting.meaning} {allowed}."
+    right = textwrap.wrap(words, _WIDTH - indent, break_on_hyphens=False)
     if max(map(len, left)) + 2 > indent:
         yield from left
         left = []
