@@ -29,7 +29,7 @@ from data_gen.text.reader import read
 
 if TYPE_CHECKING:
     from data_gen.problems.problem import Problem
-    from data_gen.solutions.render import Document
+    from data_gen.solutions.document import Document
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256

@@ -14,7 +14,7 @@ from data_gen import keys
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
-from data_gen.solutions import render
+from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
 from data_gen.text import records
@@ -147,7 +147,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
 @functools.partial(jax.jit, static_argnames=("size", "spec"))
 def _write(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
-) -> tuple[render.Document, render.Document]:
+) -> tuple[Document, Document]:
     """Error-free documents, in symbols and in tokens."""
     written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=ERROR_FREE)
     return written, stream.encoded(written, size=size, spec=spec)

@@ -14,7 +14,7 @@ from test_stream import pack_slowly
 import data_gen.windows.tokenizer as room
 from data_gen import keys
 from data_gen.keys import Purpose
-from data_gen.solutions import language, render
+from data_gen.solutions import document, language
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.text import records
 from data_gen.windows import stream
@@ -137,7 +137,7 @@ def test_roles_and_sentences_go_with_the_tokens(made, spec):
                 seen.add((field, int(value)))
         after = slice(tokens.length[n], None)
         assert (tokens.tokens_N[n, after] == table.end).all()
-        assert (tokens.role_N[n, after] == render.OUTSIDE).all()
+        assert (tokens.role_N[n, after] == document.OUTSIDE).all()
         assert (tokens.sentence_N[n, after] == -1).all()
     assert {("role_N", role) for role in range(1, 7)} | {("sentence_N", 1)} <= seen
 

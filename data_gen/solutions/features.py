@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems.problem import Problem
+from data_gen.solutions.document import OUTSIDE, PROBLEM, Document
 from data_gen.solutions.language import vocabulary
-from data_gen.solutions.render import OUTSIDE, PROBLEM, Document
 from data_gen.spec import Spec
 
 

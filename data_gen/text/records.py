@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_gen.problems.problem import Problem
+from data_gen.solutions.document import Document
 from data_gen.solutions.language import Vocabulary, vocabulary
 from data_gen.solutions.names import hierarchies
-from data_gen.solutions.render import Document
 from data_gen.spec import Spec
 from data_gen.windows.tokenizer import Tokenizer
 

@@ -16,7 +16,15 @@ from data_gen.problems.problem import Problem
 from data_gen.problems.search import sample_many
 from data_gen.problems.structure import Goal
 from data_gen.solutions import errors, render
-from data_gen.solutions.language import vocabulary
+from data_gen.solutions.document import (
+    OUTSIDE,
+    PROBLEM,
+    WRONG_MARKER,
+    WRONG_NAME,
+    WRONG_WORDS,
+    Document,
+    shortest,
+)
 from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
 from data_gen.solutions.script import script
 from data_gen.spec import Spec
@@ -51,13 +59,13 @@ def problems(keys_N: jax.Array, goals_N: Goal | None = None, *, spec: Spec) -> P
 
 def documents(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec, mistakes: Mistakes
-) -> render.Document:
+) -> Document:
     """Writes N problems (leading axis N) in symbols of the vocabulary, with room for `size` each.
 
     The length of a document whose mistakes found no room is reported as size + 1.
     """
 
-    def write(sentences: int, key: jax.Array, problem: Problem) -> render.Document:
+    def write(sentences: int, key: jax.Array, problem: Problem) -> Document:
         when = schedule(problem, spec)
         choices = errors.options(problem, mistakes, spec)
         # Mistakes have a key of their own, so that a problem is the same at every rate.
@@ -78,7 +86,7 @@ def documents(
     first = functools.partial(write, mistakes.usual_sentences(spec))
     some = max(1, count // _AGAIN)
 
-    def again(carry: tuple[jax.Array, render.Document]) -> tuple[jax.Array, render.Document]:
+    def again(carry: tuple[jax.Array, Document]) -> tuple[jax.Array, Document]:
         todo_N, found_N = carry
         (at_A,) = jnp.nonzero(todo_N, size=some, fill_value=count)
         safe_A = jnp.minimum(at_A, count - 1)
@@ -91,7 +99,7 @@ def documents(
     return jax.lax.while_loop(lambda carry: carry[0].any(), again, start)[1]
 
 
-def encoded(documents_N: render.Document, *, size: int, spec: Spec) -> render.Document:
+def encoded(documents_N: Document, *, size: int, spec: Spec) -> Document:
     """The same documents in tokens, with room for `size` each; longer ones say so by length."""
     return jax.vmap(functools.partial(encode, table=tokenizer(spec), size=size))(documents_N)
 
@@ -100,11 +108,11 @@ def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Ar
     """float32: 1 for each token that bears loss, 0 for the others."""
     masked = {
         "none": (),
-        "name": (render.WRONG_NAME,),
-        "sentence": (render.WRONG_NAME, render.WRONG_WORDS),
-        "all": (render.WRONG_NAME, render.WRONG_WORDS, render.WRONG_MARKER),
+        "name": (WRONG_NAME,),
+        "sentence": (WRONG_NAME, WRONG_WORDS),
+        "all": (WRONG_NAME, WRONG_WORDS, WRONG_MARKER),
     }[mistakes.mask]
-    unused = (render.OUTSIDE, *masked, *((render.PROBLEM,) if loss_on == "solution" else ()))
+    unused = (OUTSIDE, *masked, *((PROBLEM,) if loss_on == "solution" else ()))
     return 1.0 - (role_N[..., None] == np.array(unused)).any(-1).astype(jnp.float32)
 
 
@@ -201,27 +209,7 @@ def problems_a_window(
 
 def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
     """Tokens that every document of the class has at least, one that begins anew among them."""
-    vocab, length_V = vocabulary(spec), tokenizer(spec).lengths_V
-
-    def take(*phrases: str) -> int:
-        return sum(int(length_V[vocab.ids[phrase]]) for phrase in phrases)
-
-    name = int(length_V[vocab.categories :].min())
-    letter = int(length_V[vocab.letters : vocab.categories].min())
-    number = int(length_V[vocab.numbers : vocab.letters].min())
-    edges = (spec.min_depth - 1) * spec.min_width
-    least_op = 1 if spec.op is None else spec.op
-    markers = 4
-    sentence = take(" The number of each", "'s", " equals") + 2 * name + number
-    question = take(" How many", " does", " have?") + 2 * name
-    header = take(" Define", "'s", " as", ";") + 2 * name + letter
-    # An operation beyond a sentence's first takes more symbols than these of its own.
-    line = take(" so", " =", ".") + letter + number
-    shortest = markers + edges * sentence + question + header + line * least_op + number
-    if mistakes.restarts:
-        # Before the first step a name and the marker, at least.
-        shortest += take(" Define", "'s", " as", " RESTART", ".") + 2 * name
-    return shortest
+    return shortest(tokenizer(spec).lengths_V, spec, mistakes)
 
 
 class Stream:

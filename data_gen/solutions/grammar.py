@@ -1,0 +1,159 @@
+"""The form of every sentence, once: what is written, measured and read follows from it.
+
+A problem states what parameters equal and asks for one of them:
+
+     The number of each Oak Library's Red Shelf equals 4 more than the sum of each Elm Library's
+    Red Shelf and each Red Shelf's Book. … How many Book does Oak Library have?
+
+A solution computes a parameter a sentence, one operation a line:
+
+     Define Oak Library's Red Shelf as c; d = a + b = 3 + 5 = 8; so c = 4 + d = 4 + 8 = 12.
+
+A sentence that is taken back ends in a marker, and may stop at its name:
+
+     Define Red Shelf's Book as BACK.
+"""
+
+import dataclasses
+import functools
+import itertools
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+_SLOT = re.compile(r"( ?\{\w+\})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A part of a sentence: fixed words, and slots in braces.
+
+    Between two slots stands one symbol of the vocabulary, in a slot another; where a blank stands
+    before a symbol it belongs to it. The slot `{parameter}` is three symbols, those of `PARAMETER`.
+
+    Attributes:
+      text: the words, with a blank before each.
+    """
+
+    text: str
+
+    @functools.cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Each symbol in order, slots with their braces: `" Define"`, `" {owner}"`, …"""
+        parts = [part for part in _SLOT.split(self.text) if part]
+        inner = [PARAMETER.symbols if part == " {parameter}" else (part,) for part in parts]
+        return tuple(symbol for symbols in inner for symbol in symbols)
+
+    def __len__(self) -> int:
+        """How many symbols it takes."""
+        return len(self.symbols)
+
+    def place(self, slot: str) -> int:
+        """How many symbols stand before a slot, which is named without braces."""
+        return self.symbols.index(f" {{{slot}}}")
+
+    def write(self, **slots: object) -> str:
+        """The text, without the blank before it, with these words in its slots."""
+        return self.text.format(**slots).removeprefix(" ")
+
+    def fill(self, words: Mapping[str, Any], **slots: Any) -> list[Any]:
+        """For each symbol in order, what `words` has for a word, and `slots` for a slot."""
+        return [
+            slots[symbol.strip(" {}")] if is_slot(symbol) else words[symbol]
+            for symbol in self.symbols
+        ]
+
+    def pattern(self, **slots: str) -> str:
+        """A regular expression for such a text, with these expressions in its slots."""
+        parts = re.split(r"\{(\w+)\}", self.text.removeprefix(" "))
+        return "".join(slots[part] if n % 2 else re.escape(part) for n, part in enumerate(parts))
+
+
+def is_slot(symbol: str) -> bool:
+    """A symbol of a form is a slot, and no word."""
+    return _SLOT.fullmatch(symbol) is not None
+
+
+# The text of a parameter; its thing is an item, or the category of an abstract parameter.
+PARAMETER = Form(" {owner}'s {thing}")
+
+# A sentence of the problem: its beginning, perhaps a constant, then perhaps how that is used and
+# what is added up. Every combination is possible in which something is left to say.
+STATEMENT = Form(" The number of each {parameter} equals")
+CONSTANT = Form(" {number}")
+MORE, TIMES = " more than", " times as much as"
+SUM, DIFFERENCE = " the sum of", " the difference of"
+REFERENCE = Form(" each {parameter}")
+COMMA, AND = ",", " and"
+STOP = "."
+
+QUESTION = Form(" How many {thing} does {owner} have?")
+
+# A sentence of the solution: its name and letter, then its lines, then perhaps markers. A mistake
+# may stop at its name, with a marker in the place of the letter.
+NAMED = Form(" Define {parameter} as")
+HEADER = Form(f"{NAMED.text} {{letter}}")
+NEXT = ";"
+SO = " so"  # before the last line
+# A line with so many operands.
+LINES = (
+    Form(" {letter} = {result}"),
+    Form(" {letter} = {left} = {result}"),
+    Form(
+        " {letter} = {left} {operator} {right} = {left_value} {operator} {right_value} = {result}"
+    ),
+)
+EQUALS = LINES[0].symbols[1]
+# What a line of two operands computes.
+OPERATION = Form(LINES[2].text.split(EQUALS)[1])
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+}
+OPERATORS = tuple(f" {symbol}" for symbol in OPERATIONS)
+
+# How a sentence ends that takes back: itself, once more, or all so far.
+BACK, FIX, RESTART = " BACK", " FIX", " RESTART"
+MENDING_MARKERS = (BACK, FIX, RESTART)
+
+# Between the parts of a document; they have no words of their own in the text.
+MARKERS = ("<|problem|>", "<|solution|>", "<|answer|>", "<|end|>")
+PROBLEM_MARKER, SOLUTION_MARKER, ANSWER_MARKER, END_MARKER = MARKERS
+ANSWER = Form(f"{ANSWER_MARKER} {{number}}{END_MARKER}")
+
+
+def _words(parts: Iterable[Form | str]) -> tuple[str, ...]:
+    symbols = (part.symbols if isinstance(part, Form) else (part,) for part in parts)
+    return tuple(dict.fromkeys(x for part in symbols for x in part if not is_slot(x)))
+
+
+def _after_names(form: Form) -> list[str]:
+    pairs = itertools.pairwise(form.symbols)
+    return [after for name, after in pairs if name in (" {owner}", " {thing}")]
+
+
+# All fixed words, each once, in the order of the vocabulary.
+PHRASES = _words(
+    [
+        *(STATEMENT, MORE, TIMES, SUM, DIFFERENCE, REFERENCE, COMMA, AND, STOP, QUESTION),
+        *(HEADER, NEXT, SO, *LINES, *OPERATORS, *MENDING_MARKERS),
+    ]
+)
+
+# What comes after a name, or before one where others are listed: a name that held it could be read
+# in two ways.
+AROUND_NAMES = tuple(
+    dict.fromkeys(
+        [
+            *(after for form in (STATEMENT, QUESTION, HEADER) for after in _after_names(form)),
+            *(COMMA, AND, STOP, REFERENCE.symbols[0]),
+        ]
+    )
+)
+
+
+def question_at(prompt: int, order: str) -> int:
+    """Where the question begins in a prompt of so many symbols, its two markers included."""
+    return 1 if order == "qp" else prompt - 1 - len(QUESTION)
