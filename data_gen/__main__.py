@@ -138,10 +138,10 @@ def stats(args: argparse.Namespace) -> str:
     import jax
     import numpy as np
 
-    from data_gen.solutions.features import features, table
+    from data_gen.solutions.features import measure, table
 
     spec, parts = _class(args), []
-    count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
+    count = jax.jit(jax.vmap(functools.partial(measure, spec=spec)))
     for first, problems, documents in _drawn(args, spec, ERROR_FREE):
         found = count(problems, documents)
         parts.append(jax.tree.map(lambda x, n=args.count - first: np.asarray(x)[:n], found))

@@ -18,8 +18,8 @@ from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
 from data_gen.text import records
-from data_gen.text.judge import Verdict, judge_many
-from data_gen.text.records import split
+from data_gen.text.answers import judge_many, split
+from data_gen.text.judge import Verdict
 from data_gen.windows import stream
 from data_gen.windows.tokenizer import tokenizer
 from physlm import decode
@@ -219,7 +219,7 @@ def evaluate(
                 )
                 rows_done = min(rows_done + len(set(rows.tolist())), total)
                 shown.update(rows_done)
-            judged = judge_many(tests.records, written_NxM, spec)
+            judged = judge_many(tests.records, written_NxM, tokenizer(spec), spec.modulus)
             found.append(_summary(cell, judged))
             if keep is not None:
                 keep(_answered(cell, tests.records, written_NxM, judged, spec), judged)

@@ -356,7 +356,7 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
     assert list(execution.execute([one], tmp_path)) == [(one, None)]
     result = json.loads((tmp_path / one.name / "result.json").read_text())
     assert result["step"] == 6 and [cell["n"] for cell in result["cells"]] == [4, 4]
-    (found, _, tested), _ = judged[0]
+    (found, _, *tested), _ = judged[0]
     (_, _, prompts, lengths), settings = asked[0]
     assert settings["stop"] == table.end
     for row, ids, n in zip(found, prompts, lengths, strict=True):
@@ -364,8 +364,8 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
         assert table.decode(ids[:n]) == text
     # A right answer in these tokens is judged right.
     rights = [[*by_hand(row, backend, table)[1], 0] for row in found]
-    assert all(verdict.correct for verdict in execution.evaluate.judge_many(found, rights, tested))
+    assert all(verdict.correct for verdict in execution.evaluate.judge_many(found, rights, *tested))
     wrong = [by_hand(dict(row, answer=row["answer"] + 1), backend, table)[1] for row in found]
     assert not any(
-        verdict.correct for verdict in execution.evaluate.judge_many(found, wrong, tested)
+        verdict.correct for verdict in execution.evaluate.judge_many(found, wrong, *tested)
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_gen.picture import layering, listing
 from data_gen.picture.relations import DISTRACTOR, NECESSARY, QUERY, Relations, relations
+from data_gen.solutions.grammar import QUESTION
 from data_gen.spec import Spec
 from data_gen.text import records
 
@@ -234,7 +235,7 @@ def _dependency(found: Relations) -> _Panel:
 def _question(found: Relations, op: int) -> str:
     query = next(node for node in found.nodes if node.role == QUERY)
     count = f"{op} operation{'s' if op != 1 else ''}"
-    return f"How many {query.thing} does {query.owner} have?  ({count})"
+    return f"{QUESTION.write(thing=query.thing, owner=query.owner)}  ({count})"
 
 
 def _put(axes: Axes, panel: _Panel, x: float, y: float) -> None:

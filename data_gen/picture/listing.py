@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data_gen.solutions.grammar import MENDING_MARKERS, STOP
 from data_gen.text.judge import judge, split_sentences, standing_places
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def rows(facts: Facts, solution: str) -> list[Row]:
     found = []
     for at, sentence in enumerate(split_sentences(solution)):
         if at in places:
-            found.append(Row(places.index(at) + 1, f"{sentence}.", ""))
+            found.append(Row(places.index(at) + 1, f"{sentence}{STOP}", ""))
             continue
         note = ""
-        if sentence.endswith((" BACK", " FIX", " RESTART")):
+        if sentence.endswith(MENDING_MARKERS):
             mistake = mended.pop(0)
             late = f", noticed {mistake.late} sentences later" if mistake.late else ""
             note = f"{mistake.kind}{late}"
-        found.append(Row(None, f"{sentence}.", note))
+        found.append(Row(None, f"{sentence}{STOP}", note))
     return found
 
 

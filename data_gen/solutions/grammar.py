@@ -19,7 +19,7 @@ import functools
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _SLOT = re.compile(r"( ?\{\w+\})")
@@ -56,6 +56,11 @@ class Form:
     def write(self, **slots: object) -> str:
         """The text, without the blank before it, with these words in its slots."""
         return self.text.format(**slots).removeprefix(" ")
+
+    def around(self, slot: str) -> tuple[str, str]:
+        """The texts before and after a slot; where it is `{parameter}`, of the whole of it."""
+        before, _, after = self.text.removeprefix(" ").partition(f"{{{slot}}}")
+        return before, after
 
     def fill(self, words: Mapping[str, Any], **slots: Any) -> list[Any]:
         """For each symbol in order, what `words` has for a word, and `slots` for a slot."""
@@ -124,22 +129,21 @@ PROBLEM_MARKER, SOLUTION_MARKER, ANSWER_MARKER, END_MARKER = MARKERS
 ANSWER = Form(f"{ANSWER_MARKER} {{number}}{END_MARKER}")
 
 
-def _words(parts: Iterable[Form | str]) -> tuple[str, ...]:
-    symbols = (part.symbols if isinstance(part, Form) else (part,) for part in parts)
-    return tuple(dict.fromkeys(x for part in symbols for x in part if not is_slot(x)))
-
-
 def _after_names(form: Form) -> list[str]:
     pairs = itertools.pairwise(form.symbols)
     return [after for name, after in pairs if name in (" {owner}", " {thing}")]
 
 
 # All fixed words, each once, in the order of the vocabulary.
-PHRASES = _words(
-    [
-        *(STATEMENT, MORE, TIMES, SUM, DIFFERENCE, REFERENCE, COMMA, AND, STOP, QUESTION),
-        *(HEADER, NEXT, SO, *LINES, *OPERATORS, *MENDING_MARKERS),
-    ]
+_PARTS: list[Form | str] = [STATEMENT, MORE, TIMES, SUM, DIFFERENCE, REFERENCE, COMMA, AND, STOP]
+_PARTS += [QUESTION, HEADER, NEXT, SO, *LINES, *OPERATORS, *MENDING_MARKERS]
+PHRASES = tuple(
+    dict.fromkeys(
+        symbol
+        for part in _PARTS
+        for symbol in (part.symbols if isinstance(part, Form) else (part,))
+        if not is_slot(symbol)
+    )
 )
 
 # What comes after a name, or before one where others are listed: a name that held it could be read
@@ -154,6 +158,6 @@ AROUND_NAMES = tuple(
 )
 
 
-def question_at(prompt: int, order: str) -> int:
+def question_at(prompt: Any, order: str) -> Any:
     """Where the question begins in a prompt of so many symbols, its two markers included."""
     return 1 if order == "qp" else prompt - 1 - len(QUESTION)
