@@ -247,12 +247,11 @@ def draw(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from data_gen.picture import draw as picture
-    from data_gen.picture import listing
+    from data_gen.picture import figure, listing
     from data_gen.text import records
     from data_gen.windows import stream
 
-    picture.check_out(args.out)
+    figure.check_out(args.out)
     spec, mistakes = _class(args), _mistakes(args)
     keys_N = keys.problem_key(args.seed, args.index)[None]
     problems = stream.problems(keys_N, spec=spec)
@@ -266,7 +265,7 @@ def draw(args: argparse.Namespace) -> None:
     (record,) = records.records(problems, documents, spec)
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     listed = listing.rows(facts, record["solution"])
-    picture.save(picture.draw(problem, spec, listed), args.out)
+    figure.save(figure.draw(problem, spec, listed), args.out)
 
 
 def _whole(low: int, text: str) -> int:

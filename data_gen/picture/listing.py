@@ -40,7 +40,7 @@ def rows(facts: Facts, solution: str) -> list[Row]:
             found.append(Row(places.index(at) + 1, f"{sentence}{STOP}", ""))
             continue
         note = ""
-        if sentence.endswith(MENDING_MARKERS):
+        if sentence.endswith(tuple(MENDING_MARKERS.values())):
             mistake = mended.pop(0)
             late = f", noticed {mistake.late} sentences later" if mistake.late else ""
             note = f"{mistake.kind}{late}"

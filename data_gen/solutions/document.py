@@ -26,7 +26,7 @@ class Document(NamedTuple):
     prompt: jax.Array  # int32: tokens up to and including the solution marker
 
 
-def shortest(lengths_V: np.ndarray, spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
+def least_length(lengths_V: np.ndarray, spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
     """Tokens that every document of the class has at least, one that begins anew among them.
 
     Args:

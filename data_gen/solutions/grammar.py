@@ -49,10 +49,6 @@ class Form:
         """How many symbols it takes."""
         return len(self.symbols)
 
-    def place(self, slot: str) -> int:
-        """How many symbols stand before a slot, which is named without braces."""
-        return self.symbols.index(f" {{{slot}}}")
-
     def write(self, **slots: object) -> str:
         """The text, without the blank before it, with these words in its slots."""
         return self.text.format(**slots).removeprefix(" ")
@@ -119,9 +115,9 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 OPERATORS = tuple(f" {symbol}" for symbol in OPERATIONS)
 
-# How a sentence ends that takes back: itself, once more, or all so far.
+# How a sentence ends that takes back itself, to go on or to write it right at once, or all so far.
 BACK, FIX, RESTART = " BACK", " FIX", " RESTART"
-MENDING_MARKERS = (BACK, FIX, RESTART)
+MENDING_MARKERS = {"back": BACK, "fix": FIX, "restart": RESTART}
 
 # Between the parts of a document; they have no words of their own in the text.
 MARKERS = ("<|problem|>", "<|solution|>", "<|answer|>", "<|end|>")
@@ -136,7 +132,7 @@ def _after_names(form: Form) -> list[str]:
 
 # All fixed words, each once, in the order of the vocabulary.
 _PARTS: list[Form | str] = [STATEMENT, MORE, TIMES, SUM, DIFFERENCE, REFERENCE, COMMA, AND, STOP]
-_PARTS += [QUESTION, HEADER, NEXT, SO, *LINES, *OPERATORS, *MENDING_MARKERS]
+_PARTS += [QUESTION, HEADER, NEXT, SO, *LINES, *OPERATORS, *MENDING_MARKERS.values()]
 PHRASES = tuple(
     dict.fromkeys(
         symbol

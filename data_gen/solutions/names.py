@@ -19,7 +19,7 @@ NAME_COUNT = 20
 
 # Words and marks of the grammar: a name that held one could be read in two ways.
 _OWNED = PARAMETER.symbols[1]
-_KEPT = " ".join([*(x for x in AROUND_NAMES if x != _OWNED), NEXT, *MENDING_MARKERS, "<>"])
+_KEPT = " ".join([*(x for x in AROUND_NAMES if x != _OWNED), NEXT, *MENDING_MARKERS.values(), "<>"])
 _WORDS, _MARKS = re.findall(r"\w+", _KEPT), re.findall(r"[^\w ]", _KEPT)
 _RESERVED = re.compile(
     rf"\b({'|'.join(_WORDS)})\b|{_OWNED}|[{re.escape(''.join(_MARKS))}]|[^\S ]|  |^ | $"

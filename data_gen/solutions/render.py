@@ -204,7 +204,7 @@ def _solution(
 ) -> jax.Array:
     """Puts the solution from position `start` on; returns where it ends."""
     word = vocab.ids
-    marker_S = jnp.array([word[marker] for marker in MENDING_MARKERS])[script.mend_S]
+    marker_S = jnp.array([word[marker] for marker in MENDING_MARKERS.values()])[script.mend_S]
     # A marker for each sentence that is taken back; a new beginning takes back all.
     markers_S = jnp.where(script.mend_S == RESTART, 1, script.back_S)
     markers_S = jnp.where(script.back_S > 0, markers_S, 0)

@@ -224,7 +224,7 @@ def _document(
     if spec.order == "qp":
         parts.reverse()
     ids = [vocab.problem, *vocab.encode("".join(parts)), vocab.solution]
-    prompt = len(ids)
+    prompt, mending = len(ids), [vocab.ids[marker] for marker in MENDING_MARKERS.values()]
     roles, places = [document.PROBLEM] * prompt, [-1] * prompt
     standing_ = set(standing_places(record["solution"]))
     for number, sentence in enumerate(split_sentences(record["solution"])):
@@ -232,12 +232,12 @@ def _document(
         role = [document.SOLUTION] * len(found)
         if number not in standing_:
             role = [document.WRONG_WORDS] * len(found)
-            markers = [n for n, token in enumerate(found) if vocab.tokens[token] in MENDING_MARKERS]
+            markers = [n for n, token in enumerate(found) if token in mending]
             for n in (*markers, *([len(found) - 1] if markers else [])):
                 role[n] = document.WRONG_MARKER
             if markers and vocab.tokens[found[markers[0] - 1]] == NAMED.symbols[-1]:
-                for n in range(len(PARAMETER)):
-                    role[NAMED.place("owner") + n] = document.WRONG_NAME
+                first = NAMED.symbols.index(PARAMETER.symbols[0])
+                role[first : first + len(PARAMETER)] = [document.WRONG_NAME] * len(PARAMETER)
         ids, roles, places = [*ids, *found], [*roles, *role], [*places, *[number] * len(found)]
     ending = ANSWER.fill(vocab.ids, number=vocab.numbers + int(record["answer"]))
     ids, places = [*ids, *ending], [*places, *[-1] * len(ending)]

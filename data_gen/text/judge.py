@@ -23,7 +23,8 @@ _HEADER = re.compile(HEADER.pattern(parameter="(.+)", letter=_SYMBOL))
 _NAMED = re.compile(NAMED.pattern(parameter="(.+)"))
 _OPERATION = re.compile(OPERATION.pattern(left=_SYMBOL, operator=_OPERATOR, right=_SYMBOL))
 _RESULT = re.compile(rf"{EQUALS} (\d{{1,9}}){re.escape(STOP)}$".lstrip())
-_MARKER = re.compile("|".join(MENDING_MARKERS))
+_MARKER = re.compile("|".join(map(re.escape, MENDING_MARKERS.values())))
+_MENDING = {marker: mending for mending, marker in MENDING_MARKERS.items()}
 _MARKERS = re.compile(f"(?:{_MARKER.pattern})+")
 _NEXT, _STOP, _EQUALS, _SO = f"{NEXT} ", f"{STOP} ", f"{EQUALS} ", f"{SO} ".lstrip()
 
@@ -186,7 +187,7 @@ def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], lis
             books[-1].look(sentences[kept[len(books) - 2]])
         # A marker takes back what begins with a mistake; a new beginning does not say where it is.
         at, kind = _fault(books[-1].copy(), taken if anew else taken[:1])
-        mending = (RESTART if anew else markers[-1]).strip().lower()
+        mending = _MENDING[RESTART if anew else markers[-1]]
         mended.append(Mended(len(kept) + at, kind, mending, back - 1 - at))
     return kept, mended
 

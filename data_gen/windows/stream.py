@@ -23,7 +23,7 @@ from data_gen.solutions.document import (
     WRONG_NAME,
     WRONG_WORDS,
     Document,
-    shortest,
+    least_length,
 )
 from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
 from data_gen.solutions.script import script
@@ -209,7 +209,7 @@ def problems_a_window(
 
 def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
     """Tokens that every document of the class has at least, one that begins anew among them."""
-    return shortest(tokenizer(spec).lengths_V, spec, mistakes)
+    return least_length(tokenizer(spec).lengths_V, spec, mistakes)
 
 
 class Stream:
