@@ -23,15 +23,15 @@ NOTE = "#5A5A5A"
 
 
 class Row(NamedTuple):
-    """A sentence."""
+    """A sentence of a solution, which takes one line of the picture."""
 
-    number: int | None  # of the step, from 1; None where it was taken back
+    number: int | None  # of the step, from 1; None where the sentence was taken back
     text: str
-    note: str  # what kind of mistake ends here, and how it is mended
+    note: str  # the kind of the mistake that the sentence takes back; "" where it takes back none
 
 
 def rows(facts: Facts, solution: str) -> list[Row]:
-    """All sentences of a solution, in order."""
+    """All sentences of a solution in order, with what the judge says of those taken back."""
     places = standing_places(solution)
     mended = list(judge(facts, solution).mended)
     found = []

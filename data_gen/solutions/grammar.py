@@ -27,13 +27,14 @@ _SLOT = re.compile(r"( ?\{\w+\})")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """A part of a sentence: fixed words, and slots in braces.
+    """A part of a sentence: words that are always the same, and slots for what differs.
 
-    Between two slots stands one symbol of the vocabulary, in a slot another; where a blank stands
-    before a symbol it belongs to it. The slot `{parameter}` is three symbols, those of `PARAMETER`.
+    A slot is one symbol of the vocabulary, and so are all words between two slots together. The
+    blank before a symbol belongs to it. The slot `{parameter}` alone is three symbols, those of
+    `PARAMETER`.
 
     Attributes:
-      text: the words, with a blank before each.
+      text: the words, and the slots in braces.
     """
 
     text: str
@@ -76,11 +77,13 @@ def is_slot(symbol: str) -> bool:
     return _SLOT.fullmatch(symbol) is not None
 
 
-# The text of a parameter; its thing is an item, or the category of an abstract parameter.
+# What is one symbol, without a slot, is a plain text below; all else is a form.
+
+# The text of a parameter; its thing is an item or, where it is abstract, a category.
 PARAMETER = Form(" {owner}'s {thing}")
 
-# A sentence of the problem: its beginning, perhaps a constant, then perhaps how that is used and
-# what is added up. Every combination is possible in which something is left to say.
+# A sentence of the problem. On its right side stands a constant, a reference, or the sum or the
+# difference of several references; or a constant with what it is added to or multiplied by.
 STATEMENT = Form(" The number of each {parameter} equals")
 CONSTANT = Form(" {number}")
 MORE, TIMES = " more than", " times as much as"
@@ -91,13 +94,13 @@ STOP = "."
 
 QUESTION = Form(" How many {thing} does {owner} have?")
 
-# A sentence of the solution: its name and letter, then its lines, then perhaps markers. A mistake
-# may stop at its name, with a marker in the place of the letter.
+# A sentence of the solution: a parameter and its letter, then lines, then markers where it takes
+# something back. A mistake may stop at the parameter's name: a marker then stands for the letter.
 NAMED = Form(" Define {parameter} as")
 HEADER = Form(f"{NAMED.text} {{letter}}")
 NEXT = ";"
 SO = " so"  # before the last line
-# A line with so many operands.
+# The lines with no operand, with one and with two.
 LINES = (
     Form(" {letter} = {result}"),
     Form(" {letter} = {left} = {result}"),
@@ -142,8 +145,7 @@ PHRASES = tuple(
     )
 )
 
-# What comes after a name, or before one where others are listed: a name that held it could be read
-# in two ways.
+# What stands after a name, or before one in a list: a name that held it could be read in two ways.
 AROUND_NAMES = tuple(
     dict.fromkeys(
         [
@@ -155,5 +157,10 @@ AROUND_NAMES = tuple(
 
 
 def question_at(prompt: Any, order: str) -> Any:
-    """Where the question begins in a prompt of so many symbols, its two markers included."""
+    """Where the question begins in a prompt.
+
+    Args:
+      prompt: symbols of the whole prompt with its two markers, a number or an array of them.
+      order: "pq", the question last, or "qp", the question first.
+    """
     return 1 if order == "qp" else prompt - 1 - len(QUESTION)

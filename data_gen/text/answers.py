@@ -43,7 +43,7 @@ def judge_tokens(facts: Facts, ids: ArrayLike, coding: Coding) -> Verdict:
 
     Args:
       facts: the problem.
-      ids: int[M]; what comes after the end marker is not looked at.
+      ids: int[N]; what comes after the end marker is not looked at.
       coding: what they stand for.
     """
     solution, answer = split(ids, coding)
@@ -51,13 +51,13 @@ def judge_tokens(facts: Facts, ids: ArrayLike, coding: Coding) -> Verdict:
 
 
 def judge_many(
-    records: Iterable[Mapping[str, Any]], ids_NxM: Iterable[ArrayLike], coding: Coding, modulus: int
+    records: Iterable[Mapping[str, Any]], ids_BxN: Iterable[ArrayLike], coding: Coding, modulus: int
 ) -> list[Verdict]:
     """Judges one continuation of each problem's prompt.
 
     Args:
-      records: N problems as `data_gen.text.records` gives them (layers, problem, question).
-      ids_NxM: token ids of what was written after each prompt.
+      records: B problems as `data_gen.text.records` gives them (layers, problem, question).
+      ids_BxN: token ids of what was written after each prompt.
       coding: what they stand for.
       modulus: of all arithmetic.
 
@@ -65,7 +65,7 @@ def judge_many(
       ValueError: a problem (not a solution) cannot be read.
     """
     found = []
-    for record, ids in zip(records, ids_NxM, strict=True):
+    for record, ids in zip(records, ids_BxN, strict=True):
         facts = read(record["layers"], record["problem"], record["question"], modulus)
         found.append(judge_tokens(facts, ids, coding))
     return found

@@ -199,7 +199,7 @@ def table(verdicts: Iterable[Verdict]) -> str:
 
 
 def documents(records: Sequence[Mapping[str, Any]], size: int, spec: Spec) -> Document:
-    """Records as documents in symbols, ready to be tokenized and packed (leading axis N).
+    """Records as documents in symbols, ready to be tokenized and packed (leading axis B).
 
     Sentences that are taken back have the roles of `data_gen.solutions.document`, so that they can
     be masked: a parameter's name where the sentence stops at it, and its words and markers.
