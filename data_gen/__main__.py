@@ -29,7 +29,7 @@ from data_gen.text.reader import read
 
 if TYPE_CHECKING:
     from data_gen.problems.problem import Problem
-    from data_gen.solutions.render import Document
+    from data_gen.solutions.document import Document
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256
@@ -121,10 +121,10 @@ def stats(args: argparse.Namespace) -> str:
     import jax
     import numpy as np
 
-    from data_gen.solutions.features import features, table
+    from data_gen.solutions.features import measure, table
 
     spec, parts = _class(args), []
-    count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
+    count = jax.jit(jax.vmap(functools.partial(measure, spec=spec)))
     for first, problems, documents in _drawn(args, spec, ERROR_FREE):
         found = count(problems, documents)
         parts.append(jax.tree.map(lambda x, n=args.count - first: np.asarray(x)[:n], found))
@@ -230,12 +230,11 @@ def draw(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from data_gen.picture import draw as picture
-    from data_gen.picture import listing
+    from data_gen.picture import figure, listing
     from data_gen.text import records
     from data_gen.windows import stream
 
-    picture.check_out(args.out)
+    figure.check_out(args.out)
     spec, mistakes = _class(args), _mistakes(args)
     keys_N = keys.problem_key(args.seed, args.index)[None]
     problems = stream.problems(keys_N, spec=spec)
@@ -249,7 +248,7 @@ def draw(args: argparse.Namespace) -> None:
     (record,) = records.records(problems, documents, spec)
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     listed = listing.rows(facts, record["solution"])
-    picture.save(picture.draw(problem, spec, listed), args.out)
+    figure.save(figure.draw(problem, spec, listed), args.out)
 
 
 def _whole(low: int, text: str) -> int:

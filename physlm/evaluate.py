@@ -14,12 +14,12 @@ from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
-from data_gen.solutions import render
+from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
 from data_gen.text import records
-from data_gen.text.judge import Verdict, judge_many
-from data_gen.text.records import split
+from data_gen.text.answers import judge_many, split
+from data_gen.text.judge import Verdict
 from data_gen.windows import stream
 from data_gen.windows.tokenizer import tokenizer
 from physlm import decode
@@ -163,7 +163,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
 @functools.partial(jax.jit, static_argnames=("size", "spec"))
 def _write(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
-) -> tuple[render.Document, render.Document]:
+) -> tuple[Document, Document]:
     """Error-free documents, in symbols and in tokens."""
     written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=ERROR_FREE)
     return written, stream.encoded(written, size=size, spec=spec)
@@ -235,7 +235,7 @@ def evaluate(
                 )
                 rows_done = min(rows_done + len(set(rows.tolist())), total)
                 shown.update(rows_done)
-            judged = judge_many(tests.records, written_NxM, spec)
+            judged = judge_many(tests.records, written_NxM, tokenizer(spec), spec.modulus)
             found.append(_summary(cell, judged))
             if keep is not None:
                 keep(_answered(cell, tests.records, written_NxM, judged, spec), judged)

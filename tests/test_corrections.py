@@ -13,7 +13,8 @@ from data_gen.solutions import language
 from data_gen.solutions.mistakes import ERRORS, Mistakes
 from data_gen.spec import MED
 from data_gen.text import corrections
-from data_gen.text.judge import judge, judge_many, split_sentences, standing
+from data_gen.text.answers import judge_many
+from data_gen.text.judge import judge, split_sentences, standing
 from data_gen.windows import stream
 
 pytestmark = pytest.mark.slow
@@ -113,7 +114,7 @@ def test_mended_documents_can_be_trained_on():
     written = [
         ids[prompt:] for ids, prompt in zip(documents.tokens_N, documents.prompt, strict=True)
     ]
-    assert all(verdict.correct for verdict in judge_many(made, written, SMALL))
+    assert all(verdict.correct for verdict in judge_many(made, written, vocab, SMALL.modulus))
     masked = Mistakes("calculation", 0.3, mask="all")
     weights = np.asarray(stream.token_weights(documents.role_N, masked, "solution"))
     for n, record in enumerate(made):

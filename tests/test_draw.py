@@ -11,8 +11,8 @@ from drawn import SMALL, drawn
 
 from data_gen.__main__ import main
 from data_gen.keys import problem_key
-from data_gen.picture import draw, layering
-from data_gen.picture.relations import DISTRACTOR, NECESSARY, QUERY, relations
+from data_gen.picture import figure, layering
+from data_gen.picture.relations import DISTRACTOR, NECESSARY, QUERY, relate
 from data_gen.problems.slots import layout
 from data_gen.windows import stream
 
@@ -57,7 +57,7 @@ def reached(start, needs):
 def test_nodes_arrows_and_roles_are_what_the_arrays_say():
     roles = set()
     for problem, _ in problems():
-        needs, found = needed_by_definition(problem), relations(problem, SMALL)
+        needs, found = needed_by_definition(problem), relate(problem, SMALL)
         query = int(problem.order_T[problem.steps - 1])
         stated = {int(n) for n in problem.sentences_E if n >= 0}
         by_slot = {node.slot: node for node in found.nodes}
@@ -80,7 +80,7 @@ def test_nodes_arrows_and_roles_are_what_the_arrays_say():
 
 def test_names_are_those_of_the_text():
     for problem, record in problems():
-        found = relations(problem, SMALL)
+        found = relate(problem, SMALL)
         for node in found.nodes:
             if node.slot < SMALL.instance_slots:
                 said = f"The number of each {node.owner}'s {node.thing} equals"
@@ -94,17 +94,17 @@ def test_labels_do_not_overlap_and_lie_inside_their_outlines():
     from matplotlib.patches import FancyBboxPatch
 
     for problem, _ in problems()[:6]:
-        figure = draw.draw(problem, SMALL)
-        renderer = FigureCanvasAgg(figure).get_renderer()
-        axes = figure.axes[0]
+        page = figure.draw(problem, SMALL)
+        renderer = FigureCanvasAgg(page).get_renderer()
+        axes = page.axes[0]
         texts = [text for text in axes.texts if text.get_text()]
         spots = [text.get_window_extent(renderer) for text in texts]
         for one, other in itertools.combinations(spots, 2):
             assert not one.overlaps(other)
-        page = figure.bbox
+        box = page.bbox
         for spot in spots:
-            assert page.x0 <= spot.x0 and spot.x1 <= page.x1
-            assert page.y0 <= spot.y0 and spot.y1 <= page.y1
+            assert box.x0 <= spot.x0 and spot.x1 <= box.x1
+            assert box.y0 <= spot.y0 and spot.y1 <= box.y1
         outlines = [
             patch.get_window_extent(renderer)
             for patch in axes.patches
@@ -121,23 +121,23 @@ def test_labels_do_not_overlap_and_lie_inside_their_outlines():
 def test_roles_differ_in_outline_and_in_grey():
     from matplotlib.colors import to_rgb
 
-    looks = {key: (draw._shape(*key), look.dash) for key, look in draw._LOOKS.items()}
+    looks = {key: (figure._shape(*key), look.dash) for key, look in figure._LOOKS.items()}
     assert len(set(looks.values())) == len(looks)
     grey = {
         key: np.dot(to_rgb(look.fill), (0.2126, 0.7152, 0.0722))
-        for key, look in draw._LOOKS.items()
+        for key, look in figure._LOOKS.items()
     }
     kinds = [(QUERY, False), (NECESSARY, False), (NECESSARY, True), (DISTRACTOR, False)]
     for one, other in itertools.combinations(kinds, 2):
         assert abs(grey[one] - grey[other]) > 0.08
 
 
-@pytest.mark.parametrize("suffix", draw.SUFFIXES)
+@pytest.mark.parametrize("suffix", figure.SUFFIXES)
 def test_a_file_is_written_the_same_each_time(suffix, tmp_path):
     problem, _ = problems()[0]
     paths = [tmp_path / f"{n}{suffix}" for n in range(2)]
     for path in paths:
-        draw.save(draw.draw(problem, SMALL), path)
+        figure.save(figure.draw(problem, SMALL), path)
     first = paths[0].read_bytes()
     assert first == paths[1].read_bytes()
     if suffix == ".png":
@@ -151,7 +151,7 @@ def test_another_suffix_is_refused_before_anything_is_drawn(name, tmp_path, caps
     path = tmp_path / name
     assert main(["draw", "--out", str(path)]) == 2
     error = capsys.readouterr().err
-    assert f"out={str(path)!r} is not allowed: a file that ends in .png or .svg" in error
+    assert f"out is {str(path)!r}; it must be a file that ends in .png or .svg." in error
     assert error.count("\n") == 1 and not path.exists()
 
 

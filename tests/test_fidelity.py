@@ -10,7 +10,7 @@ import pytest
 from benchmarks.fidelity import NOT_COMPARED, compare
 from drawn import drawn, written
 
-from data_gen.solutions.features import Features, features, table
+from data_gen.solutions.features import Features, measure, table
 from data_gen.spec import HARD, MED, Spec
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ CLASSES = {"med": MED, "hard": HARD, "med op=20": Spec(op=20, order="qp")}
 def counted(name, batches=4):
     """Features of `batches` times COUNT problems; the first of them are `drawn`."""
     spec = CLASSES[name]
-    count = jax.jit(jax.vmap(functools.partial(features, spec=spec)))
+    count = jax.jit(jax.vmap(functools.partial(measure, spec=spec)))
     found = [count(*written(spec, batch=batch)) for batch in range(batches)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.solutions import language
-from data_gen.text.judge import judge, judge_many, judge_tokens
+from data_gen.text.answers import judge_many, judge_tokens, split
+from data_gen.text.judge import judge
 from data_gen.text.reader import read
-from data_gen.text.records import split
 
 LAYERS = [
     ["Library", ["Oak Library", "Elm Library"]],
@@ -182,7 +182,7 @@ def test_tokens_and_texts_get_the_same_verdicts():
     written = [
         ids[prompt:] for ids, prompt in zip(documents.tokens_N, documents.prompt, strict=True)
     ]
-    verdicts = judge_many(found, written, SMALL)
+    verdicts = judge_many(found, written, language.vocabulary(SMALL), SMALL.modulus)
     assert all(verdict.correct for verdict in verdicts)
     # One token changed: what the tokens say is what their text says.
     rng, vocab = np.random.default_rng(0), language.vocabulary(SMALL)

@@ -11,7 +11,7 @@ from drawn import COUNT, ERROR_FREE, ROOM, SMALL, drawn, facts_of, first_keys
 from data_gen import keys
 from data_gen.keys import Stage
 from data_gen.problems.parameters import schedule
-from data_gen.solutions import labels, language, mistakes, render
+from data_gen.solutions import grammar, labels, language, mistakes, render
 from data_gen.solutions.script import script
 from data_gen.spec import Spec
 from data_gen.text.parser import parse, slot_names
@@ -136,9 +136,9 @@ def test_tokens_know_their_step_and_kind():
             assert sentence.startswith(f" Define {names[slot]} as")
             done += "BACK" not in sentence
     kinds = {
-        language.OPERATOR: set(language.OPERATORS),
+        language.OPERATOR: set(grammar.OPERATORS),
         language.NUMBER: {f" {n}" for n in range(SMALL.modulus)},
-        language.MARKER: set(language.MARKERS),
+        language.MARKER: set(grammar.MARKERS),
         language.LETTER: {f" {x}" for x in language.LETTERS[: SMALL.letters]},
     }
     for kind, tokens in kinds.items():

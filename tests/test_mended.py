@@ -13,7 +13,7 @@ from drawn import COUNT, SMALL, drawn, facts_of, first_keys
 from data_gen import keys
 from data_gen.keys import Stage
 from data_gen.problems.parameters import schedule
-from data_gen.solutions import errors, language, render
+from data_gen.solutions import document, errors, language, render
 from data_gen.solutions.labels import token_labels
 from data_gen.solutions.mistakes import ERRORS, KINDS, MENDINGS, RESTARTS, Mistakes
 from data_gen.solutions.script import script
@@ -236,14 +236,14 @@ def test_what_is_wrong_is_marked_and_nothing_else():
         here_NxS = scripts.kind_S == KINDS.index(kind)
         sentence_NxT = np.maximum(documents.sentence_N, 0)
         inside = np.take_along_axis(here_NxS, sentence_NxT, 1) & (documents.sentence_N >= 0)
-        seen = documents.kind_N[inside & (documents.role_N == render.WRONG_NAME)]
+        seen = documents.kind_N[inside & (documents.role_N == document.WRONG_NAME)]
         assert here_NxS.sum() > 50 and set(seen) == kinds
         # A misquoted number stands once, a constant and an operator twice but where it is alone.
         if kind == "value":
             assert len(seen) == here_NxS.sum()
         if kind == "operator":
             assert len(seen) == 2 * here_NxS.sum()
-        assert (documents.role_N[inside] != render.SOLUTION).all()
+        assert (documents.role_N[inside] != document.SOLUTION).all()
 
 
 def test_labels_know_the_steps_that_stand():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn import SMALL, drawn, facts_of
 
-from data_gen.solutions import language, render
+from data_gen.solutions import document, language
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import MED
 from data_gen.text.judge import judge
@@ -150,7 +150,7 @@ def test_roles_and_sentences_follow_the_text():
         numbers = documents.sentence_N[n]
         for k, sentence in enumerate(sentences(found[n])):
             assert vocab.decode(ids[numbers == k]) == f" {sentence}."
-        wrong = np.isin(role, [render.WRONG_NAME, render.WRONG_WORDS, render.WRONG_MARKER])
+        wrong = np.isin(role, [document.WRONG_NAME, document.WRONG_WORDS, document.WRONG_MARKER])
         backs = [f" {s}." for s in sentences(found[n]) if s.endswith("BACK")]
         assert vocab.decode(ids[wrong]) == "".join(backs)
 

@@ -14,7 +14,7 @@ from test_stream import pack_slowly
 import data_gen.windows.tokenizer as room
 from data_gen import keys
 from data_gen.keys import Purpose
-from data_gen.solutions import language, render
+from data_gen.solutions import document, language
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.text import records
 from data_gen.windows import stream
@@ -138,7 +138,7 @@ def test_roles_and_sentences_go_with_the_tokens(made, spec):
                 seen.add((field, int(value)))
         after = slice(tokens.length[n], None)
         assert (tokens.tokens_N[n, after] == table.end).all()
-        assert (tokens.role_N[n, after] == render.OUTSIDE).all()
+        assert (tokens.role_N[n, after] == document.OUTSIDE).all()
         assert (tokens.sentence_N[n, after] == -1).all()
     assert {("role_N", role) for role in range(1, 7)} | {("sentence_N", 1)} <= seen
 
@@ -356,7 +356,7 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
     assert list(execution.execute([one], tmp_path)) == [(one, None)]
     result = json.loads((tmp_path / one.name / "result.json").read_text())
     assert result["step"] == 6 and [cell["n"] for cell in result["cells"]] == [4, 4]
-    (found, _, tested), _ = judged[0]
+    (found, _, *tested), _ = judged[0]
     (_, _, prompts, lengths), settings = asked[0]
     assert settings["stop"] == table.end
     for row, ids, n in zip(found, prompts, lengths, strict=True):
@@ -364,8 +364,8 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
         assert table.decode(ids[:n]) == text
     # A right answer in these tokens is judged right.
     rights = [[*by_hand(row, backend, table)[1], 0] for row in found]
-    assert all(verdict.correct for verdict in execution.evaluate.judge_many(found, rights, tested))
+    assert all(verdict.correct for verdict in execution.evaluate.judge_many(found, rights, *tested))
     wrong = [by_hand(dict(row, answer=row["answer"] + 1), backend, table)[1] for row in found]
     assert not any(
-        verdict.correct for verdict in execution.evaluate.judge_many(found, wrong, tested)
+        verdict.correct for verdict in execution.evaluate.judge_many(found, wrong, *tested)
     )

@@ -12,7 +12,7 @@ DOCK = 0.6
 
 
 class Link(NamedTuple):
-    """A line from one row to the next: from a node, or from where it passes the row between."""
+    """A line from one row to the next; an edge that spans several rows is as many links."""
 
     source: int  # the node where the line begins
     to: int | None  # the node where it arrives, or None where it goes on
@@ -23,7 +23,10 @@ class Link(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Horizontal places, in the unit of the widths given; the leftmost edge is at 0."""
+    """Where nodes and lines stand horizontally, counted from the left edge of the leftmost node.
+
+    The unit is that of the widths which `place` was given.
+    """
 
     centre: dict[int, float]  # of each node
     links: tuple[Link, ...]
@@ -31,7 +34,10 @@ class Placement(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """What takes room in a row: a node, or (via >= 0) where the lines of `node` pass row `via`."""
+    """What takes room in a row: a node, or a place where lines that leave the node pass the row.
+
+    `via` is the number of the row that is passed, and -1 for the node itself.
+    """
 
     node: int
     via: int = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data_gen.solutions.grammar import MENDING_MARKERS, STOP
 from data_gen.text.judge import judge, split_sentences, standing_places
 
 if TYPE_CHECKING:
@@ -22,28 +23,28 @@ NOTE = "#5A5A5A"
 
 
 class Row(NamedTuple):
-    """A sentence."""
+    """A sentence of a solution, which takes one line of the picture."""
 
-    number: int | None  # of the step, from 1; None where it was taken back
+    number: int | None  # of the step, from 1; None where the sentence was taken back
     text: str
-    note: str  # what kind of mistake ends here, and how it is mended
+    note: str  # the kind of the mistake that the sentence takes back; "" where it takes back none
 
 
 def rows(facts: Facts, solution: str) -> list[Row]:
-    """All sentences of a solution, in order."""
+    """All sentences of a solution in order, with what the judge says of those taken back."""
     places = standing_places(solution)
     mended = list(judge(facts, solution).mended)
     found = []
     for at, sentence in enumerate(split_sentences(solution)):
         if at in places:
-            found.append(Row(places.index(at) + 1, f"{sentence}.", ""))
+            found.append(Row(places.index(at) + 1, f"{sentence}{STOP}", ""))
             continue
         note = ""
-        if sentence.endswith((" BACK", " FIX", " RESTART")):
+        if sentence.endswith(tuple(MENDING_MARKERS.values())):
             mistake = mended.pop(0)
             late = f", noticed {mistake.late} sentences later" if mistake.late else ""
             note = f"{mistake.kind}{late}"
-        found.append(Row(None, f"{sentence}.", note))
+        found.append(Row(None, f"{sentence}{STOP}", note))
     return found
 
 

@@ -33,7 +33,7 @@ class Relations(NamedTuple):
     belongs: dict[tuple[tuple[int, int], tuple[int, int]], bool]  # edges; the query needs it
 
 
-def relations(problem: Problem, spec: Spec) -> Relations:
+def relate(problem: Problem, spec: Spec) -> Relations:
     """The parameters that the problem names or the query needs, and what they need.
 
     Nodes are all that the problem states, the query, and what any of these is computed from:

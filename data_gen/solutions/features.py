@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems.problem import Problem
+from data_gen.solutions.document import OUTSIDE, PROBLEM, Document
 from data_gen.solutions.language import vocabulary
-from data_gen.solutions.render import OUTSIDE, PROBLEM, Document
 from data_gen.spec import Spec
 
 
@@ -39,7 +39,7 @@ class Features(NamedTuple):
     necessary_share: jax.Array  # steps that compute instance parameters, a sentence
 
 
-def features(problem: Problem, document: Document, spec: Spec) -> Features:
+def measure(problem: Problem, document: Document, spec: Spec) -> Features:
     """Counts one problem and its error-free document; `vmap` for more."""
     instances = spec.instance_slots
     stated_I = (
@@ -82,13 +82,13 @@ def _words(spec: Spec) -> np.ndarray:
     return np.array([token.count(" ") for token in vocabulary(spec).tokens], np.int32)
 
 
-def table(found_N: Features) -> str:
+def table(found_B: Features) -> str:
     """Mean, deviation and quantiles of each feature, as text."""
     rows: list[tuple[str, ...]] = [("feature", "mean", "sd", "least", "5%", "50%", "95%", "most")]
-    for name, column_N in zip(Features._fields, found_N, strict=True):
-        x_N = np.asarray(column_N, np.float64)
-        quantiles = np.quantile(x_N, [0, 0.05, 0.5, 0.95, 1])
-        rows.append((name, f"{x_N.mean():.3f}", f"{x_N.std():.3f}", *(f"{q:g}" for q in quantiles)))
+    for name, column_B in zip(Features._fields, found_B, strict=True):
+        x_B = np.asarray(column_B, np.float64)
+        quantiles = np.quantile(x_B, [0, 0.05, 0.5, 0.95, 1])
+        rows.append((name, f"{x_B.mean():.3f}", f"{x_B.std():.3f}", *(f"{q:g}" for q in quantiles)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(pairs))

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_gen.problems.parameters import closure, needs, parameters, schedule
 from data_gen.problems.problem import Problem
-from data_gen.solutions.render import Document
+from data_gen.solutions.document import Document
 from data_gen.solutions.script import Script
 from data_gen.spec import Spec
 

@@ -8,45 +8,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from data_gen.solutions.grammar import (
+    ANSWER_MARKER,
+    END_MARKER,
+    MARKERS,
+    OPERATORS,
+    PHRASES,
+    PROBLEM_MARKER,
+    SOLUTION_MARKER,
+)
 from data_gen.solutions.names import hierarchies
 from data_gen.spec import Spec
 
 LETTERS = string.ascii_lowercase + string.ascii_uppercase
 
-# Document markers; they have no words of their own in the text.
-MARKERS = ("<|problem|>", "<|solution|>", "<|answer|>", "<|end|>")
-PHRASES = (
-    " The number of each",
-    "'s",
-    " equals",
-    " more than",
-    " times as much as",
-    " the sum of",
-    " the difference of",
-    " each",
-    ",",
-    " and",
-    ".",
-    " How many",
-    " does",
-    " have?",
-    " Define",
-    " as",
-    ";",
-    " so",
-    " =",
-    " +",
-    " -",
-    " *",
-    " BACK",
-    " FIX",
-    " RESTART",
-)
-
-
 # What a token is.
 MARKER, WORD, OPERATOR, NUMBER, LETTER, CATEGORY, NAME = range(7)
-OPERATORS = (" +", " -", " *")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +66,22 @@ class Vocabulary:
     @property
     def problem(self) -> int:
         """Marker before the problem."""
-        return 0
+        return self.ids[PROBLEM_MARKER]
 
     @property
     def solution(self) -> int:
         """Marker before the solution."""
-        return 1
+        return self.ids[SOLUTION_MARKER]
 
     @property
     def answer(self) -> int:
         """Marker before the answer."""
-        return 2
+        return self.ids[ANSWER_MARKER]
 
     @property
     def end(self) -> int:
         """End of text; also what windows are padded with."""
-        return 3
+        return self.ids[END_MARKER]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a sequence of ids; an id out of range reads as `<|id|>`."""

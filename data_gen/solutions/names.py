@@ -11,13 +11,18 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from data_gen.solutions.grammar import AROUND_NAMES, MENDING_MARKERS, NEXT, PARAMETER
+
 HIERARCHY_COUNT = CATEGORY_COUNT = 4
 SUBCATEGORY_COUNT = 5
 NAME_COUNT = 20
 
 # Words and marks of the grammar: a name that held one could be read in two ways.
+_OWNED = PARAMETER.symbols[1]
+_KEPT = " ".join([*(x for x in AROUND_NAMES if x != _OWNED), NEXT, *MENDING_MARKERS.values(), "<>"])
+_WORDS, _MARKS = re.findall(r"\w+", _KEPT), re.findall(r"[^\w ]", _KEPT)
 _RESERVED = re.compile(
-    r"\b(and|each|equals|does|as|have|BACK|FIX|RESTART)\b|'s|[.,;?<>]|[^\S ]|  |^ | $"
+    rf"\b({'|'.join(_WORDS)})\b|{_OWNED}|[{re.escape(''.join(_MARKS))}]|[^\S ]|  |^ | $"
 )
 
 
@@ -77,8 +82,8 @@ def check(found: Hierarchies) -> None:
             if not isinstance(name, str) or not name or _RESERVED.search(name):
                 raise ValueError(
                     f"the name {name!r} of hierarchy {h} is not allowed: a text of words parted "
-                    'by single blanks is, without "\'s", marks of punctuation and the words and, '
-                    "each, equals, does, as, have, BACK, FIX, RESTART."
+                    f'by single blanks is, without "{_OWNED}", marks of punctuation and the words '
+                    f"{', '.join(_WORDS)}."
                 )
         ordered = sorted(names)
         for first, second in itertools.pairwise(ordered):

@@ -9,7 +9,33 @@ import numpy as np
 from data_gen.problems.parameters import Schedule
 from data_gen.problems.problem import Problem
 from data_gen.problems.slots import layout
+from data_gen.solutions import grammar
+from data_gen.solutions.document import (
+    ANSWER,
+    PROBLEM,
+    SOLUTION,
+    WRONG_MARKER,
+    WRONG_NAME,
+    WRONG_WORDS,
+    Document,
+)
 from data_gen.solutions.errors import Options
+from data_gen.solutions.grammar import (
+    CONSTANT,
+    EQUALS,
+    HEADER,
+    LINES,
+    MENDING_MARKERS,
+    NAMED,
+    NEXT,
+    OPERATORS,
+    PARAMETER,
+    QUESTION,
+    REFERENCE,
+    SO,
+    STATEMENT,
+    STOP,
+)
 from data_gen.solutions.language import Vocabulary, vocabulary
 from data_gen.solutions.lines import (
     LEFT,
@@ -25,24 +51,11 @@ from data_gen.solutions.script import RESTART, Script
 from data_gen.solutions.sentences import Written, written
 from data_gen.spec import Spec
 
-# What a token is part of: of a mistake, what is wrong, the marker that mends it, and the rest.
-OUTSIDE, PROBLEM, SOLUTION, WRONG_NAME, WRONG_WORDS, WRONG_MARKER, ANSWER = range(7)
-
-# Tokens of "Define {owner}'s {thing} as x;" and of "Define {owner}'s {thing} as BACK."
-HEADER = 7
-# Tokens of "How many {thing} does {owner} have?"
-QUESTION = 5
-
-
-class Document(NamedTuple):
-    """The tokens of one document; N is the room given."""
-
-    tokens_N: jax.Array  # int32, the end marker from `length` on
-    role_N: jax.Array  # int32: OUTSIDE, PROBLEM, …
-    kind_N: jax.Array  # int32: what the token is, MARKER, WORD, … of `data_gen.solutions.language`
-    sentence_N: jax.Array  # int32: the script's sentence that a solution token is in, or -1
-    length: jax.Array  # int32: of the whole document, also where it exceeds the room N
-    prompt: jax.Array  # int32: tokens up to and including the solution marker
+# How many symbols there are in a sentence's beginning, with the mark after it; in a line, likewise;
+# and in a reference, with the comma before it.
+_BEGINNING = len(HEADER) + 1
+_LINES = tuple(len(line) + 1 for line in LINES)
+_REFERENCE = 1 + len(REFERENCE)
 
 
 class _Pieces:
@@ -120,14 +133,11 @@ def document(
     made = written(problem, script, when, choices, mistakes, spec)
     end = _solution(pieces, prompt, script, made, words, vocab, mistakes)
     answer = vocab.numbers + problem.value_P[problem.query]
-    pieces.put(
-        end + np.arange(3),
-        jnp.stack([jnp.int32(vocab.answer), answer, jnp.int32(vocab.end)]),
-        ANSWER,
-    )
+    ending = [jnp.int32(token) for token in grammar.ANSWER.fill(vocab.ids, number=answer)]
+    pieces.put(end + np.arange(len(ending)), jnp.stack(ending), ANSWER)
     tokens_N, role_N, sentence_N = pieces.scatter(size, vocab.end)
     kind_N = jnp.asarray(vocab.kinds)[tokens_N]
-    length = jnp.where(made.complete, end + 3, size + 1)
+    length = jnp.where(made.complete, end + len(ending), size + 1)
     return Document(tokens_N, role_N, kind_N, sentence_N, length, prompt)
 
 
@@ -143,43 +153,42 @@ def _problem(
     constant_E = problem.constant_I[slot_E].astype(jnp.int32)
     scaled_E = constant_E * (count_E > 0)
     listed_E = (count_E > 1).astype(jnp.int32)
-    refs_at_E = 5 + constant_E + scaled_E + listed_E
-    stop_at_E = refs_at_E + jnp.maximum(5 * count_E - 1, 0)
+    number_at = len(STATEMENT)
+    scale_at = number_at + len(CONSTANT)
+    refs_at_E = number_at + len(CONSTANT) * constant_E + scaled_E + listed_E
+    stop_at_E = refs_at_E + jnp.maximum(_REFERENCE * count_E - 1, 0)
     length_E = jnp.where(stated_E, stop_at_E + 1, 0)
     before_E = jnp.cumsum(length_E) - length_E
-    question_first = spec.order == "qp"
-    question_at = 1 if question_first else 1 + length_E.sum()
-    start_E = 1 + before_E + (QUESTION if question_first else 0)
+    prompt = 1 + length_E.sum() + len(QUESTION) + 1
+    start_E = 1 + before_E + (len(QUESTION) if spec.order == "qp" else 0)
 
     pieces.put(0, vocab.problem, PROBLEM)
-    owner_E, thing_E = words.owner_P[slot_E], words.thing_P[slot_E]
-    head = (word[" The number of each"], owner_E, word["'s"], thing_E, word[" equals"])
+    head = STATEMENT.fill(word, owner=words.owner_P[slot_E], thing=words.thing_P[slot_E])
     for n, token in enumerate(head):
         pieces.put(start_E + n, token, PROBLEM, stated_E)
     number_E = vocab.numbers + problem.number_I[slot_E]
-    pieces.put(start_E + 5, number_E, PROBLEM, stated_E & (constant_E > 0))
-    scale_E = jnp.where(problem.times_I[slot_E], word[" times as much as"], word[" more than"])
-    pieces.put(start_E + 6, scale_E, PROBLEM, stated_E & (scaled_E > 0))
+    pieces.put(start_E + number_at, number_E, PROBLEM, stated_E & (constant_E > 0))
+    scale_E = jnp.where(problem.times_I[slot_E], word[grammar.TIMES], word[grammar.MORE])
+    pieces.put(start_E + scale_at, scale_E, PROBLEM, stated_E & (scaled_E > 0))
     minus_E = problem.difference_I[slot_E] & (count_E == 2)
-    list_E = jnp.where(minus_E, word[" the difference of"], word[" the sum of"])
+    list_E = jnp.where(minus_E, word[grammar.DIFFERENCE], word[grammar.SUM])
     pieces.put(start_E + refs_at_E - 1, list_E, PROBLEM, stated_E & (listed_E > 0))
     for r in range(refs_ExR.shape[-1]):
         keep_E = stated_E & (r < count_E)
-        at_E = start_E + refs_at_E + 5 * r
+        at_E = start_E + refs_at_E + _REFERENCE * r
         if r:
-            comma_E = jnp.where(r == count_E - 1, word[" and"], word[","])
+            comma_E = jnp.where(r == count_E - 1, word[grammar.AND], word[grammar.COMMA])
             pieces.put(at_E - 1, comma_E, PROBLEM, keep_E)
         ref_E = refs_ExR[:, r]
-        parts = (word[" each"], words.owner_P[ref_E], word["'s"], words.thing_P[ref_E])
+        parts = REFERENCE.fill(word, owner=words.owner_P[ref_E], thing=words.thing_P[ref_E])
         for n, token in enumerate(parts):
             pieces.put(at_E + n, token, PROBLEM, keep_E)
-    pieces.put(start_E + stop_at_E, word["."], PROBLEM, stated_E)
+    pieces.put(start_E + stop_at_E, word[STOP], PROBLEM, stated_E)
 
     owner, thing = words.owner_P[problem.query], words.thing_P[problem.query]
-    question = (word[" How many"], thing, word[" does"], owner, word[" have?"])
-    for n, token in enumerate(question):
+    question_at = grammar.question_at(prompt, spec.order)
+    for n, token in enumerate(QUESTION.fill(word, owner=owner, thing=thing)):
         pieces.put(question_at + n, token, PROBLEM)
-    prompt = 1 + length_E.sum() + QUESTION + 1
     pieces.put(prompt - 1, vocab.solution, PROBLEM)
     return prompt
 
@@ -194,19 +203,18 @@ def _solution(
     mistakes: Mistakes,
 ) -> jax.Array:
     """Puts the solution from position `start` on; returns where it ends."""
-    word, line = vocab.ids, written.line_M
-    marker_S = jnp.array([word[" BACK"], word[" FIX"], word[" RESTART"]])[script.mend_S]
+    word = vocab.ids
+    marker_S = jnp.array([word[marker] for marker in MENDING_MARKERS.values()])[script.mend_S]
     # A marker for each sentence that is taken back; a new beginning takes back all.
     markers_S = jnp.where(script.mend_S == RESTART, 1, script.back_S)
     markers_S = jnp.where(script.back_S > 0, markers_S, 0)
 
-    last_M = written.last_M.astype(jnp.int32)
     live_S = script.slot_S >= 0
     place_S = np.arange(script.slot_S.shape[0])
-    # A line of two operands is 12 tokens long, and one more where it says "so".
+    # Of lines with fewer than two operands a sentence has one. The last one begins with "so".
     forms = [written.form_S == 0, written.form_S == 1]
-    lines_S = first_case(forms, [5, 7], 12 * written.count_S + 1)
-    size_S = HEADER + jnp.where(written.body_S, lines_S + markers_S, 0)
+    lines_S = 1 + first_case(forms, [_LINES[0], _LINES[1]], _LINES[2] * written.count_S)
+    size_S = _BEGINNING + jnp.where(written.body_S, lines_S + markers_S, 0)
     size_S = jnp.where(live_S, size_S, 0)
     end_S = jnp.cumsum(size_S)
     at_S = start + end_S - size_S
@@ -219,66 +227,70 @@ def _solution(
     name_role_S = jnp.where(named_S, WRONG_NAME, words_role_S)
     marker_role_S = jnp.where(stops_S, WRONG_MARKER, words_role_S)
     letter_S = vocab.letters + written.letter_S
-    header = (
-        (word[" Define"], words_role_S),
-        (words.owner_P[slot_S], name_role_S),
-        (word["'s"], name_role_S),
-        (words.thing_P[slot_S], name_role_S),
-        (word[" as"], words_role_S),
-        (jnp.where(stops_S, marker_S, letter_S), marker_role_S),
-        (jnp.where(stops_S, word["."], word[";"]), marker_role_S),
-    )
-    for n, (token, role) in enumerate(header):
-        pieces.put(at_S + n, token, role, live_S, place_S)
+    ends_S = jnp.where(stops_S, marker_S, letter_S)
+    owner_S, thing_S = words.owner_P[slot_S], words.thing_P[slot_S]
+    header = HEADER.fill(word, owner=owner_S, thing=thing_S, letter=ends_S)
+    roles = [
+        name_role_S if symbol in PARAMETER.symbols else words_role_S for symbol in NAMED.symbols
+    ]
+    header.append(jnp.where(stops_S, word[STOP], word[NEXT]))
+    for n, token in enumerate(header):
+        role_S = roles[n] if n < len(roles) else marker_role_S
+        pieces.put(at_S + n, token, role_S, live_S, place_S)
     if mistakes.bodies:
         for n in range(1 + mistakes.late):
             keep_S = written.body_S & (n < markers_S)
             at = at_S + size_S - 1 - markers_S + n
             pieces.put(at, marker_S, WRONG_MARKER, keep_S, place_S)
 
-    sentence_M = written.sentence_M
-    base_M = at_S[sentence_M] + HEADER + 12 * written.turn_M
-    two_M, some_M = line.form_J == 2, line.form_J >= 1
-    body_M = base_M + last_M
-    equals = word[" ="]
-    second_M = body_M + jnp.where(two_M, 6, 4)
-    value_at_M = first_case([two_M, some_M], [body_M + 10, body_M + 4], body_M + 2)
-    end_M = value_at_M + 1 + jnp.where(written.last_M, markers_S[sentence_M], 0)
+    sentence_M, live_M, last_M = written.sentence_M, written.live_M, written.last_M
+    role_M = words_role_S[sentence_M]
+    start_M = at_S[sentence_M] + _BEGINNING + _LINES[2] * written.turn_M
+    pieces.put(start_M, word[SO], role_M, live_M & last_M, sentence_M)
+    end_M = _lines(pieces, start_M + last_M, written, role_M, vocab)
+    end_M += jnp.where(last_M, markers_S[sentence_M], 0)
+    mark_M = jnp.where(last_M, word[STOP], word[NEXT])
+    mark_role_M = jnp.where(last_M & (markers_S[sentence_M] > 0), WRONG_MARKER, role_M)
+    pieces.put(end_M, mark_M, mark_role_M, live_M, sentence_M)
+    return start + end_S[-1]
+
+
+def _lines(
+    pieces: _Pieces, at_M: jax.Array, written: Written, role_M: jax.Array, vocab: Vocabulary
+) -> jax.Array:
+    """Puts all lines from their positions on; returns where the marks after them stand."""
+    line = written.line_M
+    operators = jnp.array([vocab.ids[operator] for operator in OPERATORS])
 
     def symbol(operand_M: jax.Array) -> jax.Array:
         number_M = vocab.numbers - 1 - operand_M
         return jnp.where(operand_M >= 0, vocab.letters + operand_M, number_M)
 
-    def number(value_M: jax.Array) -> jax.Array:
-        return vocab.numbers + value_M
-
-    operator_M = jnp.array([word[" +"], word[" -"], word[" *"]])[line.operator_J]
-    role_M = words_role_S[sentence_M]
-    ends_M = written.last_M & (markers_S[sentence_M] > 0)
-
     def errs(what: int) -> jax.Array:
         return jnp.where((line.wrong_J & what) != 0, WRONG_NAME, role_M)
 
-    puts = (
-        (base_M, word[" so"], role_M, written.last_M),
-        (body_M, vocab.letters + written.letter_M, role_M, True),
-        (body_M + 1, equals, role_M, True),
-        (body_M + 2, symbol(line.left_J), errs(LEFT), some_M),
-        (body_M + 3, operator_M, errs(OPERATOR), two_M),
-        (body_M + 4, symbol(line.right_J), errs(RIGHT), two_M),
-        (body_M + 5, equals, role_M, two_M),
-        (second_M, number(line.left_value_J), errs(LEFT_VALUE), two_M),
-        (second_M + 1, operator_M, errs(OPERATOR), two_M),
-        (second_M + 2, number(line.right_value_J), errs(RIGHT_VALUE), two_M),
-        (value_at_M - 1, equals, role_M, some_M),
-        (value_at_M, number(line.value_J), errs(RESULT), True),
-        (
-            end_M,
-            jnp.where(written.last_M, word["."], word[";"]),
-            jnp.where(ends_M, WRONG_MARKER, role_M),
-            True,
-        ),
-    )
-    for at_M, token, role, keep in puts:
-        pieces.put(at_M, token, role, written.live_M & keep, sentence_M)
-    return start + end_S[-1]
+    equals = {EQUALS: (vocab.ids[EQUALS], role_M)}
+    slots = {
+        "letter": (vocab.letters + written.letter_M, role_M),
+        "left": (symbol(line.left_J), errs(LEFT)),
+        "operator": (operators[line.operator_J], errs(OPERATOR)),
+        "right": (symbol(line.right_J), errs(RIGHT)),
+        "left_value": (vocab.numbers + line.left_value_J, errs(LEFT_VALUE)),
+        "right_value": (vocab.numbers + line.right_value_J, errs(RIGHT_VALUE)),
+        "result": (vocab.numbers + line.value_J, errs(RESULT)),
+    }
+    filled = [form.fill(equals, **slots) for form in LINES]
+    for n in range(len(LINES[-1])):
+        # In a line of fewer operands something else may stand there, or nothing.
+        *fewer, (least, (token, role)) = [
+            (operands, form[n]) for operands, form in enumerate(filled) if n < len(form)
+        ]
+        for operands, (other, other_role) in reversed(fewer):
+            least = operands
+            if other is not token:
+                here_M = line.form_J == operands
+                token, role = jnp.where(here_M, other, token), jnp.where(here_M, other_role, role)
+        keep_M = written.live_M & (line.form_J >= least) if least else written.live_M
+        pieces.put(at_M + n, token, role, keep_M, written.sentence_M)
+    cases = [line.form_J == operands for operands in (2, 1)]
+    return at_M + first_case(cases, [len(LINES[2]), len(LINES[1])], len(LINES[0]))

@@ -14,16 +14,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.solutions import render
+from data_gen.solutions import document
+from data_gen.solutions.document import Document
+from data_gen.solutions.grammar import (
+    ANSWER,
+    BACK,
+    EQUALS,
+    HEADER,
+    LINES,
+    MENDING_MARKERS,
+    NAMED,
+    NEXT,
+    OPERATIONS,
+    PARAMETER,
+    SO,
+    STOP,
+)
 from data_gen.solutions.language import LETTERS, Vocabulary, vocabulary
 from data_gen.solutions.mistakes import KINDS
 from data_gen.spec import Spec
-from data_gen.text.judge import Verdict, judge, split_sentences, standing, standing_places
+from data_gen.text.judge import (
+    Verdict,
+    defined_in,
+    judge,
+    named_in,
+    split_sentences,
+    standing,
+    standing_places,
+)
 from data_gen.text.reader import Facts, read
 
-_SYMBOLS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
-_MARKERS = (" BACK", " FIX", " RESTART")
-_DEFINED = re.compile(r"Define (.+) as (\S+);")
+_LETTER = re.compile(rf"\b([A-Za-z]){EQUALS} ")
 
 
 def step(
@@ -46,8 +67,10 @@ def step(
     def line(left: str, symbol: str, right: str) -> str:
         letter = next(fresh)
         a, b = (value.get(x, int(x) if x.isdecimal() else 0) for x in (left, right))
-        value[letter] = _SYMBOLS[symbol](a, b) % facts.modulus
-        lines.append(f"{letter} = {left} {symbol} {right} = {a} {symbol} {b} = {value[letter]}")
+        value[letter] = OPERATIONS[symbol](a, b) % facts.modulus
+        slots = {"left": left, "operator": symbol, "right": right, "left_value": a}
+        slots |= {"letter": letter, "right_value": b, "result": value[letter]}
+        lines.append(LINES[2].write(**slots))
         return letter
 
     side = facts.sides.get(parameter)
@@ -62,12 +85,12 @@ def step(
     if side is not None and side.number is not None and total:
         total = line(str(side.number), "*" if side.times else "+", total)
     if not lines:
-        letter = next(fresh)
-        alone = "" if not terms else f"{total} = "
-        lines.append(f"{letter} = {alone}{facts.value[parameter]}")
+        letter, form = next(fresh), LINES[1] if terms else LINES[0]
+        lines.append(form.write(letter=letter, left=total, result=facts.value[parameter]))
         total = letter
-    lines[-1] = f"so {lines[-1]}"
-    return f"Define {parameter} as {total}; {'; '.join(lines)}", total
+    lines[-1] = f"{SO.strip()} {lines[-1]}"
+    header = HEADER.write(parameter=parameter, letter=total)
+    return f"{NEXT} ".join([header, *lines]), total
 
 
 def continuation(
@@ -84,8 +107,7 @@ def continuation(
     Raises:
       StopIteration: the letters run out.
     """
-    found = (_DEFINED.match(sentence) for sentence in prefix)
-    letter_of = {name[1]: name[2] for name in found if name}
+    letter_of = dict(found for found in map(defined_in, prefix) if found)
     sentences = []
     for parameter in order:
         if parameter not in letter_of:
@@ -123,22 +145,20 @@ def corrected(
     at = places[verdict.first_wrong_step]
     before, wrong = sentences[:at], sentences[at]
     prefix = [sentences[place] for place in places if place < at]
-    named = re.match(r"Define (.+) as", wrong.partition("; ")[0])
+    named = named_in(wrong)
     if verdict.kind == "skip" and named and not whole:
-        wrong = f"Define {named[1]} as"
-    order = [
-        name[1] for name in map(_DEFINED.match, standing(record["solution"])) if name is not None
-    ]
+        wrong = NAMED.write(parameter=named)
+    order = [found[0] for found in map(defined_in, standing(record["solution"])) if found]
     if not order or order[-1] != facts.query:
         raise ValueError(f"the record's own solution does not end with {facts.query}.")
-    used = {letter for sentence in prefix for letter in re.findall(r"\b([A-Za-z]) = ", sentence)}
+    used = {letter for sentence in prefix for letter in _LETTER.findall(sentence)}
     spare = [letter for letter in LETTERS[: spec.letters] if letter not in used]
     fresh = iter([spare[n] for n in np.asarray(jax.random.permutation(key, len(spare)))])
     try:
         right = continuation(facts, prefix, order, fresh)
     except StopIteration:
         return None
-    solution = "".join(f" {sentence}." for sentence in (*before, f"{wrong} BACK", *right))
+    solution = "".join(f" {text}{STOP}" for text in (*before, f"{wrong}{BACK}", *right))
     made = judge(facts, solution)
     return {**record, "solution": solution, "op": made.op, "kind": verdict.kind}
 
@@ -178,11 +198,11 @@ def table(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(rows)
 
 
-def documents(records: Sequence[Mapping[str, Any]], size: int, spec: Spec) -> render.Document:
-    """Records as documents in symbols, ready to be tokenized and packed (leading axis N).
+def documents(records: Sequence[Mapping[str, Any]], size: int, spec: Spec) -> Document:
+    """Records as documents in symbols, ready to be tokenized and packed (leading axis B).
 
-    Sentences that are taken back have the roles of `solutions.render`, so that they can be masked:
-    a parameter's name where the sentence stops at it, and its words and markers.
+    Sentences that are taken back have the roles of `data_gen.solutions.document`, so that they can
+    be masked: a parameter's name where the sentence stops at it, and its words and markers.
 
     Args:
       records: with problem, question, solution and answer.
@@ -194,7 +214,7 @@ def documents(records: Sequence[Mapping[str, Any]], size: int, spec: Spec) -> re
     """
     vocab = vocabulary(spec)
     made = [_document(record, size, vocab, spec) for record in records]
-    return render.Document(*(jnp.stack(column) for column in zip(*made, strict=True)))
+    return Document(*(jnp.stack(column) for column in zip(*made, strict=True)))
 
 
 def _document(
@@ -204,25 +224,27 @@ def _document(
     if spec.order == "qp":
         parts.reverse()
     ids = [vocab.problem, *vocab.encode("".join(parts)), vocab.solution]
-    prompt = len(ids)
-    roles, places = [render.PROBLEM] * prompt, [-1] * prompt
+    prompt, mending = len(ids), [vocab.ids[marker] for marker in MENDING_MARKERS.values()]
+    roles, places = [document.PROBLEM] * prompt, [-1] * prompt
     standing_ = set(standing_places(record["solution"]))
     for number, sentence in enumerate(split_sentences(record["solution"])):
-        found = vocab.encode(f" {sentence}.")
-        role = [render.SOLUTION] * len(found)
+        found = vocab.encode(f" {sentence}{STOP}")
+        role = [document.SOLUTION] * len(found)
         if number not in standing_:
-            role = [render.WRONG_WORDS] * len(found)
-            markers = [n for n, token in enumerate(found) if vocab.tokens[token] in _MARKERS]
+            role = [document.WRONG_WORDS] * len(found)
+            markers = [n for n, token in enumerate(found) if token in mending]
             for n in (*markers, *([len(found) - 1] if markers else [])):
-                role[n] = render.WRONG_MARKER
-            if markers and vocab.tokens[found[markers[0] - 1]] == " as":
-                role[1:4] = [render.WRONG_NAME] * 3
+                role[n] = document.WRONG_MARKER
+            if markers and vocab.tokens[found[markers[0] - 1]] == NAMED.symbols[-1]:
+                first = NAMED.symbols.index(PARAMETER.symbols[0])
+                role[first : first + len(PARAMETER)] = [document.WRONG_NAME] * len(PARAMETER)
         ids, roles, places = [*ids, *found], [*roles, *role], [*places, *[number] * len(found)]
-    ending = [vocab.answer, vocab.numbers + int(record["answer"]), vocab.end]
-    ids, roles, places = [*ids, *ending], [*roles, *[render.ANSWER] * 3], [*places, -1, -1, -1]
+    ending = ANSWER.fill(vocab.ids, number=vocab.numbers + int(record["answer"]))
+    ids, places = [*ids, *ending], [*places, *[-1] * len(ending)]
+    roles += [document.ANSWER] * len(ending)
     fill = max(size - len(ids), 0)
     tokens = np.array([*ids, *[vocab.end] * fill], np.int32)[:size]
-    role_N = np.array([*roles, *[render.OUTSIDE] * fill], np.int32)[:size]
+    role_N = np.array([*roles, *[document.OUTSIDE] * fill], np.int32)[:size]
     place_N = np.array([*places, *[-1] * fill], np.int32)[:size]
     kinds = vocab.kinds[tokens]
     return tokens, role_N, kinds, place_N, np.int32(len(ids)), np.int32(prompt)

@@ -2,22 +2,31 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from numpy.typing import ArrayLike
+from data_gen.solutions.grammar import (
+    EQUALS,
+    HEADER,
+    MENDING_MARKERS,
+    NAMED,
+    NEXT,
+    OPERATION,
+    OPERATIONS,
+    RESTART,
+    SO,
+    STOP,
+)
+from data_gen.text.reader import Facts
 
-from data_gen.solutions.language import Vocabulary
-from data_gen.spec import Spec
-from data_gen.text.reader import Facts, read
-from data_gen.text.records import split
-from data_gen.windows.tokenizer import Tokenizer, tokenizer
-
-_DEFINE = re.compile(r"Define (.+) as (\S+)")
-_NAME = re.compile(r"Define (.+) as")
-_OPERATION = re.compile(r"(\S+) ([+*-]) (\S+)")
-_MARKER = re.compile(r" (BACK|FIX|RESTART)")
-_MARKERS = re.compile(r"(?: (?:BACK|FIX|RESTART))+")
+_SYMBOL, _OPERATOR = r"(\S+)", f"([{re.escape(''.join(OPERATIONS))}])"
+_HEADER = re.compile(HEADER.pattern(parameter="(.+)", letter=_SYMBOL))
+_NAMED = re.compile(NAMED.pattern(parameter="(.+)"))
+_OPERATION = re.compile(OPERATION.pattern(left=_SYMBOL, operator=_OPERATOR, right=_SYMBOL))
+_RESULT = re.compile(rf"{EQUALS} (\d{{1,9}}){re.escape(STOP)}$".lstrip())
+_MARKER = re.compile("|".join(map(re.escape, MENDING_MARKERS.values())))
+_MENDING = {marker: mending for mending, marker in MENDING_MARKERS.items()}
+_MARKERS = re.compile(f"(?:{_MARKER.pattern})+")
+_NEXT, _STOP, _EQUALS, _SO = f"{NEXT} ", f"{STOP} ", f"{EQUALS} ", f"{SO} ".lstrip()
 
 # What can be wrong with a step beyond `solutions.mistakes.KINDS`: it cannot be read or written so,
 # names a parameter that there is not, uses a letter that stands for nothing, or was done before.
@@ -92,9 +101,9 @@ def judge(facts: Facts, solution: str, answer: str | None = None) -> Verdict:
     places, mended = _standing(facts, sentences)
     steps = [sentences[at] for at in places]
     book = _Book(facts)
-    op = sum(max(step.count("; "), 1) for step in steps)
+    op = sum(max(step.count(_NEXT), 1) for step in steps)
     reason, wrong, kind = "", None, ""
-    if not text.endswith("."):
+    if not text.endswith(STOP):
         steps_read, tail = steps[:-1], "the solution breaks off"
     else:
         steps_read, tail = steps, ""
@@ -139,7 +148,20 @@ def standing_places(solution: str) -> list[int]:
 
 def split_sentences(solution: str) -> list[str]:
     """All sentences of a solution, without their full stops."""
-    return solution.strip().removesuffix(".").split(". ")
+    return solution.strip().removesuffix(STOP).split(_STOP)
+
+
+def named_in(sentence: str) -> str | None:
+    """The parameter that a sentence of a solution names, also where it stops at the name."""
+    found = _NAMED.match(sentence.partition(_NEXT)[0])
+    return found[1] if found else None
+
+
+def defined_in(sentence: str) -> tuple[str, str] | None:
+    """The parameter that a sentence defines, and its letter; None where it defines none."""
+    head, mark, _ = sentence.partition(_NEXT)
+    found = _HEADER.fullmatch(head)
+    return (found[1], found[2]) if found and mark else None
 
 
 def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], list[Mended]]:
@@ -153,7 +175,7 @@ def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], lis
         markers = _MARKER.findall(sentence)
         if not markers:
             continue
-        anew = "RESTART" in markers
+        anew = RESTART in markers
         back = len(kept) if anew else min(len(markers), len(kept))
         taken = [sentences[at] for at in kept[len(kept) - back :]]
         kept = kept[: len(kept) - back]
@@ -165,7 +187,7 @@ def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], lis
             books[-1].look(sentences[kept[len(books) - 2]])
         # A marker takes back what begins with a mistake; a new beginning does not say where it is.
         at, kind = _fault(books[-1].copy(), taken if anew else taken[:1])
-        mending = "restart" if anew else markers[-1].lower()
+        mending = _MENDING[RESTART if anew else markers[-1]]
         mended.append(Mended(len(kept) + at, kind, mending, back - 1 - at))
     return kept, mended
 
@@ -182,42 +204,8 @@ def _fault(book: "_Book", sentences: list[str]) -> tuple[int, str]:
     return needless or (len(sentences) - 1, RIGHT)
 
 
-def judge_tokens(facts: Facts, ids: ArrayLike, vocab: Vocabulary | Tokenizer) -> Verdict:
-    """Judges what a model wrote after a prompt: solution, answer marker, answer, end.
-
-    Never raises: ids that are no solution, or no ids of the vocabulary, are wrong.
-
-    Args:
-      facts: the problem.
-      ids: int[M]; what comes after the end marker is not looked at.
-      vocab: whose ids they are.
-    """
-    solution, answer = split(ids, vocab)
-    return judge(facts, solution, answer or "")
-
-
-def judge_many(
-    records: Iterable[Mapping[str, Any]], ids_NxM: Iterable[ArrayLike], spec: Spec
-) -> list[Verdict]:
-    """Judges one continuation of each problem's prompt.
-
-    Args:
-      records: N problems as `data_gen.text.records` gives them (layers, problem, question).
-      ids_NxM: token ids of what was written after each prompt.
-      spec: the class.
-
-    Raises:
-      ValueError: a problem (not a solution) cannot be read.
-    """
-    vocab, found = tokenizer(spec), []
-    for record, ids in zip(records, ids_NxM, strict=True):
-        facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
-        found.append(judge_tokens(facts, ids, vocab))
-    return found
-
-
 def _last_number(text: str) -> int | None:
-    found = re.search(r"= (\d{1,9})\.$", text)
+    found = _RESULT.search(text)
     return int(found[1]) if found else None
 
 
@@ -243,41 +231,39 @@ class _Book:
     def look(self, sentence: str) -> str:
         """Enters a sentence, whatever it is worth; returns what kind of mistake it is, or RIGHT."""
         text = _MARKERS.sub("", sentence)
-        named = _NAME.match(text.partition("; ")[0])
-        before = named is not None and named[1] in self.done
+        named = named_in(text)
+        before = named in self.done
         try:
             self.step(text)
         except _Wrong as error:
-            if named is None or error.kind != FORM or not text.endswith(" as"):
+            if named is None or error.kind != FORM or not text.endswith(NAMED.symbols[-1]):
                 return error.kind
         if before:
             return REPEATED
-        assert named is not None
-        return RIGHT if named[1] in self.facts.necessary else "unneeded"
+        return RIGHT if named in self.facts.necessary else "unneeded"
 
     def step(self, sentence: str) -> None:
         """Reads one step; raises _Wrong at the first thing that is not right."""
-        named = _NAME.match(sentence.partition("; ")[0])
+        named = named_in(sentence)
         try:
             self._step(sentence)
         except _Wrong as error:
             # Whatever it says, what cannot be computed yet can only be said wrongly.
-            if named and self.facts.needs.get(named[1], frozenset()) - self.done:
+            if named is not None and self.facts.needs.get(named, frozenset()) - self.done:
                 error.kind = "skip"
             raise
 
     def _step(self, sentence: str) -> None:
-        head, *lines = sentence.split("; ")
-        define = _DEFINE.fullmatch(head)
-        named = _NAME.match(head)
-        if named and named[1] not in self.facts.needs:
-            raise _Wrong(f"the problem has no {named[1][:80]}", UNKNOWN)
-        if not define or not lines:
+        head, *lines = sentence.split(_NEXT)
+        header, named = _HEADER.fullmatch(head), named_in(sentence)
+        if named is not None and named not in self.facts.needs:
+            raise _Wrong(f"the problem has no {named[:80]}", UNKNOWN)
+        if not header or not lines:
             raise _Wrong("a step cannot be read", FORM)
-        parameter, letter = define[1], define[2]
-        if not lines[-1].startswith("so "):
-            raise _Wrong("a step does not end in 'so'", FORM)
-        lines[-1] = lines[-1].removeprefix("so ")
+        parameter, letter = header[1], header[2]
+        if not lines[-1].startswith(_SO):
+            raise _Wrong(f"a step does not end in {SO.strip()!r}", FORM)
+        lines[-1] = lines[-1].removeprefix(_SO)
         used: frozenset[str] = frozenset()
         constants: list[int] = []
         for number, line in enumerate(lines):
@@ -304,7 +290,7 @@ class _Book:
 
     def line(self, line: str, constants: list[int]) -> tuple[str, frozenset[str], int]:
         """Reads "x = a + b = 3 + 4 = 7", "x = a = 7" or "x = 7"; adds its constants to the list."""
-        letter, *parts = line.split(" = ")
+        letter, *parts = line.split(_EQUALS)
         if len(letter) != 1 or not letter.isalpha() or not parts:
             raise _Wrong("a line does not begin with a letter", FORM)
         if letter in self.value:
@@ -324,7 +310,7 @@ class _Book:
             raise _Wrong("a line's symbols and numbers do not match", FORM)
         left, right = self.number(numbers[1]), self.number(numbers[3])
         used = self.quote(symbols[1], left, constants) | self.quote(symbols[3], right, constants)
-        computed = {"+": left + right, "-": left - right, "*": left * right}[symbols[2]]
+        computed = OPERATIONS[symbols[2]](left, right)
         if computed % self.facts.modulus != result:
             raise _Wrong(f"{parts[1]} is not {result}", "calculation")
         return letter, used, result

@@ -1,6 +1,5 @@
 """From a problem's text to the arrays that the sampler makes."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +11,14 @@ from data_gen.problems import structure
 from data_gen.problems.problem import Problem
 from data_gen.problems.slots import layout
 from data_gen.solutions import names
+from data_gen.solutions.grammar import NEXT, SO
 from data_gen.solutions.language import LETTERS
 from data_gen.spec import Spec
-from data_gen.text.judge import standing
+from data_gen.text.judge import defined_in, standing
 from data_gen.text.reader import Facts, Layers, name, read, right_sides
 
 _TERMS = 4
-_STEP = re.compile(r" ?Define (.+?) as (\S+);(.*)")
+_SO = f"{SO} ".lstrip()
 
 
 def parse(layers: Layers, problem: str, question: str, solution: str, spec: Spec) -> Problem:
@@ -112,14 +112,14 @@ def _solution(text: str, number: dict[str, int], facts: Facts) -> tuple[list[int
     """Slots of the steps, and the letters of all operations."""
     steps, letters = [], []
     for sentence in standing(text):
-        found = _STEP.fullmatch(sentence)
-        if not found:
+        found = defined_in(sentence)
+        if found is None:
             raise ValueError(f"the sentence {sentence[:80]!r} defines nothing.")
-        if found[1] not in number:
+        if found[0] not in number:
             raise ValueError(f"the step {sentence[:80]!r} defines no known parameter.")
-        steps.append(number[found[1]])
-        for part in found[3].split(";"):
-            letter = part.strip().removeprefix("so ").partition(" ")[0]
+        steps.append(number[found[0]])
+        for part in sentence.split(NEXT)[1:]:
+            letter = part.strip().removeprefix(_SO).partition(" ")[0]
             if letter not in LETTERS:
                 raise ValueError(f"the step {sentence[:80]!r} uses {letter!r} for a letter.")
             letters.append(LETTERS.index(letter))

@@ -5,10 +5,25 @@ import functools
 import re
 from collections.abc import Sequence
 
+from data_gen.solutions.grammar import (
+    AND,
+    COMMA,
+    DIFFERENCE,
+    MORE,
+    PARAMETER,
+    QUESTION,
+    REFERENCE,
+    STATEMENT,
+    STOP,
+    TIMES,
+)
+
+_END = re.compile(rf"{re.escape(STOP)}(?:\s+|$)")
 # [[category, [item, …]], …], top layer first.
 Layers = Sequence[tuple[str, Sequence[str]]]
 
-_MORE, _TIMES = " more than ", " times as much as "
+_BEFORE, _AFTER = STATEMENT.around("parameter")
+_MORE, _TIMES, _DIFFERENCE = f"{MORE} ", f"{TIMES} ", f"{DIFFERENCE} ".lstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Right:
 
 def name(owner: str, thing: str) -> str:
     """The text of a parameter."""
-    return f"{owner}'s {thing}"
+    return PARAMETER.write(owner=owner, thing=thing)
 
 
 def read(layers: Layers, problem: str, question: str, modulus: int = 23) -> Facts:
@@ -89,7 +104,7 @@ def _stated(layers: Layers, problem: str, modulus: int) -> "_Reader":
 
 def _sentences(problem: str) -> list[str]:
     text = problem.strip()
-    return [part.strip() for part in re.split(r"\.(?:\s+|$)", text) if part.strip()]
+    return [part.strip() for part in _END.split(text) if part.strip()]
 
 
 class _Reader:
@@ -99,13 +114,13 @@ class _Reader:
         self.abstract: dict[str, list[tuple[str, str | None]]] = {}
         self.instances: list[str] = []
         self.questions: dict[str, str] = {}
-        self.children: dict[str, tuple[str, ...]] = {}
         depth = len(items)
         for layer in range(depth - 1):
             for owner in items[layer]:
                 for thing in items[layer + 1]:
                     self.instances.append(name(owner, thing))
-                    self.questions[f"How many {thing} does {owner} have?"] = name(owner, thing)
+                    question = QUESTION.write(thing=thing, owner=owner)
+                    self.questions[question] = name(owner, thing)
         self.layout = [
             (owner, items[layer + 1], categories[category], category - layer)
             for layer in range(depth - 1)
@@ -113,19 +128,18 @@ class _Reader:
             for category in range(layer + 1, depth)
         ]
         for owner, _, category, _ in self.layout:
-            self.questions[f"How many {category} does {owner} have?"] = name(owner, category)
-        names = self.instances + [name(owner, category) for owner, _, category, _ in self.layout]
-        self.pattern = _pattern(tuple(sorted(set(names), key=len, reverse=True)))
+            question = QUESTION.write(thing=category, owner=owner)
+            self.questions[question] = name(owner, category)
+        self.names = set(self.questions.values())
+        self.pattern = _pattern(tuple(sorted(self.names, key=len, reverse=True)))
 
     def state(self, sentence: str) -> None:
-        found = self.pattern.match(sentence, len("The number of "))
-        rest = sentence[found.end() :] if found else ""
-        if not sentence.startswith("The number of each ") or not rest.startswith(" equals "):
+        parameter, _, right = sentence.removeprefix(_BEFORE).partition(f"{_AFTER} ")
+        if not sentence.startswith(_BEFORE) or parameter not in self.names or not right:
             raise ValueError(
                 f"the sentence {sentence[:80]!r} does not say what a known parameter equals."
             )
-        assert found is not None
-        self.sides[found[1]] = self.side(rest[len(" equals ") :])
+        self.sides[parameter] = self.side(right)
 
     def side(self, text: str) -> Right:
         number, times = None, False
@@ -137,7 +151,7 @@ class _Reader:
             if not times and not text.startswith(_MORE):
                 raise ValueError(f"the right side {text[:80]!r} does not go on after its number.")
             text = text.removeprefix(_TIMES).removeprefix(_MORE)
-        difference = text.startswith("the difference of ")
+        difference = text.startswith(_DIFFERENCE)
         refs = [found[1] for found in self.pattern.finditer(text)]
         if not refs:
             raise ValueError(f"the right side {text[:80]!r} names no known parameter.")
@@ -194,7 +208,8 @@ class _Reader:
 
 @functools.lru_cache(maxsize=1024)
 def _pattern(names: tuple[str, ...]) -> re.Pattern:
-    return re.compile(r"\beach (" + "|".join(map(re.escape, names)) + r")(?=$|,| and | equals )")
+    reference = REFERENCE.pattern(parameter=f"({'|'.join(map(re.escape, names))})")
+    return re.compile(rf"\b{reference}(?=$|{COMMA}|{AND} )")
 
 
 def _closure(start: str, needs: dict[str, frozenset[str]]) -> frozenset[str]:

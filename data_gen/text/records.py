@@ -4,14 +4,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 from data_gen.problems.problem import Problem
-from data_gen.solutions.language import Vocabulary, vocabulary
+from data_gen.solutions.document import Document
+from data_gen.solutions.grammar import QUESTION, question_at
+from data_gen.solutions.language import vocabulary
 from data_gen.solutions.names import hierarchies
-from data_gen.solutions.render import Document
 from data_gen.spec import Spec
-from data_gen.windows.tokenizer import Tokenizer
+from data_gen.text.answers import split
 
 
 def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
@@ -26,17 +26,6 @@ def layers(problem: Problem, spec: Spec) -> list[list[Any]]:
     return found
 
 
-def split(ids: ArrayLike, vocab: Vocabulary | Tokenizer) -> tuple[str, str | None]:
-    """A continuation of a prompt as (solution, answer) texts; no answer without its marker."""
-    ids = np.asarray(ids)
-    stops = np.flatnonzero(ids == vocab.end)
-    ids = ids[: stops[0]] if len(stops) else ids
-    marks = np.flatnonzero(ids == vocab.answer)
-    if not len(marks):
-        return vocab.decode(ids), None
-    return vocab.decode(ids[: marks[0]]), vocab.decode(ids[marks[0] + 1 :])
-
-
 def records(problems: Problem, documents: Document, spec: Spec) -> list[dict[str, Any]]:
     """One dictionary a problem: layers, problem, question, solution, answer, op.
 
@@ -45,16 +34,14 @@ def records(problems: Problem, documents: Document, spec: Spec) -> list[dict[str
     """
     vocab = vocabulary(spec)
     problems, documents = jax.tree.map(np.asarray, (problems, documents))
-    how_many = vocab.ids[" How many"]
     found = []
     for n in range(documents.length.shape[0]):
         problem = jax.tree.map(lambda x, n=n: x[n], problems)
         ids = documents.tokens_N[n]
         prompt, length = int(documents.prompt[n]), int(documents.length[n])
-        question = int(np.flatnonzero(ids[:prompt] == how_many)[0])
-        text_ids = ids[1 : prompt - 1]
-        asked = text_ids[question - 1 : question + 4]
-        stated = np.concatenate([text_ids[: question - 1], text_ids[question + 4 :]])
+        first = question_at(prompt, spec.order)
+        asked, after = ids[first : first + len(QUESTION)], first + len(QUESTION)
+        stated = np.concatenate([ids[1:first], ids[after : prompt - 1]])
         solution, answer = split(ids[prompt:length], vocab)
         found.append(
             {

@@ -4,7 +4,7 @@ import dataclasses
 
 from data_gen import settings
 from data_gen.settings import RefusedError
-from data_gen.solutions.language import vocabulary
+from data_gen.solutions.document import least_length
 from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
 from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
@@ -63,24 +63,4 @@ class Windows:
 
 def shortest_document(spec: Spec, mistakes: Mistakes = ERROR_FREE) -> int:
     """Tokens that every document of the class has at least, one that begins anew among them."""
-    vocab, length_V = vocabulary(spec), tokenizer(spec).lengths_V
-
-    def take(*phrases: str) -> int:
-        return sum(int(length_V[vocab.ids[phrase]]) for phrase in phrases)
-
-    name = int(length_V[vocab.categories :].min())
-    letter = int(length_V[vocab.letters : vocab.categories].min())
-    number = int(length_V[vocab.numbers : vocab.letters].min())
-    edges = (spec.min_depth - 1) * spec.min_width
-    least_op = 1 if spec.op is None else spec.op
-    markers = 4
-    sentence = take(" The number of each", "'s", " equals") + 2 * name + number
-    question = take(" How many", " does", " have?") + 2 * name
-    header = take(" Define", "'s", " as", ";") + 2 * name + letter
-    # An operation beyond a sentence's first takes more symbols than these of its own.
-    line = take(" so", " =", ".") + letter + number
-    shortest = markers + edges * sentence + question + header + line * least_op + number
-    if mistakes.restarts:
-        # Before the first step a name and the marker, at least.
-        shortest += take(" Define", "'s", " as", " RESTART", ".") + 2 * name
-    return shortest
+    return least_length(tokenizer(spec).lengths_V, spec, mistakes)

@@ -17,6 +17,14 @@ from data_gen.problems.search import sample_many
 from data_gen.problems.structure import Goal
 from data_gen.settings import RefusedError
 from data_gen.solutions import errors, render
+from data_gen.solutions.document import (
+    OUTSIDE,
+    PROBLEM,
+    WRONG_MARKER,
+    WRONG_NAME,
+    WRONG_WORDS,
+    Document,
+)
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.solutions.script import script
 from data_gen.spec import Spec
@@ -48,13 +56,13 @@ def problems(keys_N: jax.Array, goals_N: Goal | None = None, *, spec: Spec) -> P
 
 def documents(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec, mistakes: Mistakes
-) -> render.Document:
+) -> Document:
     """Writes N problems (leading axis N) in symbols of the vocabulary, with room for `size` each.
 
     The length of a document whose mistakes found no room is reported as size + 1.
     """
 
-    def write(sentences: int, key: jax.Array, problem: Problem) -> render.Document:
+    def write(sentences: int, key: jax.Array, problem: Problem) -> Document:
         when = schedule(problem, spec)
         choices = errors.options(problem, mistakes, spec)
         # Mistakes have a key of their own, so that a problem is the same at every rate.
@@ -75,7 +83,7 @@ def documents(
     first = functools.partial(write, mistakes.usual_sentences(spec))
     some = max(1, count // _AGAIN)
 
-    def again(carry: tuple[jax.Array, render.Document]) -> tuple[jax.Array, render.Document]:
+    def again(carry: tuple[jax.Array, Document]) -> tuple[jax.Array, Document]:
         todo_N, found_N = carry
         (at_A,) = jnp.nonzero(todo_N, size=some, fill_value=count)
         safe_A = jnp.minimum(at_A, count - 1)
@@ -88,7 +96,7 @@ def documents(
     return jax.lax.while_loop(lambda carry: carry[0].any(), again, start)[1]
 
 
-def encoded(documents_N: render.Document, *, size: int, spec: Spec) -> render.Document:
+def encoded(documents_N: Document, *, size: int, spec: Spec) -> Document:
     """The same documents in tokens, with room for `size` each; longer ones say so by length."""
     return jax.vmap(functools.partial(encode, table=tokenizer(spec), size=size))(documents_N)
 
@@ -97,11 +105,11 @@ def token_weights(role_N: jax.Array, mistakes: Mistakes, loss_on: str) -> jax.Ar
     """float32: 1 for each token that bears loss, 0 for the others."""
     masked = {
         "none": (),
-        "name": (render.WRONG_NAME,),
-        "sentence": (render.WRONG_NAME, render.WRONG_WORDS),
-        "all": (render.WRONG_NAME, render.WRONG_WORDS, render.WRONG_MARKER),
+        "name": (WRONG_NAME,),
+        "sentence": (WRONG_NAME, WRONG_WORDS),
+        "all": (WRONG_NAME, WRONG_WORDS, WRONG_MARKER),
     }[mistakes.mask]
-    unused = (render.OUTSIDE, *masked, *((render.PROBLEM,) if loss_on == "solution" else ()))
+    unused = (OUTSIDE, *masked, *((PROBLEM,) if loss_on == "solution" else ()))
     return 1.0 - (role_N[..., None] == np.array(unused)).any(-1).astype(jnp.float32)
 
 

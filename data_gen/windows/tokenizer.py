@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_gen.settings import RefusedError
-from data_gen.solutions.language import MARKER, MARKERS, PHRASES, Vocabulary, vocabulary
-from data_gen.solutions.render import OUTSIDE, Document
+from data_gen.solutions.document import OUTSIDE, Document
+from data_gen.solutions.grammar import BACK, MARKERS, PHRASES
+from data_gen.solutions.language import MARKER, Vocabulary, vocabulary
 from data_gen.spec import Spec
 
 if TYPE_CHECKING:
@@ -210,12 +211,12 @@ def _neighbours(vocab: Vocabulary) -> Iterator[tuple[str, str]]:
     """Pairs of symbols that stand for all that can stand side by side.
 
     Where the second begins with a blank, only the end of the first matters and only that
-    there is a blank; the phrases without one follow names, numbers, letters and " BACK".
+    there is a blank; the phrases without one follow names, numbers, letters and BACK.
     """
     for symbol in vocab.tokens[len(MARKERS) :]:
         yield symbol, " a"
         yield " a", symbol
-    for symbol in (" BACK", *vocab.tokens[vocab.numbers :]):
+    for symbol in (BACK, *vocab.tokens[vocab.numbers :]):
         for phrase in PHRASES:
             if not phrase.startswith(" "):
                 yield symbol, phrase

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from data_gen.keys import problem_key
-from data_gen.solutions.features import Features, features
+from data_gen.solutions.features import Features, measure
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import NAMED, Spec
 from data_gen.windows import stream
@@ -43,7 +43,7 @@ def class_of(name: str) -> Spec:
 def ours(spec: Spec, count: int, seed: int) -> dict[str, np.ndarray]:
     """The features of `count` problems, each column as an array."""
     write = jax.jit(
-        lambda keys_N, problems_N: jax.vmap(functools.partial(features, spec=spec))(
+        lambda keys_N, problems_N: jax.vmap(functools.partial(measure, spec=spec))(
             problems_N,
             stream.documents(keys_N, problems_N, size=2048, spec=spec, mistakes=ERROR_FREE),
         )

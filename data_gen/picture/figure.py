@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_gen.picture import layering, listing
-from data_gen.picture.relations import DISTRACTOR, NECESSARY, QUERY, Relations, relations
+from data_gen.picture.relations import DISTRACTOR, NECESSARY, QUERY, Relations, relate
+from data_gen.settings import RefusedError
+from data_gen.solutions.grammar import QUESTION
 from data_gen.spec import Spec
 from data_gen.text import records
 
@@ -79,7 +81,7 @@ def draw(problem: Problem, spec: Spec, listed: Sequence[listing.Row] = ()) -> Fi
     """
     from matplotlib.figure import Figure
 
-    found = relations(problem, spec)
+    found = relate(problem, spec)
     layers = records.layers(problem, spec)
     left, right = _structure(found, layers), _dependency(found)
     used = sorted({(n.role, n.abstract) for n in found.nodes}, key=list(_LOOKS).index)
@@ -115,13 +117,11 @@ def check_out(path: str | Path) -> str:
     """The format that a file's name asks for, "png" or "svg".
 
     Raises:
-      ValueError: the name ends otherwise.
+      RefusedError: the name ends otherwise.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(
-            f"out={str(path)!r} is not allowed: a file that ends in {' or '.join(SUFFIXES)} is."
-        )
+        raise RefusedError("out", str(path), f"a file that ends in {' or '.join(SUFFIXES)}")
     return suffix[1:]
 
 
@@ -129,7 +129,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """Writes a figure, the same bytes each time, in the format that the file's name asks for.
 
     Raises:
-      ValueError: the name ends neither in .png nor in .svg.
+      RefusedError: the name ends neither in .png nor in .svg.
       OSError: the file cannot be written.
     """
     import matplotlib
@@ -234,7 +234,7 @@ def _dependency(found: Relations) -> _Panel:
 def _question(found: Relations, op: int) -> str:
     query = next(node for node in found.nodes if node.role == QUERY)
     count = f"{op} operation{'s' if op != 1 else ''}"
-    return f"How many {query.thing} does {query.owner} have?  ({count})"
+    return f"{QUESTION.write(thing=query.thing, owner=query.owner)}  ({count})"
 
 
 def _put(axes: Axes, panel: _Panel, x: float, y: float) -> None:
