@@ -13,6 +13,30 @@ from physlm.architecture import ModelConfig
 # In the first steps of a loop programs are compiled and the first data is made.
 _STEPS_BEFORE_TRACE = 5
 
+# Dense bfloat16 operations a second, by a part of what JAX calls a device (`device_kind`). The
+# first that fits counts, so that "TPU v5", which is what JAX calls a v5p, comes after the others.
+# TPUs: docs.cloud.google.com/tpu/docs; GPUs: NVIDIA's data sheets.
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "T4": 65e12,
+    "TPU v6": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+    "TPU v3": 123e12,
+    "TPU v2": 45e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Operations a second that a device could do; None where its kind is not known here."""
+    return next((peak for kind, peak in PEAK_FLOPS.items() if kind in device.device_kind), None)
+
 
 def model_flops(config: ModelConfig, tokens: int) -> float:
     """Floating-point operations that a training step needs for so many tokens.

@@ -22,13 +22,12 @@ from physlm import sharding
 from physlm import step as step_lib
 from physlm.architecture import ModelConfig
 from physlm.checkpoint import Checkpoints, check_made_by, restore_all
-from physlm.chips import peak_flops
 from physlm.journal import Journal
 from physlm.optimizer import OptimizerConfig
 from physlm.population import Population, Single
 from physlm.progress import Reporter
 from physlm.step import Batch, Metrics, TrainState, abstract_state, first_state
-from physlm.throughput import Meter, Trace, model_flops
+from physlm.throughput import Meter, Trace, model_flops, peak_flops
 
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
