@@ -108,7 +108,7 @@ def test_a_problem_uses_each_stage_once_and_draws_from_leaves_alone(monkeypatch)
     for name in ("named", "numbered"):
         monkeypatch.setattr(keys, name, functools.partial(recorded, getattr(keys, name)))
     monkeypatch.setattr(draws, "source", functools.partial(source, draws.source))
-    spec = dataclasses.replace(TINY, split="train", reask=True, solution="any")
+    spec = dataclasses.replace(TINY, reask=True, solution="any")
     jax.eval_shape(lambda key: search.sample(key, spec), jax.random.key(0))
     for stages in stages_of.values():
         of_name = [stage for stage in stages if isinstance(stage, Stage)]
