@@ -111,7 +111,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """Makes a mesh with the axes `AXES` over as many devices as the configuration asks for.
 
     Raises:
-      RefusedError: there are not enough devices, or they do not divide.
+      RefusedError: there are too few devices, or their number is not a multiple of the axes'.
     """
     devices = jax.devices()
     others = config.beside_data
