@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256
-# Room for a document, in tokens; doubled until all fit.
-_ROOM = 1024
-_MOST_ROOM = 1 << 17
 
 
 def _class(args: argparse.Namespace) -> Spec:
@@ -66,6 +63,7 @@ def _drawn(
     import jax.numpy as jnp
 
     from data_gen.windows import stream
+    from data_gen.windows.documents import whole_documents
 
     batch = min(_BATCH, args.count)
     for first in range(0, args.count, batch):
@@ -74,27 +72,8 @@ def _drawn(
         problems = stream.problems(keys_N, spec=spec)
         if not problems.ok.all():
             raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
-        documents = _written(keys_N, problems, spec, mistakes)
+        documents = whole_documents(keys_N, problems, spec=spec, mistakes=mistakes)
         yield first, problems, documents
-
-
-def _written(keys_N: Any, problems: "Problem", spec: Spec, mistakes: Mistakes) -> "Document":
-    """The documents of problems, whole, with as much room as they need."""
-    import jax
-
-    from data_gen.windows import stream
-
-    write, room = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes")), _ROOM
-    documents = write(keys_N, problems, size=room, spec=spec, mistakes=mistakes)
-    while documents.length.max() > room:
-        if room >= _MOST_ROOM:
-            raise ValueError(
-                f"kind={mistakes.kind!r} makes more mistakes in one of these solutions than there "
-                "is room for: choose another seed or a lower rate."
-            )
-        room *= 2
-        documents = write(keys_N, problems, size=room, spec=spec, mistakes=mistakes)
-    return documents
 
 
 def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -233,6 +212,7 @@ def draw(args: argparse.Namespace) -> None:
     from data_gen.picture import figure, listing
     from data_gen.text import records
     from data_gen.windows import stream
+    from data_gen.windows.documents import whole_documents
 
     figure.check_out(args.out)
     spec, mistakes = _class(args), _mistakes(args)
@@ -244,7 +224,7 @@ def draw(args: argparse.Namespace) -> None:
             f"index={args.index} has no problem of op={spec.op} and reask={spec.reask}: "
             "many thousand draws, or the letters, were not enough; choose another."
         )
-    documents = _written(keys_N, problems, spec, mistakes)
+    documents = whole_documents(keys_N, problems, spec=spec, mistakes=mistakes)
     (record,) = records.records(problems, documents, spec)
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     listed = listing.rows(facts, record["solution"])

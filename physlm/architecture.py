@@ -12,7 +12,7 @@ PRODUCT = "product"
 
 
 class Variant(NamedTuple):
-    """What sets the published families apart, beside what is a setting of its own."""
+    """The properties of a published model family that are not settings of their own."""
 
     norm: str  # "layer" normalisation or "rms"
     activation: str  # "gelu" (by tanh) or "silu"

@@ -1,7 +1,7 @@
 """Causal self-attention with rotary positions, and the ways to compute it.
 
-Array names as in `physlm.model`, and N: heads of keys and values, of which each serves H / N heads
-of queries.
+Array names as in `physlm.model`, and G: the H / N heads of queries that share one head of keys and
+values.
 """
 
 import functools
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from physlm.architecture import PRODUCT, ModelConfig
 from physlm.sharding import FREE, constrain, gathered_along, manual_size, over_tensor
 
-# Splash attention works on tiles of so many positions, and on heads that are whole lanes.
+# Splash attention works on tiles of a multiple of this many positions.
 _TILE = 128
 
 
@@ -28,14 +28,14 @@ class Rotary(NamedTuple):
 
 
 def rotary_angles(config: ModelConfig, positions: jax.Array) -> Rotary:
-    """Angles for integer positions of any shape [..., T]."""
+    """The rotary angles of integer positions [..., T] (RoFormer, arXiv 2104.09864)."""
     exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     angles = positions[..., None].astype(jnp.float32) * config.rotary_base**-exponents
     return Rotary(jnp.cos(angles), jnp.sin(angles))
 
 
 def rotate(x_BxHxTxK: jax.Array, rotary: Rotary) -> jax.Array:
-    """Turns the pairs (i, i + K / 2) of each head by the angle of their position."""
+    """Rotates each pair of components (i, i + K / 2) of a head by the angle of its position."""
     cos, sin = (a[..., None, :, :].astype(x_BxHxTxK.dtype) for a in rotary)
     a, b = jnp.split(x_BxHxTxK, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
@@ -44,13 +44,24 @@ def rotate(x_BxHxTxK: jax.Array, rotary: Rotary) -> jax.Array:
 def attention(
     q_BxHxTxK: jax.Array, k_BxNxSxK: jax.Array, v_BxNxSxK: jax.Array, visible: jax.Array
 ) -> jax.Array:
-    """Softmax attention; `visible` broadcasts to [B, 1, T, S], the softmax is float32."""
+    """Softmax attention, with the softmax in float32.
+
+    Args:
+      q_BxHxTxK: queries.
+      k_BxNxSxK: keys.
+      v_BxNxSxK: values.
+      visible: bool, which keys each query attends to; it broadcasts to [B, 1, T, S].
+
+    Returns:
+      The output of each head, [B, H, T, K].
+    """
     size, heads, length, width = q_BxHxTxK.shape
     shared = k_BxNxSxK.shape[1]
     q_BxNxGxTxK = (q_BxHxTxK * width**-0.5).reshape(size, shared, heads // shared, length, width)
     scores_BxNxGxTxS = jnp.einsum("bngtk,bnsk->bngts", q_BxNxGxTxK, k_BxNxSxK).astype(jnp.float32)
     scores_BxNxGxTxS = jnp.where(visible[..., None, :, :], scores_BxNxGxTxS, -1e30)
-    # The shift cancels, and so does its gradient; dividing at the end is K / S of the work.
+    # The shift cancels, and so does its gradient. To divide the output instead of the scores is
+    # K / S of the work.
     largest = jax.lax.stop_gradient(scores_BxNxGxTxS.max(axis=-1, keepdims=True))
     shares_BxNxGxTxS = jnp.exp(scores_BxNxGxTxS - largest)
     total_BxNxGxTx1 = shares_BxNxGxTxS.sum(axis=-1, keepdims=True)
@@ -67,18 +78,23 @@ def in_blocks(
     segments_BxS: jax.Array | None = None,
     first: jax.Array | int = 0,
 ) -> jax.Array:
-    """Causal attention by XLA, some queries at a time.
+    """Causal attention in plain JAX, one block of queries after the other.
 
     Args:
-      q_BxHxTxK: queries of positions `first`, `first + 1`, …
-      k_BxNxSxK: keys from position 0 on.
-      v_BxNxSxK: values.
-      segments_BxS: a position reads those of its own segment alone; None is one segment.
-      first: where the queries begin; not 0 where others work on those before.
+      q_BxHxTxK: queries of the positions `first`, `first + 1`, …
+      k_BxNxSxK: keys of the positions from 0 on.
+      v_BxNxSxK: values of the same positions.
+      segments_BxS: int32, the segment of each position. A position attends to its own segment only;
+        None is one segment.
+      first: the position of the first query. It is not 0 on a device that has later positions of
+        the sequences than another one.
+
+    Returns:
+      The output of each head, [B, H, T, K].
     """
     length, total = q_BxHxTxK.shape[2], k_BxNxSxK.shape[2]
-    # Blocks of queries skip the keys that come after them, and their scores fit a core's cache.
-    # More than eight blocks cost more to compile than they save.
+    # A block of queries skips the keys that come after it, and its scores fit a core's cache. More
+    # than eight blocks cost more to compile than they save.
     block = max(64, -(-length // 8))
     reads = []
     for start in range(0, length, block):
@@ -122,12 +138,23 @@ def splash(
     segments_BxT: jax.Array | None,
     interpret: bool = False,
 ) -> jax.Array:
-    """TPU's flash attention; `interpret` runs it elsewhere, slowly."""
-    # Imported here: a kernel for one kind of machine.
+    """Causal attention by splash attention, the flash attention of JAX for TPUs.
+
+    Args:
+      q_BxHxTxK: queries.
+      k_BxNxTxK: keys.
+      v_BxNxTxK: values.
+      segments_BxT: int32, the segment of each position; None is one segment.
+      interpret: run the kernel in Pallas' interpreter, slowly, on any machine.
+
+    Returns:
+      The output of each head, [B, H, T, K].
+    """
+    # Imported here, since the kernel is for one kind of machine only.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
 
     length, width = q_BxHxTxK.shape[2:]
-    # Positions behind all others, which nobody reads, and zeros, which change no product.
+    # Padded positions come after all others, so that no query of ours attends to them.
     pad = ((0, 0), (0, 0), (0, -length % _TILE), (0, 0))
     q, k, v = (jnp.pad(x, pad) for x in (q_BxHxTxK * width**-0.5, k_BxNxTxK, v_BxNxTxK))
     padded = q.shape[2]
@@ -170,9 +197,21 @@ def causal(
     v_BxNxTxK: jax.Array,
     segments_BxT: jax.Array | None = None,
 ) -> jax.Array:
-    """Attention in which position t reads positions up to t, those of its own segment alone.
+    """Causal attention, by the kernel that the configuration names.
 
-    Where the mesh divides positions, T is a device's share, and `segments` are of all positions.
+    Where `mesh.sequence` divides the positions, T is the number of positions of this device, and
+    keys and values of the others are gathered.
+
+    Args:
+      config: the model's configuration.
+      q_BxHxTxK: queries.
+      k_BxNxTxK: keys.
+      v_BxNxTxK: values.
+      segments_BxT: int32, the segment of each position, those of other devices included. A position
+        attends to its own segment only; None is one segment.
+
+    Returns:
+      The output of each head, [B, H, T, K].
     """
     if manual_size("sequence") > 1:
         first = jax.lax.axis_index("sequence") * q_BxHxTxK.shape[2]
@@ -192,7 +231,7 @@ def causal(
 
 
 class Attention(nnx.Module):
-    """The projections around attention."""
+    """The projections before and after attention: queries, keys, values and output."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.dtype)
@@ -233,8 +272,8 @@ class Attention(nnx.Module):
         return rotate(q, rotary), rotate(k, rotary), v
 
     def _projected(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        # One product, with each head of keys and values beside the heads that it serves: sooner
-        # done than three, and along `tensor` what it adds to the gradient is communicated once.
+        # One product, with each head of keys and values beside the query heads that share it. It
+        # is faster than three, and along `tensor` its input's gradient is one all-reduce.
         shared, dtype = self.key.kernel.shape[1], self.query.dtype
 
         def together(query: jax.Array, *others: jax.Array) -> jax.Array:
@@ -256,5 +295,5 @@ class Attention(nnx.Module):
         return q_BxTxHxK, out_BxTxNxGxK[..., -2, :], out_BxTxNxGxK[..., -1, :]
 
     def merge(self, read_BxHxTxK: jax.Array) -> jax.Array:
-        """What the heads read, back at the model's width [B, T, D]."""
+        """Projects the outputs of the heads to the model's width, [B, T, D]."""
         return self.out(jnp.swapaxes(read_BxHxTxK, 1, 2))

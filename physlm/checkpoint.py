@@ -1,4 +1,4 @@
-"""Checkpoints of a training state: written beside the training, whole or not at all."""
+"""Checkpoints of training states, written in the background, each complete or not at all."""
 
 import json
 import logging
@@ -146,7 +146,7 @@ class Checkpoints:
         return tree["state"]
 
     def _opened(self) -> ocp.CheckpointManager:
-        # Orbax reads what is said of all checkpoints at once, and fails over a torn one.
+        # Orbax reads the metrics of all checkpoints at once, and fails if one file is torn.
         for step in steps(self._directory):
             said = self._directory / str(step) / "metrics" / "metrics"
             try:

@@ -15,13 +15,13 @@ from physlm.architecture import ModelConfig
 from physlm.model import KeyValue, Params
 from physlm.sharding import AXES, along
 
-# New tokens for which the cache has room at first.
+# The number of new tokens that the cache has room for at first.
 _FIRST_GROWTH = 64
 
 
 class _State(NamedTuple):
-    n: jax.Array  # tokens decoded
-    token_B: jax.Array  # the last of them
+    n: jax.Array  # int32: number of new tokens so far
+    token_B: jax.Array  # int32: the last new token of each row
     out_BxN: jax.Array
     cache: list[KeyValue]
 
@@ -35,20 +35,22 @@ def greedy(
     max_new_tokens: int,
     stop: int,
 ) -> jax.Array:
-    """Continues each prompt by its likeliest token until `stop`.
+    """Continues each prompt with the most likely next token, again and again, until `stop`.
 
-    The batch is divided over the devices that hold the parameters, those along `tensor` apart.
+    The rows are divided over the devices that hold the parameters. Devices along `tensor` work on
+    the same rows.
 
     Args:
       config: the model's configuration.
       params: its parameters.
-      prompts_BxP: int32 token ids, padded on the right with anything.
-      lengths_B: int32 tokens of each prompt, between 1 and P.
-      max_new_tokens: most tokens to add; prompt and answer may exceed the training window.
-      stop: the token that ends a text.
+      prompts_BxP: int32 token ids, padded on the right with any id.
+      lengths_B: int32, the number of tokens of each prompt, in 1..P.
+      max_new_tokens: the largest number of tokens to add. Prompt and continuation together may be
+        longer than the training window.
+      stop: the id of the token that ends a text.
 
     Returns:
-      Int32 tokens [B, max_new_tokens]; `stop` from its first occurrence on.
+      Int32 token ids [B, max_new_tokens]. From its first `stop` on a row has nothing else.
 
     Raises:
       ValueError: shapes do not fit, a length is out of range, or nothing is to be decoded.
@@ -68,7 +70,8 @@ def greedy(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
     params, mesh = _laid_out(params)
-    # Whole shards of whole groups: the rows that fill them read one token and are dropped.
+    # Every device gets as many groups of rows, all full: added rows have a prompt of one token and
+    # are dropped afterwards.
     rows, shards = prompts_BxP.shape[0], mesh.shape["data"]
     group = _rows_at_once(-(-rows // shards), mesh)
     spare = -rows % (shards * group)
@@ -82,9 +85,10 @@ def greedy(
 
 
 def _laid_out(params: Params) -> tuple[Params, Mesh]:
-    """The parameters whole on each device, or along `tensor`, and that mesh.
+    """The parameters, whole on each device or divided along `tensor` only, and a mesh for decoding.
 
-    Rows do not need each other, so that all other axes of a mesh may divide them.
+    The mesh has the axes `data`, over which rows are divided, and `tensor`. Devices along any other
+    axis of the training mesh are along `data` here, since rows do not depend on each other.
     """
     sharding = jax.tree.leaves(params)[0].sharding
     if not (isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)):
@@ -102,7 +106,7 @@ def _laid_out(params: Params) -> tuple[Params, Mesh]:
 
 
 def _rows_at_once(shard: int, mesh: Mesh) -> int:
-    # So few leave a core's keys and values in its cache, and each group stops on its own.
+    # The keys and values of a few rows fit a core's cache, and each group stops when it is done.
     return min(shard, 8) if mesh.devices.flat[0].platform == "cpu" else shard
 
 
@@ -124,7 +128,7 @@ def _decode_shards(
         )
         return out.reshape(-1, new)
 
-    # Each shard stops on its own, without asking the others after every token.
+    # Each device stops when its rows are done, without a collective after every token.
     return jax.shard_map(
         on_shard,
         mesh=mesh,
@@ -151,14 +155,14 @@ def _decode(
 
     def advance(state: _State, slots: jax.Array) -> _State:
         slot = width + state.n - 1
-        # Rows write the same slot at the same time, and so have a gap between prompt and answer.
+        # All rows write to the same slot, so that shorter prompts have a gap before their answers.
         visible_BxS = (slots < lengths_B[:, None]) | ((slots >= width) & (slots <= slot))
         positions_B = lengths_B + state.n - 1
         logits_BxV, cache = model.decode_step(
             config, params, state.token_B, positions_B, state.cache, slot, visible_BxS
         )
         next_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
-        # A finished row goes on reading `stop`, which nobody sees.
+        # A finished row is given `stop` again and again; its logits are not used.
         token_B = jnp.where(state.token_B == stop, stop, next_B)
         return _State(state.n + 1, token_B, state.out_BxN.at[:, state.n].set(token_B), cache)
 
@@ -166,7 +170,7 @@ def _decode(
         return (state.n < limit) & jnp.any(state.token_B != stop)
 
     state = _State(jnp.int32(1), token_B, out_BxN, cache)
-    # The cache grows when it is full, so that short answers do not pay for long ones.
+    # The cache grows when it is full, so that short answers do not cost as much as long ones.
     for limit in [*_doublings(_FIRST_GROWTH, new), new]:
         spare = width + limit - state.cache[0].k_BxNxSxK.shape[2]
         grow = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, spare), (0, 0)))

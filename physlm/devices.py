@@ -1,8 +1,8 @@
-"""The accelerator, or a CPU in its place, made ready before JAX first looks at it; and other hosts.
+"""The devices of this host, configured before JAX initialises them; and several hosts together.
 
-Where several hosts work on one program, each runs the same command and comes to the same decisions
-from the same files, in a directory that all of them see. The first alone writes what is not a
-checkpoint.
+Where several hosts work on one program, each runs the same command and takes the same decisions
+from the same files, in a directory that all of them see. All of them write checkpoints; only the
+first writes other files.
 """
 
 import os
@@ -15,14 +15,16 @@ from physlm.sharding import MeshConfig
 
 
 def prepare(config: MeshConfig, batch: int, cache_dir: pathlib.Path | None = None) -> None:
-    """Presents the CPU as several devices and keeps compiled programs between processes.
+    """Presents the CPU as several devices, and keeps compiled programs between processes.
 
-    Call it before anything asks JAX for a device; accelerators are not affected by the former.
+    It has to be called before anything asks JAX for a device. The number of CPU devices does not
+    matter where there is an accelerator.
 
     Args:
-      config: its `cpu_devices` says how many; 0 means as many cores as can share a batch.
-      batch: sequences that a step divides over them.
-      cache_dir: where compiled programs are kept; None leaves JAX's own setting.
+      config: the mesh. `cpu_devices` is the number of devices; 0 is as many cores as can share a
+        batch.
+      batch: the number of sequences of a step.
+      cache_dir: the directory for compiled programs; None leaves JAX's own setting.
     """
     count = config.cpu_devices or _cores_for(config, batch)
     jax.config.update("jax_num_cpu_devices", count)
@@ -41,7 +43,7 @@ def _cores_for(config: MeshConfig, batch: int) -> int:
     fitting = [
         data * others for data in range(1, cores // others + 1) if batch % (data * config.fsdp) == 0
     ]
-    # Where none fits, the mesh will be refused for what is wrong with it.
+    # Where no number fits, `physlm.sharding` refuses the mesh and says why.
     return max(fitting, default=cores)
 
 
@@ -49,12 +51,12 @@ def join(where: str) -> None:
     """Makes this process one of several that work on one program (`jax.distributed`).
 
     Args:
-      where: `auto` where JAX finds out by itself (Cloud TPU, SLURM, Kubernetes, Open MPI); or the
-        first process's address, how many processes there are and which this is, as
-        `10.0.0.1:1234,2,0`.
+      where: `auto` on clusters that JAX knows (Cloud TPU, SLURM, Kubernetes, Open MPI). Elsewhere
+        the address of the first process, the number of processes and the number of this one, such
+        as `10.0.0.1:1234,2,0`.
 
     Raises:
-      ValueError: it is neither, or JAX cannot find out.
+      ValueError: it is neither, or JAX does not know the cluster.
     """
     if where == "auto":
         try:
@@ -79,11 +81,11 @@ def join(where: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process is the one that writes files other than checkpoints."""
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes are at the same place, which `name` tells from others."""
+    """A barrier: returns when all processes have called it with the same `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

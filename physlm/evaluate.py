@@ -249,7 +249,7 @@ def _answered(
     judged: list[Verdict],
     spec: Spec,
 ) -> list[dict[str, Any]]:
-    """Problems with the solutions that a model wrote, and what is to be said of these."""
+    """The records of a cell's problems, each with the model's solution and its verdict."""
     table, found = tokenizer(spec), []
     for record, ids, verdict in zip(problems, written_NxM, judged, strict=True):
         written, answer = split(ids, table)

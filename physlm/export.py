@@ -1,10 +1,10 @@
-"""The decoder in the terms of Hugging Face transformers: the content of a config.json, and tensors.
+"""Export to Hugging Face transformers: the content of a config.json, and the tensors.
 
-Each variant is what one published architecture computes: gpt2 is GPT-NeoX, llama is Llama or, with
-normalised queries and keys, Qwen3; gemma and mixtral are what they are named after.
+Each variant computes what one architecture of transformers computes: gpt2 is GPT-NeoX; llama is
+Llama or, with normalised queries and keys, Qwen3; gemma and mixtral have the same names there.
 
-Array names as in `physlm.model` and `physlm.feedforward`, and L: layers, C: queries, keys and
-values, I and O: inputs and outputs of a projection.
+Array names as in `physlm.model` and `physlm.feedforward`, and L: layers, C: the three of queries,
+keys and values, I and O: inputs and outputs of a projection.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from physlm.architecture import ModelConfig
 
 Leaves = dict[str, np.ndarray]
 
-# Variant and whether queries and keys are normalised: class and type of the model.
+# From the variant, and whether queries and keys are normalised, to the class and type of the model.
 _ARCHITECTURES = {
     ("gpt2", False): ("GPTNeoXForCausalLM", "gpt_neox"),
     ("llama", False): ("LlamaForCausalLM", "llama"),
@@ -25,7 +25,7 @@ _ARCHITECTURES = {
     ("mixtral", False): ("MixtralForCausalLM", "mixtral"),
 }
 
-# Parts of the model, and what they are called there.
+# From the parts of the model to their names in transformers.
 _NEOX = {
     "embed": "gpt_neox.embed_in",
     "norm": "gpt_neox.final_layer_norm",
@@ -61,12 +61,13 @@ _LLAMA = {
 
 
 def hf_config(config: ModelConfig) -> dict[str, Any]:
-    """What Hugging Face's config.json says of a model of this configuration.
+    """The content of config.json for a model of this configuration.
 
-    Tokens that begin, end or pad a text are left unset: they are the tokenizer's.
+    The ids of the tokens that begin, end or pad a text are left unset, since they belong to the
+    tokenizer.
 
     Raises:
-      ValueError: no architecture there computes the same.
+      ValueError: no architecture of transformers computes the same.
     """
     architecture, model_type = _architecture(config)
     content: dict[str, Any] = {
@@ -87,7 +88,7 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
         "pad_token_id": None,
     }
     if config.variant == "gpt2":
-        # GPT-NeoX turns a quarter of each head unless told otherwise.
+        # By default GPT-NeoX rotates only a quarter of each head.
         content["rope_parameters"]["partial_rotary_factor"] = 1.0
         return content | {
             "hidden_act": "gelu_new",
@@ -109,18 +110,18 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def state_dict(config: ModelConfig, params: dict[str, Any]) -> Leaves:
-    """The parameters as float32 tensors, by the names that they have in Hugging Face's module.
+    """The parameters as float32 tensors, by their names in transformers.
 
     Args:
       config: the model's configuration.
       params: its parameters, with the layers as the first axis of what is in `blocks`.
 
     Returns:
-      what `load_state_dict` takes, from transformers 5.14 on. A tied head is there under its own
-      name too.
+      The argument of `load_state_dict` (transformers 5.14 or later). A tied head is in it twice,
+      under the name of the embedding and under its own.
 
     Raises:
-      ValueError: no architecture there computes the same.
+      ValueError: no architecture of transformers computes the same.
     """
     _architecture(config)
     names = _NEOX if config.variant == "gpt2" else _LLAMA
@@ -170,11 +171,14 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.nd
 
 
 def _joined(config: ModelConfig, leaves: Leaves) -> Leaves:
-    """The leaves, those joined that are one tensor there; kernels of experts are `kernels`."""
+    """The leaves, with those joined that are one tensor in transformers.
+
+    Kernels of experts get the name `kernels`, since they have an axis more than others.
+    """
     if config.variant == "gpt2":
         for kind, axis in (("kernel", 3), ("bias", 2)):
             names = (f"blocks/attention/{name}/{kind}" for name in ("query", "key", "value"))
-            # Those of a head stand together: [L, D, H, C, K] and [L, H, C, K].
+            # The three kernels of a head are next to each other: [L, D, H, C, K] and [L, H, C, K].
             leaves[f"blocks/attention/joined/{kind}"] = np.stack([*map(leaves.pop, names)], axis)
     if config.mixture > 1:
         gate_LxExDxF, up_LxExDxF, down_LxExFxD = (
@@ -187,7 +191,7 @@ def _joined(config: ModelConfig, leaves: Leaves) -> Leaves:
 
 
 def _tensor(config: ModelConfig, path: str, leaf: np.ndarray) -> np.ndarray:
-    """A leaf without its layers, as PyTorch has it: outputs before inputs, each one axis."""
+    """A leaf of one layer, laid out as in PyTorch: outputs before inputs, each one axis."""
     part, _, kind = path.rpartition("/")
     if kind == "kernel":
         leaf_IxO = leaf.reshape(config.hidden if part == "blocks/mlp/down" else config.width, -1)
@@ -195,6 +199,6 @@ def _tensor(config: ModelConfig, path: str, leaf: np.ndarray) -> np.ndarray:
     if kind == "kernels":
         return np.ascontiguousarray(np.swapaxes(leaf, -1, -2))
     if kind == "scale" and config.variant == "gemma":
-        # Multiplied there as 1 + weight.
+        # Gemma multiplies by 1 + weight.
         return leaf - 1
     return np.array(leaf if kind == "embedding" else leaf.reshape(-1))

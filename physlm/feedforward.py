@@ -1,6 +1,7 @@
-"""The second half of a block: an MLP, or a mixture of several.
+"""The second half of a block: an MLP, or a mixture of experts.
 
-Array names as in `physlm.model`, and F: hidden units, E: experts, A: experts of a token.
+Array names as in `physlm.model`, and F: hidden units, E: experts, A: experts of a token, R: pairs
+of a token and one of its experts.
 """
 
 import jax
@@ -20,7 +21,7 @@ def _activation(config: ModelConfig, x: jax.Array) -> jax.Array:
 
 
 def _divided(hidden: jax.Array) -> jax.Array:
-    """Hidden units [..., F], along `tensor`."""
+    """Hidden units [..., F], divided along `tensor`."""
     hidden = constrain(hidden, P(*(FREE,) * (hidden.ndim - 1), "tensor"))
     return checkpoint_name(hidden, PRODUCT)
 
@@ -46,9 +47,9 @@ class MLP(nnx.Module):
         self.down = linear(config.hidden, config.width, config.residual_std)
 
     def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What it adds to the stream; and a loss of 0, for there is nothing to balance."""
+        """The output [B, T, D]; and a load-balancing loss of 0, since there are no experts."""
         if self.config.family.gated:
-            # One product: along `tensor` what it adds to the gradient is communicated once.
+            # One product, so that along `tensor` its input's gradient is one all-reduce.
             kernels = (self.up.kernel[...], self.gate.kernel[...])
             kernel_Dx2xF = jnp.stack([k.astype(x_BxTxD.dtype) for k in kernels], axis=1)
             both = _divided(jnp.einsum("btd,dgf->btgf", x_BxTxD, kernel_Dx2xF))
@@ -59,10 +60,10 @@ class MLP(nnx.Module):
 
 
 class Mixture(nnx.Module):
-    """MLPs of which each token takes the few that a router gives the largest shares.
+    """A mixture of experts: a router gives each token the few MLPs that it scores highest.
 
-    No token is dropped: the rows of each expert are brought together and multiplied with its
-    kernels alone.
+    No token is dropped. The tokens of each expert are sorted together and multiplied with the
+    kernels of that expert only. Mixtures have no biases.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -83,14 +84,16 @@ class Mixture(nnx.Module):
         self.down = kernels(config.hidden, config.width, config.residual_std)
 
     def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What it adds to the stream, and how unequally the experts are used.
+        """Applies to every token the experts that it is routed to.
 
-        The latter is the loss of Switch Transformers (arXiv 2101.03961, equation 4) of each
-        sequence alone, summed over them: it does not depend on which are worked on together.
-        Equal use gives `experts_per_token` for each. Mixtures have no biases.
+        Returns:
+          The output [B, T, D], and the load-balancing loss of Switch Transformers (arXiv
+          2101.03961, equation 4). The loss is computed for each sequence alone and summed, so that
+          it does not depend on which sequences share a device. A sequence that uses all experts
+          equally has the loss `experts_per_token`.
         """
         config = self.config
-        # Shares decide which expert a token goes to, so they are float32 throughout.
+        # The router's scores decide which experts a token goes to, so they are float32 throughout.
         logits_BxTxE = self.router(x_BxTxD.astype(jnp.float32))
         top_BxTxA, expert_BxTxA = jax.lax.top_k(logits_BxTxE, config.experts_per_token)
         share_BxTxA = jax.nn.softmax(top_BxTxA, axis=-1)
@@ -125,7 +128,7 @@ def _imbalance(logits_BxTxE: jax.Array, expert_BxTxA: jax.Array) -> jax.Array:
     experts = logits_BxTxE.shape[-1]
     taken_BxE = jax.nn.one_hot(expert_BxTxA, experts).sum(2).mean(1)
     shares_BxE = jax.nn.softmax(logits_BxTxE, axis=-1).mean(1)
-    # Linear in the shares, so that each part of a divided sequence adds its own to the sum.
+    # Linear in the shares: each part of a divided sequence adds its own term to the sum.
     parts = manual_size("sequence")
     if parts > 1:
         taken_BxE = jax.lax.pmean(taken_BxE, "sequence")

@@ -1,4 +1,4 @@
-"""What a training says of itself while it goes on: its metrics, its spikes, its progress."""
+"""What is recorded while a run is trained: metrics, loss spikes and progress."""
 
 import math
 import pathlib
@@ -18,15 +18,15 @@ from physlm.throughput import Meter
 METRICS_FILE = "metrics.jsonl"
 SPIKES_FILE = "spikes.jsonl"
 
-# A step whose loss rises so many recent standard deviations above the recent mean is a spike.
+# A step is a spike if its loss is this many standard deviations above the recent mean.
 _SPIKE = 6.0
 
-# Figures of `Meter` that are shown beside the progress.
+# Figures of `Meter` that the progress display shows, by their names there.
 _SHOWN = {"tokens/s": "tokens_per_s", "input": "input_share", "MFU": "mfu"}
 
 
 class Journal:
-    """Notes of one run, or of several that are trained together; used as a context manager."""
+    """The records of one run, or of several that are trained together, as a context manager."""
 
     def __init__(
         self,
@@ -40,17 +40,17 @@ class Journal:
         every: int,
         tokens: int,
     ) -> None:
-        """Opens the files of each run, keeping what they say of steps up to the first.
+        """Opens the files of each run and drops their lines about steps after `first`.
 
         Args:
-          directories: of the runs. Of several hosts the first alone writes.
-          schedules: learning rate of each run by steps done.
-          meter: figures on speed, of all runs together.
-          progress: told of every step, with the mean of the losses.
-          first: step that was done last.
-          last: step that ends the runs.
-          every: steps between lines of metrics.
-          tokens: of a step of one run.
+          directories: the directory of each run. With several hosts only the first one writes.
+          schedules: the learning-rate schedule of each run.
+          meter: measures the speed of all runs together.
+          progress: is told of every step, with the mean of the losses.
+          first: the number of steps done before.
+          last: the number of steps of the runs.
+          every: the number of steps between lines of metrics.
+          tokens: the number of tokens of a step of one run.
         """
         self._directories, self._schedules = directories, schedules
         self._meter, self._progress = meter, progress
@@ -58,7 +58,7 @@ class Journal:
         self._started = time.perf_counter()
         self._speed: dict[str, float] = {}
         self._stack = ExitStack()
-        # Losses of recent steps, by which the best checkpoint is known.
+        # The recent loss of each run; the best checkpoint is the one where it is lowest.
         self.recent_loss = [math.nan] * len(directories)
 
     def __enter__(self) -> Self:
@@ -76,12 +76,15 @@ class Journal:
         self._stack.close()
 
     def note(self, step: int, metrics: Metrics, ignored: Mapping[int, object]) -> list[int]:
-        """Takes the metrics of a step; returns the runs whose loss or gradient is not finite.
+        """Records the metrics of a step.
 
         Args:
-          step: after which they are known.
+          step: the number of the step.
           metrics: as `physlm.step.updated` returns them, with an axis of runs if there are several.
-          ignored: runs that were given up before.
+          ignored: the numbers of runs that were given up before.
+
+        Returns:
+          The numbers of the other runs whose loss or gradient is not finite.
         """
         values = {name: np.atleast_1d(metric).tolist() for name, metric in metrics.items()}
         logs = step % self._every == 0 or step == self._last
@@ -101,7 +104,7 @@ class Journal:
             if rise > _SPIKE:
                 self._write(SPIKES_FILE, number, {"step": step, **of_run, "rise": round(rise, 2)})
             if logs:
-                # The schedule counts from 0: this is the rate that made this step.
+                # The schedule counts from 0, so this is the rate that was used in this step.
                 rate = {"learning_rate": float(schedule(step - 1)), "tokens": step * self._tokens}
                 seconds = {"seconds": round(time.perf_counter() - self._started, 3)}
                 line = {"step": step, **of_run, **rate, **seconds, **self._speed}

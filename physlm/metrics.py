@@ -1,4 +1,4 @@
-"""Numbers about runs: intervals of proportions, and metrics as lines of JSON."""
+"""Confidence intervals of proportions, and files with one JSON record a line."""
 
 import json
 import math
@@ -8,10 +8,18 @@ from typing import Any
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, both ends in 0..1; 95% by default.
+    """Wilson's score interval of a proportion.
+
+    Args:
+      successes: the number of successes.
+      n: the number of trials.
+      z: the quantile of the normal distribution; its default makes 95% intervals.
+
+    Returns:
+      The lower and the upper end, both in 0..1.
 
     Raises:
-      ValueError: the counts are impossible; without trials there is no interval.
+      ValueError: there are no trials, or more successes than trials.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is no proportion; it takes 0 <= successes <= n.")
@@ -26,7 +34,9 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; a last line that a killed process left half is dropped.
+    """The records of a JSON-lines file; none, if there is no such file.
+
+    A last line that is incomplete, because the process that wrote it was killed, is dropped.
 
     Raises:
       ValueError: a line before the last is not JSON.
@@ -48,12 +58,12 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each on disk as soon as it is written."""
+    """A file with one JSON object a line; each is flushed to the file when it is written."""
 
     def __init__(self, path: pathlib.Path, *, upto_step: int):
-        """Opens a run's metrics for appending, keeping what was written up to a step."""
+        """Opens a run's file for appending, and drops its records of steps after `upto_step`."""
         kept = [record for record in read_lines(path) if record["step"] <= upto_step]
-        # Replaced whole, so that a kill at this moment loses nothing.
+        # The file is replaced at once, so that nothing is lost if the process is killed here.
         draft = path.with_suffix(".tmp")
         draft.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(draft, path)

@@ -1,8 +1,11 @@
 """The decoder: GPT-2 with rotary positions (the paper's, sections 2 and 3), and its relatives.
 
-Array names carry their axes: B batch, T position, S key or cache slot, D model width, H head,
-K head width, V vocabulary. Parameters are a plain nested dictionary; Flax never leaves this module
-and those of a block's halves. Those of `blocks` have the layers as their first axis.
+Array names carry their axes: B batch, T position, P position of a prompt, S key or cache slot,
+D model width, H head, N head of keys and values, K head width, V vocabulary.
+
+Parameters are a plain nested dictionary; those of `blocks` have the layers as their first axis.
+Flax modules are used only here, in `physlm.attention` and in `physlm.feedforward`: the rest of the
+package calls functions of parameters.
 """
 
 import functools
@@ -32,8 +35,8 @@ class KeyValue(NamedTuple):
     v_BxNxSxK: jax.Array
 
 
-# What a block does with its queries, keys and values: returns what the heads read, and what the
-# layer keeps for later tokens. Training, prefill and decoding differ in this alone.
+# How a block attends: from the layer's number, queries, keys and values to the output of the heads
+# and to what the layer keeps for later tokens. Training, prefill and decoding differ only in this.
 Attend = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
@@ -58,7 +61,19 @@ class Block(nnx.Module):
         attend: Attend,
         keys_B: jax.Array | None,
     ) -> tuple[jax.Array, jax.Array, Any]:
-        """The residual stream after this block, its loss, and what the layer keeps."""
+        """Applies the block to the residual stream.
+
+        Args:
+          layer: its number, as `attend` is given it.
+          x_BxTxD: the residual stream before the block.
+          rotary: the rotary angles of the positions.
+          attend: computes attention.
+          keys_B: a key for each row, for dropout; None drops nothing.
+
+        Returns:
+          The residual stream after the block, the load-balancing loss of its experts (0 without
+          experts), and what `attend` keeps.
+        """
         q, k, v = self.attention.project(self.norm_attention(x_BxTxD), rotary)
         read_BxHxTxK, kept = attend(layer, q, k, v)
         added_BxTxD = checkpoint_name(self.attention.merge(read_BxHxTxK), PRODUCT)
@@ -70,7 +85,7 @@ class Block(nnx.Module):
 
 
 class Frame(nnx.Module):
-    """What is around the blocks: embedding, final normalisation and head."""
+    """The parts of the model outside of its blocks: embedding, final normalisation and head."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -91,14 +106,14 @@ class Frame(nnx.Module):
             )
 
     def begin(self, tokens_BxT: jax.Array) -> jax.Array:
-        """The residual stream [B, T, D] below the blocks."""
+        """The residual stream [B, T, D] that enters the first block."""
         x_BxTxD = self.embed(tokens_BxT)
         if self.config.family.scaled_embedding:
             x_BxTxD *= jnp.asarray(self.config.width**0.5, x_BxTxD.dtype)
         return constrain(x_BxTxD, P(FREE, FREE, None))
 
     def logits(self, stream: jax.Array) -> jax.Array:
-        """Float32 logits [..., V] for any part [..., D] of the stream above the blocks."""
+        """Float32 logits [..., V] of any part [..., D] of the stream after the last block."""
         stream = self.norm(stream)
         out = self.embed.attend(stream) if self.config.tied else self.head(stream)
         out, cap = out.astype(jnp.float32), self.config.logit_cap
@@ -114,7 +129,7 @@ def _norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm | nnx.RMSNorm:
 
 
 def _dropped(config: ModelConfig, x_BxTxD: jax.Array, keys_B: Any, place: Any) -> jax.Array:
-    """Dropout by each row's own key, so that it does not depend on how rows are divided."""
+    """Dropout from a key of each row, so that it does not depend on which device has the row."""
     if keys_B is None or not config.dropout:
         return x_BxTxD
     length, parts = x_BxTxD.shape[1], manual_size("sequence")
@@ -132,17 +147,19 @@ def _dropped(config: ModelConfig, x_BxTxD: jax.Array, keys_B: Any, place: Any) -
 
 @functools.lru_cache(maxsize=64)
 def _graph(kind: type[Block] | type[Frame], config: ModelConfig) -> Any:
+    # Shapes alone: nothing is drawn from this seed.
     abstract = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
     return nnx.split(abstract, nnx.Param)[0]
 
 
 def _drawn(kind: type[Block] | type[Frame], config: ModelConfig, key: jax.Array) -> Params:
+    # `nnx.Rngs` gives out the numbered children of this key, as `data_gen.keys` would.
     _, params = nnx.split(kind(config, rngs=nnx.Rngs(key)), nnx.Param)
     return nnx.to_pure_dict(params)
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
-    """Draws float32 parameters, a nested dictionary of arrays."""
+    """Draws a model's initial parameters, a nested dictionary of float32 arrays."""
     frame, blocks = keys.named(key, Stage.FRAME), keys.named(key, Stage.BLOCKS)
     draw = functools.partial(_drawn, Block, config)
     return {
@@ -152,11 +169,11 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def unrolled(config: ModelConfig, params: Params) -> Params:
-    """The parameters with a list of layers under `blocks`, for loops that do not scan them."""
+    """The parameters with a list under `blocks`, one entry a layer, for loops without a scan."""
     if isinstance(params["blocks"], list):
         return params
     leaves, tree = jax.tree.flatten(params["blocks"])
-    # Its transpose is one concatenation, where that of slices would add up zeros.
+    # The transpose of a split is one concatenation; that of slices would be a sum of padded arrays.
     parts = [jax.lax.split(leaf, (1,) * config.layers) for leaf in leaves]
     layers = zip(*parts, strict=True)
     blocks = [jax.tree.unflatten(tree, [leaf[0] for leaf in layer]) for layer in layers]
@@ -177,10 +194,10 @@ def _frame(config: ModelConfig, params: Params) -> Frame:
 
 
 def _policy(config: ModelConfig) -> Any:
-    """What of a block's values the backward pass may keep; None where it keeps all."""
+    """Which values of a block are kept for the backward pass; None where all are."""
     if config.remat == "full":
         return jax.checkpoint_policies.nothing_saveable
-    # Keeping the kernels that were brought together would be to keep those of all layers.
+    # Along `fsdp`, to keep all values would be to keep the gathered kernels of every layer.
     if config.remat == "dots" or manual_size("fsdp") > 1:
         return jax.checkpoint_policies.save_only_these_names(PRODUCT)
     return None
@@ -194,7 +211,21 @@ def run(
     attend: Attend,
     keys_B: jax.Array | None = None,
 ) -> tuple[Frame, jax.Array, jax.Array, list[Any]]:
-    """The frame, the stream above the blocks, the sum of their losses, and what they keep."""
+    """Runs the model up to its last block.
+
+    Args:
+      config: the model's configuration.
+      params: its parameters, `unrolled` or not.
+      tokens_BxT: int32 token ids.
+      positions: their positions, [T] or [B, T].
+      attend: computes attention in every block.
+      keys_B: a key for each row, for dropout; None drops nothing.
+
+    Returns:
+      The frame with its parameters, the residual stream [B, T, D] after the last block, the sum of
+      the blocks' load-balancing losses, and what the blocks keep: a list, one entry a layer, or,
+      where layers are scanned, arrays with the layers as their first axis.
+    """
     frame, graph = _frame(config, params), _graph(Block, config)
     rotary = rotary_angles(config, positions)
     x_BxTxD = _dropped(config, frame.begin(tokens_BxT), keys_B, 0)
@@ -205,7 +236,7 @@ def run(
 
     policy = _policy(config)
     if policy is not None:
-        # Scans keep what is computed twice apart by themselves.
+        # Scanned, the recomputation is a loop of its own, which XLA does not merge with the first.
         block = jax.checkpoint(block, policy=policy, prevent_cse=not config.scan)
     blocks = params["blocks"]
     if config.scan and not isinstance(blocks, list):
@@ -231,18 +262,21 @@ def apply_with_loss(
     segments_BxT: jax.Array | None = None,
     keys_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Float32 logits [B, T, V], and the mean over layers of how unequally experts are used.
+    """The logits of every next token, and how unequally experts are used.
 
-    Where the mesh divides positions, T is a device's share of them.
+    Where `mesh.sequence` divides the positions, T is the number of positions of this device.
 
     Args:
       config: the model's configuration.
       params: its parameters, `unrolled` or not.
       tokens_BxT: int32 token ids.
-      segments_BxT: int32, of all positions; a position reads those of its own segment alone. None
-        is one segment. Rotary positions are relative, so that a document reads the same wherever
-        it stands.
+      segments_BxT: int32, the segment of each position, those of other devices included. A position
+        attends to its own segment only; None is one segment. Rotary angles are relative, so that
+        the logits of a segment do not depend on where in the window it stands.
       keys_B: a key for each row, for dropout; None drops nothing.
+
+    Returns:
+      Float32 logits [B, T, V], and the load-balancing loss of the experts, averaged over layers.
     """
 
     def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
@@ -262,24 +296,24 @@ def apply(
     tokens_BxT: jax.Array,
     segments_BxT: jax.Array | None = None,
 ) -> jax.Array:
-    """Float32 logits [B, T, V] of the token after each position; as `apply_with_loss`."""
+    """Float32 logits [B, T, V] of the token after each position; arguments as `apply_with_loss`."""
     return apply_with_loss(config, params, tokens_BxT, segments_BxT)[0]
 
 
 def prefill(
     config: ModelConfig, params: Params, prompts_BxP: jax.Array, lengths_B: jax.Array
 ) -> tuple[jax.Array, list[KeyValue]]:
-    """Reads right-padded prompts at once.
+    """Runs the model on right-padded prompts, all positions at once.
 
     Args:
       config: the model's configuration.
       params: its parameters, `unrolled`.
-      prompts_BxP: token ids; what stands beyond a row's length is never read by that row.
-      lengths_B: tokens of each prompt, at least 1.
+      prompts_BxP: int32 token ids; the padding beyond a prompt's length changes no result.
+      lengths_B: the number of tokens of each prompt, at least 1.
 
     Returns:
-      Float32 logits [B, V] of the token after each prompt, and keys and values of each layer,
-      [B, N, P, K], those of the padding included.
+      Float32 logits [B, V] of the token after each prompt, and the keys and values [B, N, P, K] of
+      each layer, those of the padding included.
     """
 
     def attend(layer: Any, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
@@ -301,19 +335,19 @@ def decode_step(
     slot: jax.Array,
     visible_BxS: jax.Array,
 ) -> tuple[jax.Array, list[KeyValue]]:
-    """Reads one token a row.
+    """Runs the model on one more token of each row.
 
     Args:
       config: the model's configuration.
       params: its parameters, `unrolled`.
-      tokens_B: the tokens to read.
-      positions_B: their positions, which differ between rows while the slot does not.
-      cache: keys and values of the layers.
-      slot: where to keep this token in the cache.
-      visible_BxS: slots that each row may read, this one included.
+      tokens_B: int32 token ids.
+      positions_B: their positions. Rows may differ in it, while all use the same slot.
+      cache: the keys and values of each layer so far.
+      slot: the cache slot that takes this token's keys and values.
+      visible_BxS: bool, the slots that each row attends to, this one included.
 
     Returns:
-      Float32 logits [B, V] of the next token, and the caches.
+      Float32 logits [B, V] of the next token, and the cache with this token in it.
     """
 
     def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValue]:

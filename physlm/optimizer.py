@@ -106,7 +106,7 @@ def make(
 ) -> optax.GradientTransformation:
     """The optimizer of a run of so many steps; `peak` as in `schedule`.
 
-    All updates are proportional to the rate: those of peak 1, multiplied, are those of any other.
+    Updates are proportional to the learning rate, so that those of peak 1 can be scaled to another.
     """
     learning_rate = schedule(config, steps, peak)
     if config.name == "adamw":

@@ -21,24 +21,24 @@ from physlm.sharding import batch_sharding, rows_here
 from physlm.step import Batch, Metrics, TrainState
 from physlm.throughput import model_flops
 
-# Fewer operations a step than this are over in a few milliseconds on any accelerator of today,
-# too soon to fill it and hardly longer than it takes to begin them.
+# A step of fewer operations than this takes any accelerator of today a few milliseconds: too little
+# work to fill it, and not much longer than it takes to launch a step.
 _SMALL = 1e12
 
 
 def usual(config: ModelConfig, tokens: int, platform: str) -> int:
-    """Runs that are best trained as one program, at most.
+    """The largest number of runs that are trained as one program, where the user sets none.
 
     Args:
-      config: the decoder of each.
-      tokens: of a step of one run.
-      platform: what JAX calls the kind of device.
+      config: the model of each run.
+      tokens: the number of tokens of a step of one run.
+      platform: JAX's name for the kind of device: cpu, gpu or tpu.
     """
     return 8 if platform != "cpu" and model_flops(config, tokens) < _SMALL else 1
 
 
 class Single:
-    """Steps of one run, over the whole mesh; its methods are those of a `Population`."""
+    """Training steps of one run on the whole mesh, with the methods of a `Population`."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Single:
         return states[0]
 
     def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
-        """The batch [B, …] over the devices, of which each host has its own rows."""
+        """Puts the batch [B, …] on the devices; each host is given, and puts, its own rows."""
         place = batch_sharding(self.mesh)
         if jax.process_count() == 1:
             return jax.device_put(dict(batches[0]), place)
@@ -80,7 +80,7 @@ class Single:
 
 
 class Population:
-    """Steps of K runs at once; the state of all of them is one tree with a leading axis K."""
+    """Training steps of K runs at once; their state is one tree with a leading axis K."""
 
     def __init__(
         self,
@@ -95,14 +95,15 @@ class Population:
         """Prepares the program; nothing is compiled before the first step.
 
         Args:
-          config: the decoder of every run.
+          config: the model of every run.
           transform: the update rule, at a peak learning rate of 1.
-          mesh: its devices share the runs among them, as many of them as divide their number.
-          learning_rates: the peak of each run.
+          mesh: the devices. Each takes as many runs as the others, so that only a number of devices
+            that divides the number of runs is used.
+          learning_rates: the peak learning rate of each run.
           accumulate: parts of a run's batch that are worked on one after the other.
-          vectorized: a device works on all its runs at once, or on one after the other within
-            the same program. By default accelerators do the former. A CPU core is full with one,
-            and several would not fit into its cache.
+          vectorized: whether a device computes all its runs at once (`jax.vmap`), or one after the
+            other within the same program. None is the former on accelerators and the latter on
+            CPUs, where one run fills a core and several would not fit into its cache.
         """
         count = len(learning_rates)
         devices = mesh.devices.flatten().tolist()
@@ -140,18 +141,18 @@ class Population:
         )
 
     def gathered(self, states: Sequence[TrainState]) -> TrainState:
-        """One state of all runs, from that of each."""
-        # Each was made or restored over the devices of a run alone.
+        """Stacks the states of the runs."""
+        # Each was made or restored on the mesh of a single run.
         everywhere = NamedSharding(self.mesh, P())
         return self._stack(*(jax.device_put(state, everywhere) for state in states))
 
     def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
-        """The batches of all runs, [K, B, …], on the devices."""
+        """Stacks the batches of all runs, [K, B, …], and puts them on the devices."""
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         return jax.device_put(stacked, self._place)
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """The next state, made where this one lay, and what `updated` says of it [K]."""
+        """The next state, which takes over this one's memory, and the metrics [K] of `updated`."""
         return self._step(state, batch, self._rates_K)
 
     def member(self, state: TrainState, number: int) -> TrainState:

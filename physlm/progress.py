@@ -1,4 +1,4 @@
-"""How far a long piece of work has come: a bar on a terminal, a few plain lines elsewhere."""
+"""A progress display: a bar on a terminal, a few plain lines elsewhere."""
 
 import shutil
 import sys
@@ -13,10 +13,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Reporter(Protocol):
-    """What a long piece of work tells of itself: an absolute count, and figures to show."""
+    """What is told how much of a task is done, and figures to show with it."""
 
     def update(self, done: int, **fields: float) -> None:
-        """Says that `done` units are done."""
+        """Reports that `done` units are done in all, with figures to show."""
 
 
 class Progress:
@@ -37,10 +37,17 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`stream` is standard error and `clock` the monotonic one, but for tests.
+        """Begins a display that shows nothing before the first update.
+
+        Args:
+          title: what is being done.
+          total: the number of units of the whole task.
+          unit: the name of a unit.
+          stream: where to write; None is standard error.
+          clock: returns seconds.
 
         Raises:
-            ValueError: if `total` is negative.
+          ValueError: `total` is negative.
         """
         if total < 0:
             raise ValueError(
@@ -57,7 +64,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._stream.isatty():
-            # Some terminals say that they have no columns; tqdm would take them at their word.
+            # Some terminals report 0 columns, which tqdm would believe; `shutil` has a default.
             size = shutil.get_terminal_size()
             self._bar = tqdm(
                 total=self._total,
@@ -126,7 +133,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people: `9 s`, `3 min 05 s`, `2 h 07 min`."""
+    """A duration as text: `9 s`, `3 min 05 s`, `2 h 07 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,10 +1,10 @@
 """Where arrays lie: the device mesh and one table from parameter path to mesh axes.
 
 The mesh has four axes. A batch is divided over `data` and `fsdp`, the positions of its sequences
-over `sequence`, heads and hidden units over `tensor`. Kernels and embeddings, with the optimizer's
-copies of them, lie along `fsdp` too, and a block's are brought together when it is its turn. The
-step writes out what is communicated along the first three (`physlm.step`); what `tensor` needs
-the compiler adds.
+over `sequence`, heads and hidden units over `tensor`. Kernels and embeddings, and the optimizer's
+moments of them, are divided over `fsdp` too; those of a block are gathered when the block is
+computed. Along the first three axes `physlm.step` states every collective operation itself, under
+`jax.shard_map`. Along `tensor` the compiler adds what is needed.
 """
 
 import dataclasses
@@ -25,11 +25,12 @@ from data_gen.settings import RefusedError
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
-# Axes over which a batch is divided, and those of which each device works on a part of it.
+# Axes over which the rows of a batch are divided; and those over which rows or positions are, so
+# that each device has its own tokens and gradients are summed along them.
 BATCH_AXES = ("data", "fsdp")
 SHARED_OUT = ("data", "fsdp", "sequence")
 
-# In a constraint: as the compiler likes.
+# In a constraint: this axis of an array is divided as the compiler chooses.
 FREE = P.UNCONSTRAINED
 
 
@@ -84,8 +85,8 @@ class MeshConfig:
         return self.fsdp * self.sequence * self.tensor
 
 
-# Every leaf of a training state, the optimizer's copies included, must end in exactly one of
-# these. The first axis of what is in `blocks` is that of the layers.
+# The path of every leaf of a training state, the optimizer's included, must end in a match of
+# exactly one of these. The first axis of what is in `blocks` is that of the layers.
 RULES: tuple[tuple[str, P], ...] = (
     (r"embed/embedding", P(None, "fsdp")),
     (r"head/kernel", P("fsdp", None)),
@@ -107,10 +108,10 @@ RULES: tuple[tuple[str, P], ...] = (
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh with the axes `AXES` over the first devices.
+    """Makes a mesh with the axes `AXES` over as many devices as the configuration asks for.
 
     Raises:
-      RefusedError: there are not enough devices, or they do not divide.
+      RefusedError: there are too few devices, or their number is not a multiple of the axes'.
     """
     devices = jax.devices()
     others = config.beside_data
@@ -134,12 +135,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def path_of(key_path: tuple[Any, ...]) -> str:
-    """A leaf's path, as `blocks/attention/query/kernel`."""
+    """A leaf's path as text, such as `blocks/attention/query/kernel`."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
 def spec_of(path: str) -> P:
-    """The axes of the one rule that a path matches.
+    """The mesh axes along which a leaf lies, by the one rule of `RULES` that its path matches.
 
     Raises:
       ValueError: no rule matches, or more than one.
@@ -151,32 +152,32 @@ def spec_of(path: str) -> P:
 
 
 def specs(tree: Any) -> Any:
-    """The axes of every leaf of a training state, by the table."""
+    """The mesh axes of every leaf of a training state, by `RULES`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: spec_of(path_of(path)), tree)
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf of a training state, by the table."""
+    """The sharding of every leaf of a training state on a mesh, by `RULES`."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(tree))
 
 
 def along(spec: P, axes: tuple[str, ...]) -> P:
-    """What of a leaf's axes is along some of the mesh's."""
+    """A leaf's partition, with all mesh axes left out but these."""
     return P(*(name if name in axes else None for name in spec))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its rows over `data` and `fsdp`."""
+    """The sharding of a batch: its rows are divided over `data` and `fsdp`."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
-    """Into how many parts a batch is divided."""
+    """The number of parts into which the rows of a batch are divided."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def rows_here(batch: int, mesh: Mesh) -> np.ndarray:
-    """The rows of a batch, in order, that devices of this process work on."""
+    """The numbers of the rows of a batch that are on devices of this process, in order."""
     if jax.process_count() == 1:
         return np.arange(batch)
     places = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
@@ -188,7 +189,11 @@ def _context() -> Any:
 
 
 def manual_size(axis: str) -> int:
-    """Devices along an axis of which the program under way is that of one; else 1."""
+    """The number of devices along a mesh axis that `jax.shard_map` has made manual.
+
+    Inside of `jax.shard_map` code works on one device's part of an array, and has to communicate
+    along such an axis itself. Elsewhere, and along axes that are left to the compiler, this is 1.
+    """
     mesh = _context()
     if mesh.empty or axis not in mesh.manual_axes:
         return 1
@@ -196,7 +201,7 @@ def manual_size(axis: str) -> int:
 
 
 def constrain(x: jax.Array, spec: P) -> jax.Array:
-    """Pins an activation to `tensor`, where a mesh has it and leaves it to the compiler."""
+    """Constrains how an activation lies along `tensor`, where the compiler divides along it."""
     mesh = _context()
     if mesh.empty or "tensor" not in mesh.auto_axes:
         return x
@@ -204,7 +209,16 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
 
 
 def over_tensor(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """The function as a program of each device along `tensor`: compilers cannot divide kernels."""
+    """The function as a program of each device along `tensor`.
+
+    This is for functions that call kernels such as cuDNN's or Pallas', which the compiler cannot
+    divide, and for collectives whose operands are to stay divided along `tensor`.
+
+    Args:
+      function: of arrays.
+      in_specs: how its arguments lie along `tensor`.
+      out_specs: how its results lie along `tensor`.
+    """
     mesh = _context()
     if mesh.empty or "tensor" not in mesh.auto_axes:
         return function
@@ -214,15 +228,15 @@ def over_tensor(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> 
 
 
 def gathered(tree: Any, prefix: str, dtype: Any, *, layer: bool = False) -> Any:
-    """Parameters of which a device has a part, brought together along `fsdp`.
+    """All-gathers parameters along `fsdp`; the backward pass reduce-scatters their gradients.
 
-    Kernels travel in the dtype that they are used in; their gradients are added up in float32.
+    Kernels are communicated in the dtype in which they are used, their gradients in float32.
 
     Args:
-      tree: parameters, or those of one layer.
-      prefix: where they stand among all.
-      dtype: of the computation.
-      layer: whether the axis of the layers is gone.
+      tree: some of the parameters, each this device's part.
+      prefix: the path of `tree` among all parameters.
+      dtype: the dtype of the computation.
+      layer: whether `tree` is one layer of `blocks`, whose leaves lack the axis of the layers.
     """
     if manual_size("fsdp") == 1:
         return tree
@@ -258,32 +272,32 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def gathered_along(name: str, x: jax.Array, axis: int, spec: P) -> jax.Array:
-    """An array whose parts lie along a mesh axis, whole.
+    """All-gathers an array along a mesh axis.
 
     Args:
-      name: of the mesh axis.
-      x: a device's part.
-      axis: of the array, which is divided.
-      spec: how the array lies along `tensor`, and that is how it stays.
+      name: the mesh axis.
+      x: this device's part of the array.
+      axis: the axis of the array that is divided along `name`.
+      spec: the partition of the array; along `tensor` the result lies in the same way.
     """
     place = along(spec, ("tensor",))
     gather = functools.partial(jax.lax.all_gather, axis_name=name, axis=axis, tiled=True)
-    # Left to the compiler, the parts along `tensor` would be brought together, too, and divided.
+    # Left to the compiler, the parts along `tensor` would be gathered, too, and divided again.
     return over_tensor(gather, (place,), place)(x)
 
 
 def total(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """The sum over devices along some axes."""
-    # XLA stumbles over sums along nothing where it divides the rest itself.
+    """The sum (all-reduce) of an array over the devices along some mesh axes."""
+    # XLA fails on a sum along no axis where it divides other axes itself.
     axes = tuple(axis for axis in axes if manual_size(axis) > 1)
     return jax.lax.psum(x, axes) if axes else x
 
 
 def summed_grads(grads: Any) -> Any:
-    """Gradients of a device's part of a batch, added up over those that have others of it."""
+    """Sums the gradients of the devices' parts of a batch, over all axes that divide it."""
 
     def one(path: tuple[Any, ...], grad: jax.Array) -> jax.Array:
-        # Those of divided parameters were added up along `fsdp` where they were brought together.
+        # Parameters divided along `fsdp` had theirs summed along it by the reduce-scatter.
         divided = "fsdp" in spec_of(path_of(path))
         return total(grad, ("data", "sequence") if divided else SHARED_OUT)
 
@@ -291,13 +305,13 @@ def summed_grads(grads: Any) -> Any:
 
 
 def check(config: Any, batch: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
-    """Sees to it that a model and a batch can be divided over a mesh.
+    """Refuses a model or a batch that cannot be divided over a mesh.
 
     Args:
       config: the `ModelConfig`.
       batch: sequences a step.
-      accumulate: parts of it that a device works on one after the other.
-      mesh: whose axes are `AXES`.
+      accumulate: parts of its share of a batch that a device works on one after the other.
+      mesh: a mesh with the axes `AXES`.
 
     Raises:
       RefusedError: names the field, its value and what is allowed.

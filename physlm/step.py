@@ -1,9 +1,9 @@
-"""One optimizer step: the state it goes on from, the loss, its gradients and the update.
+"""One optimizer step: the training state, the loss, its gradients and the update.
 
-Each device finds loss and gradients of its part of a batch alone. Then they are added up, once a
-step: an all-reduce of the gradients along `data` and `sequence`. Along `fsdp` a block's kernels are
-brought together when it is its turn, forward and backward, and their gradients added up and
-divided again. Along `sequence` keys and values are brought together in every block.
+Each device computes the loss and the gradients of its own part of a batch. Gradients are then
+summed by one all-reduce a step along `data` and `sequence`. Along `fsdp` the kernels of a block are
+all-gathered when the block is computed, forward and backward, and their gradients reduce-scattered.
+Along `sequence` keys and values are all-gathered in every block.
 """
 
 import functools
@@ -35,19 +35,19 @@ from physlm.sharding import (
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
-# The recent loss is a mean of about so many steps.
+# The recent loss is an exponential moving mean over about this many steps.
 _RECENT = 100
 
 
 class Trend(NamedTuple):
-    """The loss of recent steps: its moving mean and variance, in nats a token."""
+    """The loss of recent steps: its moving mean and variance, in nats per token."""
 
     mean: jax.Array
     variance: jax.Array
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to go on: steps done, parameters, and what is remembered."""
+    """All that a run needs to continue: steps done, parameters, optimizer state and loss trend."""
 
     step: jax.Array
     params: model_lib.Params
@@ -58,17 +58,20 @@ class TrainState(NamedTuple):
 def summed_loss(
     config: ModelConfig, params: model_lib.Params, batch: Batch, sequences: int
 ) -> tuple[jax.Array, jax.Array]:
-    """What a part of a batch adds to the loss.
+    """What a part of a batch contributes to the loss of the batch.
+
+    Where `mesh.sequence` divides the positions, this is the contribution of the device's own.
 
     Args:
-      config: the decoder.
+      config: the model.
       params: its parameters.
-      batch: tokens [B, W + 1], weights [B, W] and, if there are, segments [B, W] and, for dropout,
-        keys (`row_keys`). Where the mesh divides positions, the loss is that of this device's.
-      sequences: of the whole batch.
+      batch: tokens int32 [B, W + 1] and weights float32 [B, W]. With attention within documents
+        also segments int32 [B, W]; with dropout also keys, as `row_keys` makes them.
+      sequences: the number of sequences of the whole batch.
 
     Returns:
-      what is to be made smaller, and the nats spent on each next token times its weight, summed.
+      The objective, and the weighted sum over tokens of the negative log-likelihood in nats. The
+      objective also has the load-balancing loss of experts, where there are any.
     """
     window = batch["weights"].shape[1]
     length = window // manual_size("sequence")
@@ -89,7 +92,7 @@ def summed_loss(
 
 
 def weighed(batch: Batch) -> Batch:
-    """The batch with weights that sum to 1."""
+    """The batch with its weights scaled to sum to 1."""
     # A batch without any weight has loss 0, not 0 / 0.
     return {**batch, "weights": batch["weights"] / jnp.maximum(jnp.sum(batch["weights"]), 1e-6)}
 
@@ -97,13 +100,21 @@ def weighed(batch: Batch) -> Batch:
 def summed_loss_and_grads(
     config: ModelConfig, params: model_lib.Params, batch: Batch, rows: int, sequences: int
 ) -> tuple[jax.Array, model_lib.Params]:
-    """The nats of `summed_loss` and its gradients, found `rows` sequences at a time."""
+    """The weighted nats of `summed_loss` and the gradients of its objective.
+
+    Args:
+      config: the model.
+      params: its parameters.
+      batch: a part of a batch, as in `summed_loss`.
+      rows: sequences computed at once; it divides those of this part.
+      sequences: the number of sequences of the whole batch.
+    """
     loss_of = functools.partial(summed_loss, config, sequences=sequences)
     compute = jax.value_and_grad(loss_of, has_aux=True)
     if not config.scan:
         params = model_lib.unrolled(config, params)
     if rows == len(batch["weights"]):
-        # XLA's compiler for TPUs would put what a loop does once into the program twice.
+        # Without a loop: XLA for TPUs would compile the body of a loop of one turn twice.
         (_, loss), grads = compute(params, batch)
         return loss, model_lib.rolled(grads)
     parts = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), batch)
@@ -120,10 +131,16 @@ def summed_loss_and_grads(
 def loss_and_grads(
     config: ModelConfig, mesh: Mesh, params: model_lib.Params, batch: Batch, accumulate: int = 1
 ) -> tuple[jax.Array, model_lib.Params]:
-    """Weighted mean of the nats a token costs, over the whole batch, and its gradients.
+    """The loss of a batch, a weighted mean over tokens in nats, and the gradients.
 
-    Those are of this mean and of the balance of experts, where there are any. Each device works on
-    `accumulate` parts of its rows one after the other.
+    The gradients are those of the loss plus the load-balancing loss of experts, if there are any.
+
+    Args:
+      config: the model.
+      mesh: the devices.
+      params: the parameters, divided over the mesh by `physlm.sharding.RULES`.
+      batch: as in `summed_loss`, its rows divided over `data` and `fsdp`.
+      accumulate: parts of its rows that each device works on one after the other.
     """
     size, window = batch["weights"].shape
     rows = rows_at_once(size // batch_shards(mesh) // accumulate, window, mesh)
@@ -144,16 +161,16 @@ def loss_and_grads(
 
 
 def rows_at_once(rows: int, window: int, mesh: Mesh) -> int:
-    """Of so many sequences on one device, how many to work on at once; a divisor of them."""
+    """How many of the `rows` sequences of a device to compute at once; a divisor of `rows`."""
     if mesh.devices.flat[0].platform != "cpu":
         return rows
-    # Some 512 tokens at a time leave a core's activations in its cache: a third of a step's time.
+    # The activations of about 512 tokens fit a core's cache, which saves a third of a step's time.
     most = max(1, 512 // window)
     return max(few for few in range(1, most + 1) if rows % few == 0)
 
 
 def row_keys(seed: int, step: int, rows: jax.typing.ArrayLike) -> jax.Array:
-    """Keys, as their data, for what is random in a step, one for each of some of its rows."""
+    """The dropout keys of some rows of a step, as uint32 key data of shape [rows, 2]."""
     key = keys.numbered(keys.root(seed, Purpose.DROPOUT), step)
     return jax.random.key_data(keys.all_numbered(key, jnp.asarray(rows)))
 
@@ -174,17 +191,19 @@ def updated(
     grads: model_lib.Params,
     scale: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The state after a step, and what is to be said of it.
-
-    These are the loss and the gradient's norm before it; `recent_loss`, the moving mean, this step
-    included; and `rise`, how far the loss lay above that mean before, in standard deviations.
+    """Applies the optimizer.
 
     Args:
       transform: the update rule.
-      state: before the step.
-      loss: of its parameters.
-      grads: of the loss.
-      scale: what updates are multiplied by; None is 1.
+      state: the state before the step.
+      loss: the loss at its parameters.
+      grads: the gradients there.
+      scale: a factor of the updates; None is 1.
+
+    Returns:
+      The state after the step, and metrics: `loss` and `grad_norm`, both before the update;
+      `recent_loss`, the moving mean of the loss with this step included; and `rise`, by how many
+      standard deviations the loss is above the moving mean of the steps before.
     """
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     if scale is not None:
@@ -198,7 +217,7 @@ def updated(
 
 def _followed(trend: Trend, step: jax.Array, loss: jax.Array) -> tuple[Trend, jax.Array]:
     above = loss - trend.mean
-    # Before the mean is one of many steps nothing can be said.
+    # Before the mean is one of many steps a rise above it says nothing.
     rise = jnp.where(step >= _RECENT, above / jnp.sqrt(trend.variance + 1e-12), 0.0)
     rate = 1 / jnp.minimum(step + 1, _RECENT).astype(jnp.float32)
     variance = (1 - rate) * (trend.variance + rate * above**2)
@@ -208,7 +227,7 @@ def _followed(trend: Trend, step: jax.Array, loss: jax.Array) -> tuple[Trend, ja
 def abstract_state(
     config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a state."""
+    """The shapes, dtypes and shardings of a training state, as `jax.ShapeDtypeStruct`s."""
     init = functools.partial(init_state, config, transform)
     abstract = jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS))
     return jax.tree.map(
@@ -224,7 +243,18 @@ def make_step(
     mesh: Mesh,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The compiled step, which consumes its state and leaves the next where that lay."""
+    """The compiled step: from a state, whose memory it takes over, and a batch to the next state.
+
+    Args:
+      config: the model.
+      transform: the update rule.
+      mesh: the devices.
+      accumulate: parts of its rows that each device works on one after the other.
+
+    Returns:
+      A function that returns the next state, with the shardings of the one before, and the metrics
+      of `updated`.
+    """
     layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -237,7 +267,7 @@ def make_step(
 def first_state(
     config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh, seed: int
 ) -> TrainState:
-    """The state before the first step, each leaf made where it is to lie."""
+    """The state before the first step, with each leaf made on the devices where it belongs."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
     init = functools.partial(init_state, config, transform)
     return jax.jit(init, out_shardings=layout)(keys.root(seed, Purpose.PARAMETERS))

@@ -1,4 +1,4 @@
-"""What a step costs, and how much of the machine it uses."""
+"""The cost of a training step, its speed, and how much of the devices it uses."""
 
 import pathlib
 import time
@@ -10,17 +10,44 @@ import jax
 
 from physlm.architecture import ModelConfig
 
-# In the first steps of a loop programs are compiled and the first data is made.
+# Steps that are not traced: in the first ones programs are compiled and the first data is made.
 _STEPS_BEFORE_TRACE = 5
+
+# Dense bfloat16 operations a second, by a part of what JAX calls a device (`device_kind`). The
+# first that fits counts, so that "TPU v5", which is what JAX calls a v5p, comes after the others.
+# TPUs: docs.cloud.google.com/tpu/docs; GPUs: NVIDIA's data sheets.
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "T4": 65e12,
+    "TPU v6": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+    "TPU v3": 123e12,
+    "TPU v2": 45e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """The peak FLOPs a second of a device (bfloat16, dense); None if its kind is not known here."""
+    return next((peak for kind, peak in PEAK_FLOPS.items() if kind in device.device_kind), None)
 
 
 def model_flops(config: ModelConfig, tokens: int) -> float:
-    """Floating-point operations that a training step needs for so many tokens.
+    """The floating-point operations of a training step.
 
-    Six for each weight of a matrix product that a token takes part in, and those of the
-    attention's two products over the whole window, as PaLM counts them (arXiv 2204.02311,
-    Appendix B): nothing for embeddings, norms, what is computed again, or what a causal mask
-    spares.
+    They are counted as for PaLM (arXiv 2204.02311, Appendix B): for each token six for each weight
+    that it is multiplied with, and those of attention's two products over the whole window.
+    Embeddings, norms and recomputation do not count, and a causal mask saves nothing.
+
+    Args:
+      config: the model.
+      tokens: the number of tokens of the step.
     """
     width, mixture = config.width, config.mixture > 1
     attention = 2 * (config.heads + config.shared_heads) * config.head_dim * width
@@ -32,34 +59,37 @@ def model_flops(config: ModelConfig, tokens: int) -> float:
 
 
 class Meter:
-    """Figures on the speed of a loop, between one mark and the next."""
+    """Measures the speed of a loop, from one mark to the next."""
 
     def __init__(self, step: int, tokens: int, flops: float, peak: float | None) -> None:
         """Begins to measure.
 
         Args:
-          step: that was done last.
-          tokens: of a step.
-          flops: of a step (`model_flops`).
-          peak: what all devices together could do in a second, if that is known.
+          step: the number of steps done before.
+          tokens: the number of tokens of a step.
+          flops: the FLOPs of a step (`model_flops`).
+          peak: the peak FLOPs a second of all devices together; None if it is not known.
         """
         self._tokens, self._flops, self._peak = tokens, flops, peak
         self._step, self._time, self._waited = step, time.perf_counter(), 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts what is done inside as waiting for data."""
+        """Counts the time inside the context as waiting for data."""
         started = time.perf_counter()
         yield
         self._waited += time.perf_counter() - started
 
     def mark(self, step: int) -> dict[str, float]:
-        """Figures on the steps since the last mark.
+        """Returns the figures of the steps since the last mark, and sets a new one.
+
+        Args:
+          step: the number of steps done now.
 
         Returns:
-          tokens_per_s; step_seconds, the mean; input_share, the part of the time in which the
-          loop waited for data; model_flops_per_s; and, where the peak is known, mfu, model FLOPs
-          utilization, their share of it.
+          A dictionary with tokens_per_s; step_seconds, the mean; input_share, the share of the time
+          in which the loop waited for data; model_flops_per_s; and, if the peak is known, mfu,
+          which is model_flops_per_s as a share of the peak (model FLOPs utilization).
         """
         now, steps = time.perf_counter(), step - self._step
         seconds = max(now - self._time, 1e-9)
@@ -77,20 +107,31 @@ class Meter:
 
 
 class Trace:
-    """A trace of a few steps of a loop, once those are over in which programs are compiled.
+    """A profiler trace of a few steps of a loop, after the steps in which programs are compiled.
 
-    For `ui.perfetto.dev` (`perfetto_trace.json.gz`), XProf or TensorBoard.
+    It can be opened with `ui.perfetto.dev` (`perfetto_trace.json.gz`), XProf or TensorBoard.
     """
 
     def __init__(self, directory: pathlib.Path, first: int, steps: int) -> None:
-        """Plans a trace of `steps` steps of a loop that goes on from step `first`; 0 is none."""
+        """Plans a trace.
+
+        Args:
+          directory: where to write it.
+          first: the number of steps done before the loop.
+          steps: the number of steps to trace; 0 for no trace.
+        """
         self._directory = directory
         self._begin = first + _STEPS_BEFORE_TRACE
         self._end = self._begin + steps
         self._running = False
 
     def __call__(self, step: int, result: Any) -> None:
-        """Is told that a step has been begun, and of what it will return."""
+        """Starts or ends the trace where it is time; to be called after each step is dispatched.
+
+        Args:
+          step: the number of the step.
+          result: its result, which is waited for before the trace starts or ends.
+        """
         if self._begin < self._end and step in (self._begin, self._end):
             jax.block_until_ready(result)
             if step == self._begin:
@@ -100,7 +141,7 @@ class Trace:
                 self.stop()
 
     def stop(self) -> None:
-        """Ends the trace where it is, if it has begun."""
+        """Ends the trace, if one is running."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

@@ -22,13 +22,12 @@ from physlm import sharding
 from physlm import step as step_lib
 from physlm.architecture import ModelConfig
 from physlm.checkpoint import Checkpoints, check_made_by, restore_all
-from physlm.chips import peak_flops
 from physlm.journal import Journal
 from physlm.optimizer import OptimizerConfig
 from physlm.population import Population, Single
 from physlm.progress import Reporter
 from physlm.step import Batch, Metrics, TrainState, abstract_state, first_state
-from physlm.throughput import Meter, Trace, model_flops
+from physlm.throughput import Meter, Trace, model_flops, peak_flops
 
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
 # a CPU shown as several devices get stuck behind thousands of waiting steps.
@@ -77,7 +76,7 @@ class TrainConfig:
 
 
 class Stream(Protocol):
-    """Batches by number."""
+    """A source of batches, each a function of the number of its step."""
 
     def batch(self, step: int) -> Mapping[str, ArrayLike]:
         """`tokens` int32 [batch, window + 1] and `weights` float32 [batch, window].
@@ -97,13 +96,13 @@ class TerminatedError(BaseException):
 
 @contextmanager
 def _asked_to_end() -> Iterator[Callable[[int], bool]]:
-    """Tells, by step, whether SIGTERM came, by which machines say that they are taken away."""
+    """Yields a function of the step: whether SIGTERM, which announces preemption, has come."""
     # Several hosts have to agree on the step; JAX listens to the signal for them.
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
         return
     asked = threading.Event()
-    # Elsewhere than in the main thread signals cannot be caught.
+    # Python can catch signals in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield lambda _: False
         return
@@ -266,7 +265,7 @@ def train_together(
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """The steps of a training, one after the other, each begun before the one before has ended."""
+    """The training loop; a step is dispatched before the one before it has ended."""
 
     members: Sequence[Member]
     model: ModelConfig
@@ -289,11 +288,14 @@ class _Loop:
     def run(
         self, state: TrainState, first: int
     ) -> tuple[TrainState, dict[int, FloatingPointError]]:
-        """The last state, and why some runs were given up.
+        """Trains to the last step.
 
         Args:
-          state: of all runs.
-          first: its step.
+          state: the state of all runs.
+          first: the number of steps done so far.
+
+        Returns:
+          The last state, and the errors of the runs that were given up, by their number.
 
         Raises:
           TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
@@ -328,7 +330,7 @@ class _Loop:
         return state, failed
 
     def note(self, step: int, metrics: Metrics, failed: dict[int, FloatingPointError]) -> None:
-        """Writes down what a step gave, and which runs it ended."""
+        """Records the metrics of a step, and an error for each run where they are not finite."""
         for number in self.journal.note(step, metrics, failed):
             of_run = {name: np.atleast_1d(value)[number] for name, value in metrics.items()}
             failed[number] = FloatingPointError(

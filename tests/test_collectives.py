@@ -10,9 +10,9 @@ import pytest
 from benchmarks.memory import Collective, collectives
 from test_mesh import MESHES
 
-from physlm import roofline
 from physlm.architecture import ModelConfig
 from physlm.sharding import AXES
+from physlm.tools import roofline
 
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow

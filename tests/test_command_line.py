@@ -14,19 +14,27 @@ pytestmark = pytest.mark.slow
 TINY = ["--set", "max_op=3", "max_edges=4", "max_depth=2", "max_width=2"]
 
 
+def printed(*arguments):
+    """What `sample` prints of problems of seed 3."""
+    with pytest.MonkeyPatch.context() as patch:
+        out = io.StringIO()
+        patch.setattr("sys.stdout", out)
+        assert main(["sample", "--seed", "3", *arguments]) == 0
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def sampled():
     """Six problems as the command prints them, and again in two parts."""
+    mistakes = ("--mistakes", "retry", "--rate", "0.5")
+    whole = printed("--count", "6", *mistakes, *TINY)
+    return whole, printed("--count", "2", "--start", "4", *mistakes, *TINY)
 
-    def lines(*extra):
-        arguments = ["sample", "--seed", "3", "--mistakes", "retry", "--rate", "0.5", *extra, *TINY]
-        with pytest.MonkeyPatch.context() as patch:
-            out = io.StringIO()
-            patch.setattr("sys.stdout", out)
-            assert main(arguments) == 0
-        return [json.loads(line) for line in out.getvalue().splitlines()]
 
-    return lines("--count", "6"), lines("--count", "2", "--start", "4")
+@pytest.fixture(scope="module")
+def asked():
+    """The same problems with another question each, which stands before the problem."""
+    return printed("--count", "6", "--reask", "--order", "qp", *TINY)
 
 
 def test_sample_prints_the_fields_of_the_contract(sampled):
@@ -106,9 +114,9 @@ def test_stats_is_the_table_of_what_sample_prints(sampled, capsys):
     assert float(rows["answer"][0]) == pytest.approx(sum(r["answer"] for r in whole) / 6, abs=1e-3)
 
 
-def test_any_field_of_a_spec_can_be_set(capsys):
-    assert main(["sample", "--count", "6", *TINY, "order=qp", "reask=true", "modulus=7"]) == 0
-    for record in map(json.loads, capsys.readouterr().out.splitlines()):
+def test_any_field_of_a_spec_can_be_set(asked):
+    assert printed("--count", "6", *TINY, "order=qp", "reask=true") == asked
+    for record in asked:
         assert [len(items) for _, items in record["layers"]] == [2, 2]
 
 
@@ -119,15 +127,12 @@ def test_bench_says_what_it_measured_on(capsys):
     assert "compiled in" in out
 
 
-def test_reasked_problems_pass_the_check(sampled, tmp_path, capsys):
+def test_reasked_problems_pass_the_check(sampled, asked, tmp_path, capsys):
     whole, _ = sampled
-    assert main(["sample", "--seed", "3", "--count", "6", "--reask", "--order", "qp", *TINY]) == 0
-    lines = capsys.readouterr().out
-    asked = [json.loads(line) for line in lines.splitlines()]
     for before, after in zip(whole, asked, strict=True):
         assert before["problem"] == after["problem"] and before["question"] != after["question"]
     path = tmp_path / "asked.jsonl"
-    path.write_text(lines)
+    path.write_text("".join(json.dumps(record) + "\n" for record in asked))
     assert main(["check", str(path)]) == 0
     verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [verdict["correct"] for verdict in verdicts] == [True] * 6

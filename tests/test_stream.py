@@ -73,6 +73,7 @@ def make(batch, seed=0, rate=0.5, rows=None, **settings):
     return Stream(SMALL, Mistakes(rate=rate), windows, seed=seed, batch=batch, rows=rows)
 
 
+@pytest.mark.slow
 def test_whole_documents_are_not_cut():
     stream = make(64, pack="whole")
     vocab = language.vocabulary(SMALL)
@@ -100,6 +101,7 @@ def test_windows_do_not_depend_on_batch_size_or_order():
     assert 8 % SEGMENT, "a batch smaller than a segment is what this tests"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 24, 32])
 def test_rows_are_those_of_the_whole_batch(batch, monkeypatch):
     # Small blocks, so that there are several of them at little cost.
@@ -193,6 +195,7 @@ def test_weights_stand_at_the_tokens_that_are_predicted():
             assert weights[t] == inside
 
 
+@pytest.mark.slow
 def test_mistakes_leave_the_problems_alone():
     """Two rates see the same problems in the same order, so that their runs can be compared."""
     vocab = language.vocabulary(SMALL)
@@ -238,6 +241,7 @@ def test_bad_settings_are_refused_before_anything_compiles():
             make(8, rows=rows)
 
 
+@pytest.mark.slow
 def test_problems_a_window_are_those_in_the_stream():
     spec, mistakes = SMALL, Mistakes("retry", 0.5)
     windows = Windows(window=160)

@@ -8,8 +8,7 @@ import pytest
 
 from physlm import model, throughput
 from physlm.architecture import ModelConfig
-from physlm.chips import peak_flops
-from physlm.throughput import Meter, Trace, model_flops
+from physlm.throughput import Meter, Trace, model_flops, peak_flops
 
 
 def test_flops_of_the_published_model() -> None:

@@ -26,10 +26,10 @@ from data_gen import keys, settings
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
 from data_gen.solutions.language import vocabulary
-from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import HARD, MED, Spec
 from data_gen.text import records
 from data_gen.windows import stream
+from data_gen.windows.documents import ROOM, whole_documents
 
 try:
     import tensorflow_datasets as tfds
@@ -48,8 +48,6 @@ SEED_LIMIT = 1 << 31
 FORMAT = "array_record"
 # Problems made at once; it changes nothing but the memory and the time taken.
 BATCH = 256
-# Room for a document, in tokens; doubled until all fit.
-ROOM = 1024
 
 TRAIN_ROWS, TEST_ROWS = 1 << 16, 1 << 12
 
@@ -201,9 +199,6 @@ def row_keys(spec: Spec, seed: int, split: str, numbers_N: np.ndarray) -> jax.Ar
     return keys.all_numbered(root, numbers_N)
 
 
-_write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
-
-
 def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str, Any]]:
     """The first `count` problems of a split, features but for `id`, and `number`.
 
@@ -222,10 +217,9 @@ def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str,
         ok_N = np.asarray(problems.ok)
         if not ok_N.any():
             raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
-        documents = _write(keys_N, problems, size=room, spec=spec, mistakes=ERROR_FREE)
-        while np.asarray(documents.length)[ok_N].max() > room:
-            room *= 2
-            documents = _write(keys_N, problems, size=room, spec=spec, mistakes=ERROR_FREE)
+        documents = whole_documents(keys_N, problems, spec=spec, room=room)
+        # The next rows begin with what was enough for these.
+        room = documents.tokens_N.shape[-1]
         chosen_K = np.flatnonzero(ok_N)[: count - kept]
         problems, documents = jax.tree.map(
             lambda x_N, chosen_K=chosen_K: np.asarray(x_N)[chosen_K], (problems, documents)

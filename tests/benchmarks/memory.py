@@ -7,8 +7,8 @@ XLA's own compiler for TPUs (libtpu) makes the program that would run, and says 
 must hold: its arguments, and at the peak, arguments included. Its figure for what is temporary can
 be above that: not all of it is held at once. Nothing is run and nothing is timed. A case that
 needs more than its chip has is said not to compile. Bytes of collectives are counted as in
-`physlm.roofline`, and what is in a loop as often as the loop runs; XLA's own count of operations
-has a loop's body once, and nothing of Mosaic kernels (splash attention).
+`physlm.tools.roofline`, and what is in a loop as often as the loop runs; XLA's own count of
+operations has a loop's body once, and nothing of Mosaic kernels (splash attention).
 """
 
 import argparse

@@ -267,8 +267,7 @@ def utilization(args: argparse.Namespace) -> tuple[float, float | None]:
     import jax
 
     from physlm.architecture import ModelConfig
-    from physlm.chips import peak_flops
-    from physlm.throughput import model_flops
+    from physlm.throughput import model_flops, peak_flops
 
     shape = (args.vocab, args.window, args.layers, args.heads, args.head_dim)
     return model_flops(ModelConfig(*shape, positions=args.window), 1), peak_flops(jax.devices()[0])

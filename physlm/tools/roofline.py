@@ -1,39 +1,43 @@
-"""How long the paper's runs should take on TPUs, and what limits them, by published figures alone.
+"""How long the paper's runs should take on TPUs, and what limits them: a roofline estimate.
 
-None of this has been timed on these chips. Counted are, for each device and step: the model's
-FLOPs (`physlm.throughput`) at the chip's peak; bytes between it and its memory, by a simple model
-(`memory_bytes`); bytes along its links, by the operations of `physlm.step` (`collective_bytes`,
-which a test compares with compiled programs), each as a ring over two links of a chip, which is
-what eight chips have. `least` is the largest of the three. `step` is a guess on top: 55% of the
-peak and 80% of either bandwidth, memory hidden behind products, and of what travels only the
-kernels along `fsdp`. Milliseconds; input, evaluation and compilation come on top. Two
-vocabularies: a token for each word of the grammar, and GPT-2's.
+Nothing here has been timed on these chips. For each device and each training step three times are
+computed from published figures: the model's FLOPs (`physlm.throughput.model_flops`) at the chip's
+peak; the bytes between the chip and its memory (`memory_bytes`, a simple model) at its bandwidth;
+and the bytes of the collective operations of `physlm.step` (`collective_bytes`, which a test
+compares with compiled programs), each run as a ring over two of a chip's links. Two links are what
+every chip of a slice of eight has. `least` is the largest of the three times, a lower bound.
 
- run  chips   vocab   tokens  TFLOP  compute  memory  links    bound  least   step  days  dollars
- med  8 v5e   1,720  393,216    237    150.3   137.8    6.1  compute  150.3  281.0  0.33       75
- med  8 v5p   1,720  393,216    237     64.5    37.0    3.1  compute   64.5  121.1  0.14      113
- med  8 v6e   1,720  393,216    237     32.3    65.5    3.1   memory   65.5   85.7  0.10       51
- med  8 v5e  50,257  393,216    325    206.1   198.6   11.4  compute  206.1  389.0  0.45      104
- med  8 v5p  50,257  393,216    325     88.5    51.8    5.7  compute   88.5  167.9  0.19      157
- med  8 v6e  50,257  393,216    325     44.2    93.0    5.7   memory   93.0  123.3  0.14       74
-hard  8 v5e   1,720  262,144    165    104.9    97.5    6.1  compute  104.9  198.4  0.46      106
-hard  8 v5p   1,720  262,144    165     45.0    25.1    3.1  compute   45.0   85.7  0.20      160
-hard  8 v6e   1,720  262,144    165     22.5    45.3    3.1   memory   45.3   60.5  0.14       73
-hard  8 v5e  50,257  262,144    224    142.1   142.7   11.4   memory  142.7  272.6  0.63      145
-hard  8 v5p  50,257  262,144    224     61.0    35.2    5.7  compute   61.0  118.0  0.27      220
-hard  8 v6e  50,257  262,144    224     30.5    65.0    5.7   memory   65.0   88.4  0.20      106
+`step` is a guess at the real time. It assumes that a program gets 55% of the peak and 80% of either
+bandwidth, that memory traffic overlaps with matrix products, and that of the collectives only those
+along `fsdp` do. Times are in milliseconds. Data, evaluation and compilation are not included. The
+table has two vocabularies: one token for each word of the grammar, and GPT-2's.
 
-Eight chips of v5p are what Google calls v5p-16. `tests/benchmarks/memory.py` says that a batch
-does not fit at once: the table has `train.accumulate` 8 on v5e, 4 on v6e and 1 on v5p.
+ run  chips   vocab   tokens  TFLOP  compute  memory  links    bound  least   step  days
+ med  8 v5e   1,720  393,216    237    150.3   137.8    6.1  compute  150.3  281.0  0.33
+ med  8 v5p   1,720  393,216    237     64.5    37.0    3.1  compute   64.5  121.1  0.14
+ med  8 v6e   1,720  393,216    237     32.3    65.5    3.1   memory   65.5   85.7  0.10
+ med  8 v5e  50,257  393,216    325    206.1   198.6   11.4  compute  206.1  389.0  0.45
+ med  8 v5p  50,257  393,216    325     88.5    51.8    5.7  compute   88.5  167.9  0.19
+ med  8 v6e  50,257  393,216    325     44.2    93.0    5.7   memory   93.0  123.3  0.14
+hard  8 v5e   1,720  262,144    165    104.9    97.5    6.1  compute  104.9  198.4  0.46
+hard  8 v5p   1,720  262,144    165     45.0    25.1    3.1  compute   45.0   85.7  0.20
+hard  8 v6e   1,720  262,144    165     22.5    45.3    3.1   memory   45.3   60.5  0.14
+hard  8 v5e  50,257  262,144    224    142.1   142.7   11.4   memory  142.7  272.6  0.63
+hard  8 v5p  50,257  262,144    224     61.0    35.2    5.7  compute   61.0  118.0  0.27
+hard  8 v6e  50,257  262,144    224     30.5    65.0    5.7   memory   65.0   88.4  0.20
 
-On v5e and v5p products are the limit, on v5e not by much; 14% of their FLOPs are attention's for
-`med`, 18% for `hard` (word tokens). On v6e, with 4.7 times the FLOPs of v5e and twice its
-bandwidth, it is memory: a width of 768 is narrow, and every norm and activation is written and
-read again. Links hardly matter: to add up gradients, 4 x 88M bytes or, with GPT-2's vocabulary,
-4 x 162M, takes 3 to 8% of a step. That changes with more chips: on 256 of v5e a step of `med`
-(word tokens) takes 18 ms, half of them for the gradients. Along `fsdp`,
-of kernels of which a device has 8 columns, TPUs' compiler makes the reduce-scatters all-reduces,
-twice as much to send; where it has 128, it does not.
+Eight chips of v5p are what Google calls v5p-16. On eight chips a whole batch needs more memory than
+some have (`tests/benchmarks/memory.py`), so the table assumes `train.accumulate` of 8 on v5e, 4 on
+v6e and 1 on v5p.
+
+On v5e and v5p matrix products are the limit, on v5e only just. Attention has 14% of the FLOPs for
+`med` and 18% for `hard` (word tokens). On v6e, which has 4.7 times the FLOPs of v5e and twice its
+bandwidth, memory is the limit: at a width of 768 every norm and activation is written and read
+again for few FLOPs. The links hardly matter on eight chips: the all-reduce of the gradients, 4 x
+88M bytes or, with GPT-2's vocabulary, 4 x 162M, takes 3 to 8% of a step. With more chips it does
+matter: on 256 chips of v5e a step of `med` (word tokens) takes 18 ms, half of them for the
+gradients. Along `fsdp`, the TPU compiler turns the reduce-scatters of kernels of which a device
+holds 8 columns into all-reduces, which send twice as much; where a device holds 128 it does not.
 """
 
 import argparse
@@ -55,33 +59,33 @@ from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
 from physlm import model, sharding
 from physlm.architecture import VARIANTS, ModelConfig, sized
-from physlm.chips import CHIPS, Chip
 from physlm.sharding import MeshConfig
 from physlm.throughput import model_flops
+from physlm.tools.chips import CHIPS, Chip
 
-# Assumptions, not measurements: what of the published figures a program gets.
+# Assumptions, not measurements: the share of the published figures that a program gets.
 _FLOPS, _BANDWIDTH, _LINKS = 0.55, 0.8, 0.8
 
-# Only the kernels that are brought together along `fsdp` are assumed to travel while products are
-# computed. Gradients are added up after the last product, and what `tensor` and `sequence` need is
-# waited for.
+# Only collectives along `fsdp` are assumed to overlap with matrix products: gradients are summed
+# after the last product, and what `tensor` and `sequence` communicate is waited for.
 _HIDDEN = ("fsdp",)
 
-# AdamW reads a parameter, its gradient and two moments, and writes all but the gradient.
+# Bytes a parameter: AdamW reads it, its gradient and two moments, and writes all but the gradient.
 _UPDATE = 7 * 4
 
 # (batch, window, steps) of the paper's runs, and the vocabulary of its tokenizer.
 _RUNS = {"med": (512, 768, 100_000), "hard": (256, 1024, 200_000)}
 _GPT2 = 50_257
 
-# In how many parts eight chips must take a batch for activations to fit (tests/benchmarks/memory).
+# Parts of a batch (`train.accumulate`) with which the activations fit eight chips, as compiled by
+# tests/benchmarks/memory.py.
 _PARTS = {"v5e": 8, "v5p": 1, "v6e": 4}
 
 Axes = tuple[str, ...]
 
 
 def _leaves(config: ModelConfig) -> Iterator[tuple[str, P, int]]:
-    """Path, mesh axes and size of each parameter."""
+    """The path, the mesh axes and the number of elements of each parameter."""
     params = jax.eval_shape(functools.partial(model.init, config), keys.root(0, Purpose.PARAMETERS))
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = sharding.path_of(key_path)
@@ -91,7 +95,7 @@ def _leaves(config: ModelConfig) -> Iterator[tuple[str, P, int]]:
 def _checked(
     config: ModelConfig, batch: int, mesh: Mapping[str, int], accumulate: int
 ) -> dict[str, int]:
-    """Devices along each of the mesh's axes."""
+    """The number of devices along every axis of the mesh; refuses what cannot be divided so."""
     devices = {axis: mesh.get(axis, 1) for axis in sharding.AXES}
     abstract: Any = AbstractMesh(tuple(devices.values()), sharding.AXES)
     sharding.check(config, batch, accumulate, abstract)
@@ -101,24 +105,25 @@ def _checked(
 def collective_bytes(
     config: ModelConfig, batch: int, mesh: Mapping[str, int], accumulate: int = 1
 ) -> dict[Axes, dict[str, int]]:
-    """Bytes a step that each device gives or gets, as `physlm.step` has it.
+    """Bytes that the collective operations of a training step (`physlm.step`) have on each device.
 
-    What is left out: scalars; the few numbers that normalised queries and keys and the balance of
-    experts add up; and half of what mixtures add up along `tensor`, which is the compiler's choice.
+    Not counted are scalars, the small sums of normalised queries and keys and of the experts'
+    balance, and half of what a mixture of experts sums along `tensor`, which depends on the
+    compiler.
 
     Args:
       config: the model.
       batch: sequences a step.
-      mesh: devices along the mesh's axes; 1 where an axis is not named.
+      mesh: the number of devices along the mesh's axes; an axis that is not named has 1.
       accumulate: parts of a batch that a device works on one after the other.
 
     Returns:
-      By the axes along which it is done, those of one device left out, and by operation: bytes of
-      the result of an all-gather, of the operand of a reduce-scatter, of the array of an
-      all-reduce.
+      Bytes by the axes of an operation (without axes of one device) and by its name. They are the
+      size of the result of an `all-gather`, of the operand of a `reduce-scatter`, and of the array
+      of an `all-reduce`.
 
     Raises:
-      ValueError: model or batch cannot be divided so.
+      ValueError: the model or the batch cannot be divided among these devices.
     """
     devices = _checked(config, batch, mesh, accumulate)
     width = jnp.dtype(config.dtype).itemsize
@@ -133,7 +138,8 @@ def collective_bytes(
         if "tensor" in spec:
             size //= devices["tensor"]
         if "fsdp" in spec:
-            # A block's forward and backward; what is around the blocks once for the whole batch.
+            # A block's kernels are gathered forward and backward for each part of a batch, those
+            # outside of the blocks once for the whole batch.
             gathers = 2 * accumulate if path.startswith("blocks/") else 1
             add(("fsdp",), "all-gather", gathers * width * size)
             add(("fsdp",), "reduce-scatter", accumulate * 4 * size)
@@ -143,11 +149,11 @@ def collective_bytes(
     rows = batch // (devices["data"] * devices["fsdp"])
     heads = config.shared_heads // devices["tensor"]
     read = config.layers * 2 * rows * heads * config.window * config.head_dim * width
-    # Where blocks are computed again, so are their keys and values.
+    # Where blocks are recomputed in the backward pass, so are their keys and values.
     again = config.remat != "none" or devices["fsdp"] > 1
     add(("sequence",), "all-gather", (1 + again) * read)
     add(("sequence",), "reduce-scatter", read)
-    # Two sums forward and two backward, and attention's again where all is computed again.
+    # Two sums forward and two backward, and attention's again where all is recomputed.
     sums = 4 + (config.remat == "full")
     stream = rows * (config.window // devices["sequence"]) * config.width * width
     add(("tensor",), "all-reduce", config.layers * sums * stream)
@@ -157,7 +163,15 @@ def collective_bytes(
 def collective_seconds(
     chip: Chip, moved: Mapping[Axes, Mapping[str, int]], mesh: Mapping[str, int]
 ) -> dict[Axes, float]:
-    """Seconds by axes, each a ring in which a chip sends to two neighbours, half to either."""
+    """Seconds that the collectives along each set of axes take, on rings.
+
+    In a ring a chip sends half of its data to either of two neighbours.
+
+    Args:
+      chip: the chip, whose links are used two at a time.
+      moved: bytes by axes and operation, as `collective_bytes` returns them.
+      mesh: the number of devices along these axes.
+    """
     speed = chip.interconnect * min(1, 2 / chip.links)
     found = {}
     for axes, operations in moved.items():
@@ -171,17 +185,27 @@ def collective_seconds(
 def memory_bytes(
     config: ModelConfig, batch: int, mesh: Mapping[str, int], accumulate: int = 1
 ) -> float:
-    """Bytes a step that each device moves between it and its memory, by a simple model.
+    """Bytes that each device reads from and writes to its memory in a step, by a simple model.
 
-    Weights are read forward and backward and their gradients written, once for each part of a
-    batch, and AdamW does its part. Activations: of a block what its norms, projections and
-    activation give and the stream after each half, written and read once forward and twice as
-    much backward; attention's scores never leave the chip. Logits and their gradients are written
-    and read once, in float32.
+    For each part of a batch weights are read forward and backward and their gradients written;
+    AdamW then reads and writes its state once. The activations of a block are the outputs of its
+    norms, projections and activation function and the residual stream after attention and after
+    the MLP. They are written and read once in the forward pass, and the backward pass moves twice
+    as much. Attention's scores never leave the chip. Logits and their gradients are written and
+    read once, in float32.
+
+    Args:
+      config: the model.
+      batch: sequences a step.
+      mesh: the number of devices along the mesh's axes; an axis that is not named has 1.
+      accumulate: parts of a batch that a device works on one after the other.
+
+    Raises:
+      ValueError: the model or the batch cannot be divided among these devices.
     """
     devices = _checked(config, batch, mesh, accumulate)
     width = jnp.dtype(config.dtype).itemsize
-    # The sum of the gradients so far is read and written.
+    # With several parts the sum of the gradients so far is read and written, in float32.
     added, weights = 8 if accumulate > 1 else 0, 0.0
     for _, spec, size in _leaves(config):
         own = size / (devices["tensor"] if "tensor" in spec else 1)
@@ -197,19 +221,18 @@ def memory_bytes(
 
 
 class Prediction(NamedTuple):
-    """What is expected of a run; seconds are those of a step.
+    """The estimate for a run.
 
     Attributes:
-      tokens: of a step.
-      flops: of a step, all devices together.
-      compute: seconds at the chip's peak.
-      memory: seconds at its memory's bandwidth.
-      collectives: seconds by axes.
-      bound: which of these is the largest.
+      tokens: tokens of a step.
+      flops: FLOPs of a step, summed over all devices.
+      compute: seconds of a step at the chip's peak.
+      memory: seconds of a step at its memory's bandwidth.
+      collectives: seconds of a step for the collectives, by axes.
+      bound: which of the three is the largest: compute, memory or links.
       least: seconds of that one.
-      step: seconds at the efficiencies that are assumed.
-      days: of the run.
-      dollars: of the run; None where the chip has no price.
+      step: seconds of a step at the efficiencies that are assumed.
+      days: days of the whole run.
     """
 
     tokens: int
@@ -221,7 +244,6 @@ class Prediction(NamedTuple):
     least: float
     step: float
     days: float
-    dollars: float | None
 
 
 def predict(
@@ -232,7 +254,19 @@ def predict(
     mesh: Mapping[str, int],
     accumulate: int = 1,
 ) -> Prediction:
-    """The run of so many steps on so many chips."""
+    """Estimates a run.
+
+    Args:
+      chip: the chip, as many of them as the mesh has devices.
+      config: the model.
+      batch: sequences a step.
+      steps: steps of the run.
+      mesh: the number of devices along the mesh's axes; an axis that is not named has 1.
+      accumulate: parts of a batch that a device works on one after the other.
+
+    Raises:
+      ValueError: the model or the batch cannot be divided among these devices.
+    """
     devices = _checked(config, batch, mesh, accumulate)
     count = int(np.prod(list(devices.values())))
     tokens = batch * config.window
@@ -247,10 +281,7 @@ def predict(
     waited = terms["links"] - hidden
     step = max(compute / _FLOPS, memory / _BANDWIDTH, hidden / _LINKS) + waited / _LINKS
     days = steps * step / 86_400
-    dollars = None if chip.price is None else days * 24 * count * chip.price
-    return Prediction(
-        tokens, flops, compute, memory, links, bound, terms[bound], step, days, dollars
-    )
+    return Prediction(tokens, flops, compute, memory, links, bound, terms[bound], step, days)
 
 
 def _row(run: str, chips: str, vocab: int, found: Prediction) -> dict[str, str]:
@@ -270,7 +301,6 @@ def _row(run: str, chips: str, vocab: int, found: Prediction) -> dict[str, str]:
         "least": milliseconds(found.least),
         "step": milliseconds(found.step),
         "days": f"{found.days:.2f}",
-        "dollars": "-" if found.dollars is None else f"{found.dollars:,.0f}",
     }
 
 
@@ -289,8 +319,10 @@ def paper() -> Iterator[dict[str, str]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the table of the paper's runs or, with any argument, what is expected of one run."""
-    parser = argparse.ArgumentParser(prog="python -m physlm.roofline", description=main.__doc__)
+    """Prints the estimates for the paper's runs or, with any argument, for the run it describes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m physlm.tools.roofline", description=main.__doc__
+    )
     parser.add_argument("--chip", default="v5e", choices=CHIPS)
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--size", default="12-12")

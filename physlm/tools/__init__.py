@@ -1,0 +1,1 @@
+"""Estimates for planning a run: what training on an accelerator should take."""
