@@ -163,7 +163,7 @@ def test_half_the_batch_a_device_is_half_the_operations() -> None:
         (["--tensor", "8"], "model.heads is 12"),
         (["--size", "12"], "model.size is '12'"),
         (["--steps", "0"], "--steps is 0"),
-        (["--fsdp", "0"], "mesh.fsdp is 0"),
+        (["--fsdp", "0"], "--fsdp is 0; it must be at least 1."),
         (["--chip", "v9"], "invalid choice"),
     ],
 )

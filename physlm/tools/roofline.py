@@ -55,6 +55,7 @@ from jax.sharding import PartitionSpec as P
 
 from data_gen import keys
 from data_gen.keys import Purpose
+from data_gen.settings import RefusedError
 from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
 from physlm import model, sharding
@@ -339,14 +340,12 @@ def main(arguments: list[str]) -> None:
         _print(list(paper()))
         return
     try:
-        mesh = MeshConfig(fsdp=args.fsdp, sequence=args.sequence, tensor=args.tensor)
-        for name in ("batch", "steps", "accumulate", "devices"):
+        for name in ("batch", "steps", "accumulate", "devices", "fsdp", "sequence", "tensor"):
             if getattr(args, name) < 1:
-                raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
+                raise RefusedError(f"--{name}", getattr(args, name), "at least 1")
+        mesh = MeshConfig(fsdp=args.fsdp, sequence=args.sequence, tensor=args.tensor)
         if args.devices % mesh.beside_data:
-            raise ValueError(
-                f"--devices is {args.devices}; it must be a multiple of {mesh.beside_data}."
-            )
+            raise RefusedError("--devices", args.devices, f"a multiple of {mesh.beside_data}")
         shape = {axis: getattr(args, axis) for axis in ("fsdp", "sequence", "tensor")}
         shape["data"] = args.devices // mesh.beside_data
         config = _config(args.size, vocab=args.vocab, window=args.window, variant=args.variant)
