@@ -6,8 +6,8 @@ from drawn import TINY
 
 from data_gen.problems.problem import Problem
 from data_gen.settings import RefusedError
+from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import Mistakes
-from data_gen.solutions.render import Document
 from data_gen.windows import documents
 
 

@@ -5,8 +5,8 @@ import numpy as np
 
 from data_gen.problems.problem import Problem
 from data_gen.settings import RefusedError
+from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
-from data_gen.solutions.render import Document
 from data_gen.spec import Spec
 from data_gen.windows import stream
 
