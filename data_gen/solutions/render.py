@@ -280,6 +280,7 @@ def _lines(
         "result": (vocab.numbers + line.value_J, errs(RESULT)),
     }
     filled = [form.fill(equals, **slots) for form in LINES]
+    is_M = [line.form_J == operands for operands in range(len(LINES))]
     for n in range(len(LINES[-1])):
         # In a line of fewer operands something else may stand there, or nothing.
         *fewer, (least, (token, role)) = [
@@ -288,9 +289,8 @@ def _lines(
         for operands, (other, other_role) in reversed(fewer):
             least = operands
             if other is not token:
-                here_M = line.form_J == operands
-                token, role = jnp.where(here_M, other, token), jnp.where(here_M, other_role, role)
+                token = jnp.where(is_M[operands], other, token)
+                role = jnp.where(is_M[operands], other_role, role)
         keep_M = written.live_M & (line.form_J >= least) if least else written.live_M
         pieces.put(at_M + n, token, role, keep_M, written.sentence_M)
-    cases = [line.form_J == operands for operands in (2, 1)]
-    return at_M + first_case(cases, [len(LINES[2]), len(LINES[1])], len(LINES[0]))
+    return at_M + first_case(is_M[:2], [len(LINES[0]), len(LINES[1])], len(LINES[2]))
