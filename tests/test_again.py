@@ -190,8 +190,14 @@ def test_a_damaged_checkpoint_is_refused_and_left(
     assert evaluate.main([str(directory), "--set", "evaluate.problems=6"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"Checkpoint 6 in {directory}/checkpoints is damaged (")
+    assert said.endswith("; remove finished.json to have the run go on from a sound one.\n")
     assert said.count("\n") == 1
     assert sorted(directory.rglob("*")) == before
+    # What was judged before needs no checkpoint.
+    assert evaluate.main([str(directory)]) == 0
+    shutil.rmtree(newest)
+    assert evaluate.main([str(directory), "--set", "evaluate.problems=6"]) == 2
+    assert "lacks the checkpoint of its last step, 6; remove" in capsys.readouterr().err
 
 
 def test_a_mesh_that_cannot_divide_the_model_is_refused(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import sys
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,29 @@ def test_every_study_says_what_it_is(name):
     doc = registry.load(name).doc
     for heading in ("Question:", "Command:", "Expected:", "Cost:"):
         assert heading in doc
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("'What?'\ndef get_config(scale): ...\n", "'others.some' lacks the function sweep."),
+        ("'What?'\nsweep = get_config = 3\n", "'others.some' lacks the function get_config."),
+        ("def get_config(scale): ...\nsweep = get_config\n", "'others.some' lacks a docstring."),
+        ("def get_config(scale)\n", "the module others.some cannot be imported: expected ':'"),
+        ("import nothing.at_all\n", "others.some cannot be imported: No module named 'nothing'."),
+    ],
+)
+def test_a_module_that_is_no_study_is_refused(tmp_path, monkeypatch, source, complaint):
+    package = tmp_path / "others"
+    package.mkdir()
+    (package / "some.py").write_text(source)
+    (package / "_hidden.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "others"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert registry.names("others") == ["some"]
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        registry.load("others.some")
 
 
 def test_paper_scale_is_the_published_recipe():

@@ -171,7 +171,7 @@ def judge(
         done = path.exists()
         devices.wait_for_all(f"decided on {where.name} of {run.name}")
         if not done:
-            _judge(run, evaluation, where, state or restored(run, directory, which))
+            _judge(run, evaluation, where, state or restored(run, directory, str(step)))
     return path
 
 
@@ -259,8 +259,8 @@ def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
         which: as for `step_of`.
 
     Raises:
-        ValueError: there is no such checkpoint, and names those that there are; or the model cannot
-            be divided over the mesh.
+        ValueError: there is no such checkpoint, and names those that there are; it is damaged; or
+            the model cannot be divided over the mesh.
     """
     settings = run.settings
     mesh = sharding.make_mesh(settings.mesh)
@@ -270,8 +270,14 @@ def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
         raise _no_checkpoint(directory, which)
     transform = optimizer.make(settings.optimizer, settings.train.steps)
     abstract = abstract_state(settings.model, transform, mesh)
-    with _checkpoints(run, directory) as checkpoints:
-        return checkpoints.restore(step, abstract)
+    try:
+        with _checkpoints(run, directory) as checkpoints:
+            return checkpoints.restore(step, abstract)
+    except checkpoint.DamagedError as error:
+        if run_lib.last_step(directory) is None:
+            raise
+        remedy = f"remove {run_lib.FINISHED_FILE} to have the run go on from a sound one"
+        raise checkpoint.DamagedError(f"{error}; {remedy}.") from error
 
 
 def _checkpoints(run: Run, directory: pathlib.Path) -> checkpoint.Checkpoints:
@@ -284,6 +290,11 @@ def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
     there = run_lib.saved_steps(directory)
     if not there:
         return ValueError(f"{directory} has no checkpoints.")
+    if which == str(run_lib.last_step(directory)):
+        return ValueError(
+            f"{directory} lacks the checkpoint of its last step, {which}; remove "
+            f"{run_lib.FINISHED_FILE} to have the run go on from the one before."
+        )
     found = ", ".join(map(str, sorted(there)))
     return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
 

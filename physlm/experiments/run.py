@@ -115,7 +115,7 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
     config = config_lib.override(config, kept)
     chosen = dict(config_lib.parse_assignment(text) for text in assignments)
     run = make_run(config_lib.override(config, chosen))
-    return dataclasses.replace(run, name=directory.name)
+    return dataclasses.replace(run, name=directory.absolute().name)
 
 
 def status(directory: pathlib.Path) -> Status:
