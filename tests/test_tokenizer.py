@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import sys
 
 import jax
@@ -353,6 +354,19 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
     shared = registry.configure(registry.load("quickstart"), "smoke")
     one = run.make_run(config.override(shared, changes))
     assert one.settings.data == spec
+    # Where the files are is nothing of the run, and what they hold is.
+    for name in ("same", "other"):
+        shutil.copytree(spec.tokenizer_files, tmp_path / name)
+    vocab = json.loads((tmp_path / "other" / "vocab.json").read_text())
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (tmp_path / "other" / "vocab.json").write_text(json.dumps(vocab))
+    same, other = (
+        run.make_run(
+            config.override(shared, {**changes, "data.tokenizer_files": str(tmp_path / name)})
+        )
+        for name in ("same", "other")
+    )
+    assert same.name == one.name != other.name
     table = room.tokenizer(spec)
     assert one.settings.model.vocab == table.size > 256
     task = execution.Task(one, (Evaluation(one.settings.evaluate),))
