@@ -5,7 +5,7 @@ python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen c
 python -m data_gen draw --spec med --seed 0 --index 5 --out problem.svg
 python -m data_gen stats --spec med --count 2048
 python -m data_gen bench --spec med
-python -m data_gen correct runs/STUDY/RUN/solutions.jsonl
+python -m data_gen correct RUN/evaluations/EVALUATION/solutions.jsonl
 """
 
 import argparse

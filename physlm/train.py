@@ -122,8 +122,8 @@ class Member:
       stream: the data.
       learning_rate: the peak.
       run_dir: directory of this run; made if it is missing.
-      made_by: further settings without which checkpoints of this run make no sense, those of its
-        data above all. One whose checkpoints differ in them is not gone on with.
+      made_by: what else decides the weights of this run, its data above all, by the names of the
+        settings. Checkpoints of a run that differs in it are not gone on with.
     """
 
     seed: int

@@ -1,8 +1,9 @@
-"""A finished run is judged again from its checkpoints."""
+"""A finished run is judged again from its checkpoints, and never trained again."""
 
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import pytest
@@ -10,28 +11,69 @@ from test_train import truncate_data
 
 from physlm import sharding
 from physlm.experiments import config as config_lib
-from physlm.experiments import evaluate, execution, registry, results, run, sweep
+from physlm.experiments import evaluate, execution, files, results, run, sweep
 
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow
 
-SMALL = ("train.steps=6", "optimizer.warmup_steps=2", "train.save_every=2", "train.log_every=2")
+SMALL = (
+    "train.steps=6",
+    "optimizer.warmup_steps=2",
+    "train.save_every=2",
+    "train.log_every=2",
+    "mistakes.rate=0",
+    "evaluate.problems=4",
+    "evaluate.beyond=",
+    "evaluate.max_new_tokens=32",
+    "mesh.cpu_devices=1",
+)
+
+
+def swept(workdir: pathlib.Path, *more: str, study: str = "quickstart") -> list[results.Row]:
+    """Runs a study of one run, and returns what it shows."""
+    command = [study, "--scale", "smoke", "--workdir", str(workdir), "--set", *SMALL, *more]
+    with pytest.MonkeyPatch.context() as patch:
+        # The devices of this process were chosen when the first test touched JAX.
+        patch.setattr(sweep.devices, "prepare", lambda mesh, batch, cache_dir: None)
+        assert sweep.main(command) == 0
+    return results.read(workdir / f"{study}-smoke" / results.FILE)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, pathlib.Path]:
     workdir = tmp_path_factory.mktemp("runs")
-    few = ("evaluate.problems=4", "evaluate.beyond=", "evaluate.max_new_tokens=32")
-    assignments = [*SMALL, *few, "mesh.cpu_devices=1"]
-    (planned, _) = sweep.plan(registry.load("quickstart"), "smoke", assignments)
-    ((_, error),) = execution.execute([planned], workdir)
-    assert error is None
-    return planned, workdir / planned.name
+    swept(workdir)
+    (directory,) = (workdir / "models").iterdir()
+    return run.load(directory), directory
 
 
 def again(capsys: pytest.CaptureFixture[str], directory: pathlib.Path, *more: str) -> list[dict]:
     assert evaluate.main([str(directory), *more]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def times(directory: pathlib.Path) -> dict[pathlib.Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was called of training and of decoding."""
+    called = []
+
+    def watch(room: Any, name: str) -> None:
+        real = getattr(room, name)
+
+        def call(*arguments: Any, **settings: Any) -> Any:
+            called.append(name)
+            return real(*arguments, **settings)
+
+        monkeypatch.setattr(room, name, call)
+
+    watch(execution.train, "train_together")
+    watch(execution.train.step_lib, "make_step")
+    watch(execution.evaluate, "evaluate")
+    return called
 
 
 @pytest.fixture(autouse=True)
@@ -40,28 +82,64 @@ def leave_jax_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_final_and_best_and_every_step_can_be_judged(
-    trained: tuple[run.Run, pathlib.Path], capsys: pytest.CaptureFixture[str]
+    trained: tuple[run.Run, pathlib.Path], capsys: pytest.CaptureFixture[str], calls: list[str]
 ) -> None:
     planned, directory = trained
     # A save that a training has under way is nobody else's to clean up.
     (directory / "checkpoints" / "8.orbax-checkpoint-tmp-1").mkdir()
-    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    before = times(directory)
     rows = again(capsys, directory)
-    recorded = json.loads((directory / results.RUN_FILE).read_text())
+    (path,) = directory.rglob("result.json")
+    recorded = json.loads(path.read_text())
     cells = recorded.pop("cells")
-    assert rows == [{name: {**recorded, **cell}[name] for name in results.FIELDS} for cell in cells]
-    # The loss fell to the end.
+    fields = [name for name in results.FIELDS if name not in ("study", "condition")]
+    assert rows == [{name: {**recorded, **cell}[name] for name in fields} for cell in cells]
+    # The loss fell to the end, so that the best has been judged already.
     assert again(capsys, directory, "--checkpoint", "best") == rows
+    assert calls == []
+    assert times(directory) == before
     (earlier, *_) = again(capsys, directory, "--checkpoint", "4", "--set", "evaluate.problems=2")
     assert (earlier["step"], earlier["n"]) == (4, 2)
     assert earlier["tokens"] == planned.tokens_after(4)
-    assert before == {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    assert calls == ["evaluate"]
+    new = {path for path, time in times(directory).items() if before.get(path) != time}
+    assert {path.name for path in new} == {
+        "evaluations", earlier["evaluation"], "config.json", "result.json", "solutions.jsonl",
+        "mistakes.txt",
+    }  # fmt: skip
+    assert all("evaluations" in path.parts for path in new)
+
+
+def test_a_study_finds_what_is_trained_and_judged(
+    trained: tuple[run.Run, pathlib.Path], capsys: pytest.CaptureFixture[str], calls: list[str]
+) -> None:
+    _, directory = trained
+    workdir = directory.parents[1]
+    # Other problems, but as many: what draws and decodes them is compiled already.
+    judged = again(capsys, directory, "--set", "evaluate.seed=1")
+    assert calls == ["evaluate"]
+    before = times(directory)
+    rows = swept(workdir, "evaluate.seed=1")
+    new = [row for row in rows if row["evaluation"] == judged[0]["evaluation"]]
+    assert [row["condition"]["evaluate_seed"] for row in new] == [1, 1]
+    for row, found in zip(new, judged, strict=True):
+        assert {name: row[name] for name in found} == found
+    # What the study had shown before is still there, and what it has not asked for is not.
+    assert len(rows) == 4 and {row["step"] for row in rows} == {6}
+    assert calls == ["evaluate"]
+    assert times(directory) == before
+    # What was not judged is judged, and not trained.
+    assert len(swept(workdir, "evaluate.seed=2")) == 6
+    assert calls == ["evaluate"] * 2
+    new_paths = {path for path, time in times(directory).items() if before.get(path) != time}
+    assert new_paths and all("evaluations" in path.parts for path in new_paths)
 
 
 def test_the_best_is_the_checkpoint_of_the_lowest_loss(
     trained: tuple[run.Run, pathlib.Path],
 ) -> None:
     planned, directory = trained
+    assert files.read_json(directory / run.FINISHED_FILE)["step"] == 6
     for which, step in (("final", 6), ("best", 6), ("4", 4)):
         state = execution.restored(planned, directory, which)
         assert int(state.step) == step
@@ -78,6 +156,7 @@ def test_the_best_is_the_checkpoint_of_the_lowest_loss(
             "--set 'model.layers=1' is not allowed: settings of eval",
         ),
         (["--set", "evaluate.problem=1"], "unknown setting 'evaluate.problem'"),
+        (["--set", "data.names_file=x"], "names_file='x' cannot be read: "),
     ],
 )
 def test_what_cannot_be_judged_is_refused(
@@ -108,11 +187,17 @@ def test_a_damaged_checkpoint_is_refused_and_left(
     else:
         (newest / "metrics" / "metrics").write_text('{"loss"')
     before = sorted(directory.rglob("*"))
-    assert evaluate.main([str(directory)]) == 2
+    assert evaluate.main([str(directory), "--set", "evaluate.problems=6"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"Checkpoint 6 in {directory}/checkpoints is damaged (")
+    assert said.endswith("; remove finished.json to have the run go on from a sound one.\n")
     assert said.count("\n") == 1
     assert sorted(directory.rglob("*")) == before
+    # What was judged before needs no checkpoint.
+    assert evaluate.main([str(directory)]) == 0
+    shutil.rmtree(newest)
+    assert evaluate.main([str(directory), "--set", "evaluate.problems=6"]) == 2
+    assert "lacks the checkpoint of its last step, 6; remove" in capsys.readouterr().err
 
 
 def test_a_mesh_that_cannot_divide_the_model_is_refused(
@@ -124,7 +209,9 @@ def test_a_mesh_that_cannot_divide_the_model_is_refused(
     monkeypatch.setattr(evaluate.devices, "prepare", lambda mesh, batch: told.append(batch))
     three = jax.sharding.AbstractMesh((1, 1, 1, 3), sharding.AXES)
     monkeypatch.setattr(execution.sharding, "make_mesh", lambda config: three)
-    assert evaluate.main([str(trained[1]), "--set", "evaluate.batch=12"]) == 2
+    assert (
+        evaluate.main([str(trained[1]), "--set", "evaluate.batch=12", "evaluate.problems=7"]) == 2
+    )
     assert capsys.readouterr().err.startswith("model.heads is 2; it must be a multiple of the 3 ")
     assert told == [12]
 
@@ -135,7 +222,13 @@ def test_other_directories_are_refused(
     assert evaluate.main([str(tmp_path)]) == 2
     assert "is not the directory of a run: it has no config.json" in capsys.readouterr().err
     config = config_lib.base("smoke").to_dict()
-    del config["model"]["variant"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert "holds a run of an older version" in capsys.readouterr().err
+    del config["study"], config["scale"], config["model"]["variant"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert evaluate.main([str(tmp_path)]) == 2
     assert "lacks the setting model.variant" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("[]")
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert "is not the configuration of a run" in capsys.readouterr().err

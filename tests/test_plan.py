@@ -1,12 +1,15 @@
 import dataclasses
 import json
 import re
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physlm.experiments import config, registry, run, sweep
+from data_gen.solutions import names
+from physlm.experiments import config, identity, plan, registry, run
+from physlm.experiments.evaluation import Evaluation, name_of
 
 QUICKSTART = registry.load("quickstart")
 SMOKE = config.base("smoke")
@@ -14,7 +17,7 @@ SETTINGS = [key for key in config.flatten(SMOKE) if key not in ("study", "scale"
 
 
 def smoke_plan(*assignments):
-    return sweep.plan(QUICKSTART, "smoke", assignments)
+    return plan.plan(QUICKSTART, "smoke", assignments)
 
 
 # Studies and scales.
@@ -23,9 +26,11 @@ def smoke_plan(*assignments):
 @pytest.mark.parametrize("scale", config.SCALES)
 @pytest.mark.parametrize("name", registry.names())
 def test_every_study_is_planned_at_every_scale(name, scale):
-    runs = sweep.plan(registry.load(name), scale)
-    assert len({planned.name for planned in runs}) == len(runs) > 0
-    assert all(planned.config["scale"] == scale for planned in runs)
+    study = registry.load(name)
+    entries = plan.plan(study, scale)
+    shown = [json.dumps(entry.shown, sort_keys=True) for entry in entries]
+    assert len(set(shown)) == len(shown) > 0
+    assert registry.configure(study, scale).scale == scale
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -35,8 +40,31 @@ def test_every_study_says_what_it_is(name):
         assert heading in doc
 
 
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("'What?'\ndef get_config(scale): ...\n", "'others.some' lacks the function sweep."),
+        ("'What?'\nsweep = get_config = 3\n", "'others.some' lacks the function get_config."),
+        ("def get_config(scale): ...\nsweep = get_config\n", "'others.some' lacks a docstring."),
+        ("def get_config(scale)\n", "the module others.some cannot be imported: expected ':'"),
+        ("import nothing.at_all\n", "others.some cannot be imported: No module named 'nothing'."),
+    ],
+)
+def test_a_module_that_is_no_study_is_refused(tmp_path, monkeypatch, source, complaint):
+    package = tmp_path / "others"
+    package.mkdir()
+    (package / "some.py").write_text(source)
+    (package / "_hidden.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "others"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert registry.names("others") == ["some"]
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        registry.load("others.some")
+
+
 def test_paper_scale_is_the_published_recipe():
-    (settings, _) = (planned.settings for planned in sweep.plan(QUICKSTART, "paper"))
+    (settings, _) = (entry.run.settings for entry in plan.plan(QUICKSTART, "paper"))
     assert (settings.model.layers, settings.model.heads, settings.model.head_dim) == (12, 12, 64)
     assert (settings.train.steps, settings.train.batch, settings.windows.window) == (
         10**5,
@@ -127,7 +155,7 @@ def test_any_setting_survives_its_own_text(key):
 def test_study_with_a_bad_override_is_refused(changes, complaint):
     study = dataclasses.replace(QUICKSTART, sweep=lambda: iter([changes]))
     with pytest.raises(ValueError, match=complaint):
-        sweep.plan(study, "smoke")
+        plan.plan(study, "smoke")
 
 
 def test_override_leaves_the_original_alone():
@@ -140,24 +168,51 @@ def test_override_leaves_the_original_alone():
 # Names and identity.
 
 
+def made(key=None, value=None):
+    """The run of the quickstart with mistakes, with one setting changed, whatever its rooms say."""
+    settings = run.make_run(config.override(SMOKE, {"mistakes.rate": 0.5})).settings
+    flat = config.flatten(SMOKE) | {"mistakes.rate": 0.5} | ({key: value} if key else {})
+    return identity.of_run(nested(flat), settings.data)
+
+
+def nested(flat):
+    found = {}
+    for key, value in flat.items():
+        section, _, name = key.rpartition(".")
+        (found.setdefault(section, {}) if section else found)[name] = value
+    return found
+
+
 def test_identity_is_stable():
-    plain = {"study": "s", "seed": 0, "train": {"steps": 5, "keep": 2}, "mesh": {"data": -1}}
-    # The start of: printf '{"seed":0,"study":"s","train.steps":5}' | sha256sum
-    assert run.identity(plain) == "fefef4c2"
+    # The start of: printf '{"seed":0,"train.steps":5}' | sha256sum
+    assert identity.digest({"train.steps": 5, "seed": 0}) == "2fabe5db"
 
 
 @given(st.sampled_from(SETTINGS))
-def test_identity_knows_every_setting_that_can_change_a_result(key):
+def test_identity_knows_every_setting_that_can_change_weights(key):
     value = config.flatten(SMOKE)[key]
-    other = (*value, 9) if isinstance(value, tuple) else f"{value}x"
-    plain = json.loads(json.dumps(SMOKE.to_dict()))
-    changed = json.loads(json.dumps(plain))
-    section, _, name = key.rpartition(".")
-    (changed[section] if section else changed)[name] = other
-    speed = {"train.log_every", "train.save_every", "train.keep", "evaluate.batch"}
-    speed |= {"model.scan", "model.remat", "model.kernel", "model.positions", "train.accumulate"}
-    same = key in speed or key.startswith("mesh.")
-    assert (run.identity(plain) == run.identity(changed)) == same
+    other = (
+        0.25 if key == "mistakes.rate" else (*value, 9) if isinstance(value, tuple) else f"{value}x"
+    )
+    speed = {"train.log_every", "train.save_every", "train.keep", "train.accumulate"}
+    speed |= {"model.scan", "model.remat", "model.kernel", "model.positions"}
+    # Where files are; what they hold is another matter.
+    paths = {"data.names_file", "data.tokenizer_files"}
+    same = key in speed | paths or key.startswith(("mesh.", "evaluate."))
+    assert (made() == made(key, other)) == same
+
+
+@given(st.sampled_from([key for key in SETTINGS if key.startswith("evaluate.")]))
+def test_an_evaluation_knows_every_setting_that_can_change_its_numbers(key):
+    name = key.partition(".")[2]
+    settings = run.make_run(SMOKE).settings.evaluate
+    value = getattr(settings, name)
+    other = (*value, 9) if isinstance(value, tuple) else value + 1
+    changed = dataclasses.replace(settings, **{name: other})
+    same = name == "batch"
+    names = [name_of(Evaluation(one).config, 20) for one in (settings, changed)]
+    assert (names[0] == names[1]) == same
+    assert names[0] != name_of(Evaluation(settings).config, 10)
 
 
 @given(st.randoms(use_true_random=False))
@@ -167,14 +222,55 @@ def test_identity_does_not_depend_on_the_order_of_settings(random):
         random.shuffle(items)
         return dict(items)
 
-    assert run.identity(shuffled(SMOKE.to_dict())) == run.identity(SMOKE.to_dict())
+    spec = run.make_run(SMOKE).settings.data
+    facts = [identity.of_run(one, spec) for one in (shuffled(SMOKE.to_dict()), SMOKE.to_dict())]
+    assert identity.digest(facts[0]) == identity.digest(facts[1])
 
 
-def test_run_is_named_by_condition_seed_and_identity():
+def test_what_an_error_free_run_does_not_read_is_none_of_its_identity():
+    changed = ("mistakes.kind=value", "mistakes.mask=all", "train.budget=problems")
+    (free, mistaken), (other_free, other_mistaken) = smoke_plan(), smoke_plan(*changed)
+    assert other_free.run.name == free.run.name
+    assert other_mistaken.run.name != mistaken.run.name
+    assert other_free.condition == {
+        "retry_rate": 0.0,
+        "kind": "value",
+        "mask": "all",
+        "budget": "problems",
+    }
+
+
+def test_files_count_by_what_they_hold(tmp_path):
+    paths = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
+    text = json.dumps(
+        [[{"name": c.name, "items": c.items} for c in hierarchy] for hierarchy in names.HIERARCHIES]
+    )
+    for path in paths:
+        path.write_text(text)
+    paths[2].write_text(text.replace("Amber", "Umber"))
+    (first, _), (second, _), (third, _) = (smoke_plan(f"data.names_file={path}") for path in paths)
+    assert first.run.name == second.run.name != third.run.name
+    assert first.condition == second.condition != third.condition
+    assert str(tmp_path) not in json.dumps(first.shown)
+
+
+def test_run_is_named_by_what_it_is_seed_and_identity():
     first, second = smoke_plan("seed=3")
-    assert re.fullmatch(r"retry_rate=0.0,seed=3-[0-9a-f]{8}", first.name)
-    assert re.fullmatch(r"retry_rate=0.5,seed=3-[0-9a-f]{8}", second.name)
+    assert re.fullmatch(r"error-free,gpt2-2-2,20\.5k,seed=3-[0-9a-f]{8}", first.run.name)
+    assert re.fullmatch(r"retry-0\.5,gpt2-2-2,20\.5k,seed=3-[0-9a-f]{8}", second.run.name)
     assert first.condition == {"retry_rate": 0.0}
+
+
+def test_neither_study_nor_scale_makes_another_run():
+    (first, _) = smoke_plan()
+    study = dataclasses.replace(QUICKSTART, name="mine")
+    smoke = config.flatten(SMOKE)
+    quick = config.flatten(config.base("quick"))
+    back = {key: smoke[key] for key in SETTINGS if smoke[key] != quick[key]}
+    study = dataclasses.replace(study, sweep=lambda: iter([back]))
+    (same,) = plan.plan(study, "quick")
+    assert same.run == first.run
+    assert not {"study", "scale"} & set(first.run.config)
 
 
 def test_settings_given_by_hand_set_a_run_apart():
@@ -185,13 +281,22 @@ def test_settings_given_by_hand_set_a_run_apart():
         "layers": 3,
         "train_batch": 16,  # There is a batch in `evaluate` too.
     }
-    assert smoke_plan("train.batch=8")[0].name == smoke_plan()[0].name
+    assert smoke_plan("train.batch=8")[0].run.name == smoke_plan()[0].run.name
 
 
 def test_settings_that_change_no_result_change_no_name():
     changed = smoke_plan("mesh.cpu_devices=1", "evaluate.batch=8", "train.save_every=2")
-    assert [planned.name for planned in changed] == [planned.name for planned in smoke_plan()]
-    assert changed[0].settings.evaluate.batch == 8
+    assert [entry.shown for entry in changed] == [entry.shown for entry in smoke_plan()]
+    assert changed[0].run.settings.evaluate.batch == 8
+
+
+def test_one_run_is_trained_once_however_often_it_is_judged():
+    changes = [{"evaluate.problems": n} for n in (16, 17, 16)]
+    study = dataclasses.replace(QUICKSTART, sweep=lambda: iter(changes))
+    entries = plan.plan(study, "smoke")
+    assert [entry.condition["problems"] for entry in entries] == [16, 17]
+    (task,) = plan.tasks(entries)
+    assert [one.settings.problems for one in task.evaluations] == [16, 17]
 
 
 def test_equal_runs_are_merged():
@@ -200,20 +305,22 @@ def test_equal_runs_are_merged():
 
 
 def test_a_mixture_of_kinds_is_swept_over_its_rate():
-    runs = smoke_plan("mistakes.kind=skip:0.7,value:0.3")
-    assert [planned.condition["retry_rate"] for planned in runs] == [0.0, 0.5]
-    assert dict(runs[1].settings.mistakes.rates) == pytest.approx({"skip": 0.35, "value": 0.15})
-    assert "kind=skip-0.7-value-0.3" in runs[1].name
+    entries = smoke_plan("mistakes.kind=skip:0.7,value:0.3")
+    assert [entry.condition["retry_rate"] for entry in entries] == [0.0, 0.5]
+    rates = dict(entries[1].run.settings.mistakes.rates)
+    assert rates == pytest.approx({"skip": 0.35, "value": 0.15})
+    assert "skip-0.7-value-0.3-0.5" in entries[1].run.name
+    assert entries[1].condition["kind"] == "skip:0.7,value:0.3"
 
 
 def test_a_size_by_name_is_its_three_settings() -> None:
     (named, _) = smoke_plan("model.size=3-5")
     (spelled, _) = smoke_plan("model.layers=3", "model.heads=5", "model.head_dim=64")
     assert named == spelled
-    assert "layers=3" in named.name
+    assert ",gpt2-3-5," in named.run.name
     # What stands later counts.
     (later, _) = smoke_plan("model.size=3-5", "model.heads=2")
-    assert (later.settings.model.layers, later.settings.model.heads) == (3, 2)
+    assert (later.run.settings.model.layers, later.run.settings.model.heads) == (3, 2)
     for text in ("model.size=12", "model.size=0-12", "model.size=a-b"):
         with pytest.raises(ValueError, match=r"^model\.size is '.*'; it must be layers-heads, as "):
             smoke_plan(text)

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from physlm import metrics
-from physlm.experiments import plot, report, results
+from physlm.experiments import plot, report, results, run
 from physlm.experiments.summary import summarise
 
 CELLS = {"<=4": 4, "4": 4, "5": 5, "6": 6}
@@ -27,7 +27,8 @@ def fake_rows(rates=(0.0, 0.5), seeds=1, condition=lambda rate: {"retry_rate": r
                 rows.append(
                     {
                         "study": "quickstart",
-                        "run": f"retry_rate={rate},seed={seed}-0123abcd",
+                        "run": f"retry-{rate},seed={seed}-0123abcd",
+                        "evaluation": "step=100,greedy,problems=200-0123abcd",
                         "condition": condition(rate),
                         "seed": seed,
                         "step": 100,
@@ -46,14 +47,33 @@ def fake_rows(rates=(0.0, 0.5), seeds=1, condition=lambda rate: {"retry_rate": r
     return rows
 
 
-def fake_sweep(workdir, rows, kind="retry"):
-    results.write(workdir / results.FILE, rows)
+@pytest.fixture
+def shown(tmp_path):
+    """The directory of what a study shows, in a store."""
+    directory = tmp_path / "quickstart-quick"
+    directory.mkdir()
+    return directory
+
+
+def fake_sweep(directory, rows, kind="retry", parts=None):
+    results.write(directory / results.FILE, rows)
     for row in rows:
-        directory = workdir / row["run"]
-        directory.mkdir(exist_ok=True)
+        of_run = directory.parent / "models" / row["run"]
+        of_evaluation = of_run / "evaluations" / row["evaluation"]
+        of_evaluation.mkdir(parents=True, exist_ok=True)
         mistakes = {"kind": kind, "rate": row["condition"].get("retry_rate", 0), "mask": "none"}
-        config = {"seed": row["seed"], "mistakes": mistakes, "train": {"steps": 100}}
-        (directory / results.CONFIG_FILE).write_text(json.dumps(config))
+        train = {"steps": 100}
+        config = {"seed": row["seed"], "mistakes": mistakes, "train": train, "evaluate": {"old": 1}}
+        (of_run / run.CONFIG_FILE).write_text(json.dumps(config))
+        config = {"step": 100, "decode": "greedy", "evaluate": {"problems": 200}}
+        (of_evaluation / run.CONFIG_FILE).write_text(json.dumps(config))
+        cells = [
+            {name: one[name] for name in results.CELL_FIELDS} | (parts or {}).get(one["cell"], {})
+            for one in rows
+            if one["run"] == row["run"]
+        ]
+        result = {name: row[name] for name in results.RESULT_FIELDS} | {"cells": cells}
+        (of_evaluation / "result.json").write_text(json.dumps(result))
 
 
 def png_size(data):
@@ -103,27 +123,52 @@ def test_details_have_both_accuracies_retries_and_unnecessary_steps():
     }
 
 
+def test_problems_that_training_shares_are_told_apart_where_there_are_any(shown):
+    parts = {
+        "<=4": {"held_out": {"n": 150, "accuracy": 0.9}, "shared": {"n": 50, "accuracy": 1.0}},
+        "4": {"held_out": {"n": 0, "accuracy": 0.0}, "shared": {"n": 200, "accuracy": 1.0}},
+        "5": {"held_out": {"n": 200, "accuracy": 0.5}, "shared": {"n": 0, "accuracy": 0.0}},
+    }
+    rows = fake_rows(rates=(0.5,), seeds=2)
+    fake_sweep(shown, rows, parts=parts)
+    report.make(shown)
+    text = (shown / report.MARKDOWN_FILE).read_text()
+    details = text[text.index("## Details") :]
+    assert "| seeds | shared with training | held out: strict % |" in details
+    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| retry")]
+    assert [[cell.strip() for cell in end] for end in ends] == [
+        ["50", "90.0"],
+        ["200", "–"],
+        ["0", "50.0"],
+        ["0", "–"],
+    ]
+    fake_sweep(shown, rows, parts={"5": parts["5"]})
+    assert "shared" not in report.make(shown)
+
+
 def test_labels_leave_out_what_all_conditions_share():
     rows = fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "names", "layers": 4})
     assert [line.label for line in summarise(rows)] == ["retry rate 0", "retry rate 0.5"]
 
 
-def test_report_writes_plot_page_and_markdown(tmp_path, capsys):
-    fake_sweep(tmp_path, fake_rows())
-    assert report.main([str(tmp_path)]) == 0
+def test_report_writes_plot_page_and_markdown(shown, capsys):
+    fake_sweep(shown, fake_rows())
+    assert report.main([str(shown)]) == 0
     text = capsys.readouterr().out
-    markdown = (tmp_path / report.MARKDOWN_FILE).read_text()
-    page = (tmp_path / report.PAGE_FILE).read_text()
+    markdown = (shown / report.MARKDOWN_FILE).read_text()
+    page = (shown / report.PAGE_FILE).read_text()
     for output in (text, markdown, page):
         assert "97.5 [94.3, 98.9]" in output
         assert "93.6" in output  # The paper's figure at rate 0.5.
-    png = (tmp_path / report.PLOT_FILE).read_bytes()
+    png = (shown / report.PLOT_FILE).read_bytes()
     width, height = (round(inches * plot.DOTS_PER_INCH) for inches in plot.SIZE_INCHES)
     assert png_size(png) == (width, height)
     embedded = re.search(r"data:image/png;base64,([^\"]+)", page)
     assert embedded is not None
     assert base64.b64decode(embedded[1]) == png
     assert "<td>mistakes.rate</td><td>0.0, 0.5</td>" in page
+    # How a run is judged is said by the evaluation, not by the run.
+    assert "<td>evaluate.problems</td><td>200</td>" in page and "evaluate.old" not in page
 
 
 def test_many_conditions_and_seeds_can_be_drawn():
@@ -153,10 +198,16 @@ def test_paper_stands_beside_its_own_conditions_only():
         assert report.paper_table(lines, changed) is None
 
 
-def test_runs_that_only_look_alike_are_pointed_out(tmp_path):
+@pytest.mark.parametrize("field", ["run", "evaluation"])
+def test_runs_that_only_look_alike_are_pointed_out(shown, field):
     rows = fake_rows()
-    fake_sweep(tmp_path, rows + [row | {"run": row["run"] + "x"} for row in rows])
-    assert "Warning: runs of one condition and seed" in report.make(tmp_path)
+    fake_sweep(shown, rows + [row | {field: row[field] + "x"} for row in rows])
+    assert "Warning: runs of one condition and seed" in report.make(shown)
+
+
+def test_results_are_shown_without_their_store(shown):
+    results.write(shown / results.FILE, fake_rows())
+    assert "97.5 [94.3, 98.9]" in report.make(shown)
 
 
 @pytest.mark.parametrize(
@@ -179,4 +230,4 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, content, complaint):
 
 def test_missing_directory_is_one_sentence(tmp_path, capsys):
     assert report.main([str(tmp_path / "none")]) == 2
-    assert "is not the directory of a sweep" in capsys.readouterr().err
+    assert "is not the directory of a study" in capsys.readouterr().err

@@ -4,11 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physlm.experiments import results
+from physlm.experiments import evaluation, files, results, run
+from physlm.experiments.store import Store
+from physlm.experiments.view import FILE, View
 
 ROW = {
     "study": "quickstart",
-    "run": "retry_rate=0.5,seed=0-0123abcd",
+    "run": "retry-0.5,gpt2-2-2,20.5k,seed=0-0123abcd",
+    "evaluation": "step=20,greedy,problems=64-0123abcd",
     "condition": {"retry_rate": 0.5},
     "seed": 0,
     "step": 20,
@@ -38,13 +41,30 @@ ROWS = st.builds(
 )
 
 
-def write_run(workdir, **changes):
+PROTOCOL = {"decode": "greedy", "evaluate": {"problems": 64, "beyond": [5], "seed": 0}}
+
+
+def write_run(workdir, view="quickstart-smoke", **changes):
+    """A trained and judged run, which a study shows; returns the file with its result."""
     row = ROW | changes
-    directory = workdir / row["run"]
-    directory.mkdir()
-    result = {name: row[name] for name in results.RUN_FIELDS}
+    directory = workdir / "models" / row["run"]
+    directory.mkdir(parents=True)
+    run.finish(directory, row["step"], 1.0)
+    path = evaluation.result_of(directory, PROTOCOL)
+    path.parent.mkdir(parents=True)
+    result = {name: row[name] for name in results.RESULT_FIELDS}
     result["cells"] = [{name: row[name] for name in results.CELL_FIELDS}]
-    (directory / results.RUN_FILE).write_text(json.dumps(result))
+    path.write_text(json.dumps(result))
+    shown = workdir / view / FILE
+    shown.parent.mkdir(exist_ok=True)
+    before = json.loads(shown.read_text()) if shown.exists() else []
+    entry = {"run": row["run"], "condition": row["condition"], "evaluation": PROTOCOL}
+    shown.write_text(json.dumps([*before, entry]))
+    return path
+
+
+def collect(workdir):
+    return View(Store(workdir), "quickstart", "smoke").rows()
 
 
 @given(rows=st.lists(ROWS, max_size=5))
@@ -102,8 +122,8 @@ def test_collected_rows_are_ordered_by_condition_then_seed(tmp_path):
     for rate in (0.5, 0.05, 0):
         for seed in (1, 0):
             write_run(tmp_path, run=f"{rate}-{seed}", condition={"retry_rate": rate}, seed=seed)
-    (tmp_path / "unfinished").mkdir()
-    order = [(row["condition"]["retry_rate"], row["seed"]) for row in results.collect(tmp_path)]
+    (tmp_path / "models" / "unfinished").mkdir()
+    order = [(row["condition"]["retry_rate"], row["seed"]) for row in collect(tmp_path)]
     assert order == [(0, 0), (0, 1), (0.05, 0), (0.05, 1), (0.5, 0), (0.5, 1)]
 
 
@@ -111,28 +131,52 @@ def test_conditions_of_mixed_kinds_have_an_order(tmp_path):
     values = ("retry", 0.5, [1, 2], True)
     for number, value in enumerate(values):
         write_run(tmp_path, run=str(number), condition={"kind": value})
-    assert len(results.collect(tmp_path)) == len(values)
+    assert len(collect(tmp_path)) == len(values)
+
+
+def test_a_study_shows_its_own_runs_and_evaluations_only(tmp_path):
+    path = write_run(tmp_path, run="0")
+    write_run(tmp_path, view="masking-smoke", run="1")
+    # Another evaluation of the same run.
+    other = evaluation.directory_of(path.parents[2], PROTOCOL, 10)
+    other.mkdir()
+    (other / "result.json").write_text(path.read_text())
+    assert [row["run"] for row in collect(tmp_path)] == ["0"]
+    # What is not judged has no rows.
+    path.unlink()
+    assert collect(tmp_path) == []
+
+
+def test_what_a_result_says_of_shared_problems_is_not_in_the_rows(tmp_path):
+    path = write_run(tmp_path)
+    result = json.loads(path.read_text())
+    parts = {"held_out": {"n": 60, "accuracy": 0.4}, "shared": {"n": 4, "accuracy": 1.0}}
+    result["cells"][0] |= parts
+    path.write_text(json.dumps(result))
+    assert results.cells(path)[0]["held_out"] == parts["held_out"]
+    (row,) = collect(tmp_path)
+    assert list(row) == list(results.FIELDS)
+    result["cells"][0]["more"] = 1
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"cell 1 of .*result\.json has the unknown field 'more'"):
+        collect(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"study": 1}', "3"])
 def test_damaged_run_result_is_named(tmp_path, text):
-    (tmp_path / "run").mkdir()
-    path = tmp_path / "run" / results.RUN_FILE
+    path = write_run(tmp_path)
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"run/result.json is not the result of a run"):
-        results.collect(tmp_path)
+    with pytest.raises(ValueError, match=r"/result.json is not the result of an evaluation"):
+        collect(tmp_path)
 
 
 def test_results_of_another_study_are_refused(tmp_path):
-    results.write(tmp_path / results.FILE, [ROW])
-    results.refuse_other_study(tmp_path, "quickstart")
+    path = tmp_path / results.FILE
+    results.refuse_other_study(path, "masking")
+    results.write(path, [ROW])
+    results.refuse_other_study(path, "quickstart")
     with pytest.raises(ValueError, match="'quickstart', not of 'masking'"):
-        results.refuse_other_study(tmp_path, "masking")
-    # Without the file, the runs themselves tell.
-    (tmp_path / results.FILE).unlink()
-    write_run(tmp_path)
-    with pytest.raises(ValueError, match="'quickstart', not of 'masking'"):
-        results.refuse_other_study(tmp_path, "masking")
+        results.refuse_other_study(path, "masking")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -142,8 +186,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(results.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        results.write_atomically(path, "new")
+        files.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import sys
 
 import jax
@@ -20,6 +21,8 @@ from data_gen.text import records
 from data_gen.windows import stream
 from data_gen.windows.configuration import Windows, shortest_document
 from physlm.experiments import config, execution, registry, run, sweep
+from physlm.experiments.evaluation import Evaluation
+from physlm.experiments.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -349,12 +352,26 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
         "evaluate.max_new_tokens": 32,
     }
     shared = registry.configure(registry.load("quickstart"), "smoke")
-    one = run.make_run(config.override(shared, changes), varied=())
+    one = run.make_run(config.override(shared, changes))
     assert one.settings.data == spec
+    # Where the files are is nothing of the run, and what they hold is.
+    for name in ("same", "other"):
+        shutil.copytree(spec.tokenizer_files, tmp_path / name)
+    vocab = json.loads((tmp_path / "other" / "vocab.json").read_text())
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (tmp_path / "other" / "vocab.json").write_text(json.dumps(vocab))
+    same, other = (
+        run.make_run(
+            config.override(shared, {**changes, "data.tokenizer_files": str(tmp_path / name)})
+        )
+        for name in ("same", "other")
+    )
+    assert same.name == one.name != other.name
     table = room.tokenizer(spec)
     assert one.settings.model.vocab == table.size > 256
-    assert list(execution.execute([one], tmp_path)) == [(one, None)]
-    result = json.loads((tmp_path / one.name / "result.json").read_text())
+    task = execution.Task(one, (Evaluation(one.settings.evaluate),))
+    assert list(execution.execute([task], Store(tmp_path))) == [(one, None)]
+    result = json.loads(min(tmp_path.rglob("result.json")).read_text())
     assert result["step"] == 6 and [cell["n"] for cell in result["cells"]] == [4, 4]
     (found, _, *tested), _ = judged[0]
     (_, _, prompts, lengths), settings = asked[0]

@@ -21,3 +21,9 @@ class Parser(argparse.ArgumentParser):
             metavar="KEY=VALUE",
             help=description,
         )
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in one line; an error that is not about input is called by its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

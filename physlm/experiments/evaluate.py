@@ -1,9 +1,11 @@
-"""Judges a model again: `python -m physlm.experiments.evaluate RUN [--checkpoint best] …`.
+"""Judges a model once more: `python -m physlm.experiments.evaluate RUN [--checkpoint best] …`.
 
-RUN is the directory of a run. Its model, as it was at the end (`final`), where its recent loss was
-lowest (`best`) or after any step that there is a checkpoint of, solves test problems anew, by
-default those that it was judged on. Prints a line of JSON for each cell, in the fields of
-`results.jsonl`; nothing in RUN changes.
+RUN is the directory of a run, `DIR/models/<run>` of a store. Its model, as it was at the end
+(`final`), where its recent loss was lowest (`best`) or after any step that there is a checkpoint
+of, solves test problems; `--set` says which others than those of the study that began the run. The
+evaluation is kept in the run's directory, where studies find it, and what is judged already is not
+judged again. Prints a line of JSON for each cell, in those fields of `results.jsonl` that a study
+does not add. It never trains.
 """
 
 import json
@@ -11,13 +13,14 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from physlm import devices, evaluate
+from physlm import devices
 from physlm.experiments import execution, results
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser
+from physlm.experiments.arguments import Parser, one_line
+from physlm.experiments.evaluation import Evaluation
 
-# Settings that do not change what the model is.
-_SETTABLE = ("evaluate.", "mesh.")
+# Settings that do not change what the model is: how it is judged, on what, and where files are.
+_SETTABLE = ("evaluate.", "mesh.", "data.names_file=", "data.tokenizer_files=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = Parser(
         prog="python -m physlm.experiments.evaluate",
-        description="Lets the model of a run solve test problems again.",
+        description="Lets the model of a run solve test problems, and keeps the result.",
     )
     parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
     parser.add_argument("--checkpoint", default="final", help="final, best or a step")
@@ -38,24 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text in options.set:
             if not text.startswith(_SETTABLE):
                 raise ValueError(
-                    f"--set {text!r} is not allowed: settings of evaluate.* and mesh.* are."
+                    f"--set {text!r} is not allowed: settings of evaluate.* and mesh.*, and the "
+                    "paths data.names_file and data.tokenizer_files are."
                 )
         run = run_lib.load(options.run, options.set)
+        execution.check_resumable(run, options.run)
         devices.prepare(run.settings.mesh, run.settings.evaluate.batch)
-        state = execution.restored(run, options.run, options.checkpoint)
-        header = execution.result_header(run, int(state.step))
-        cells = evaluate.evaluate(
-            state.params,
-            model=run.settings.model,
-            spec=run.settings.data,
-            config=run.settings.evaluate,
-            progress=execution.progress,
-        )
+        evaluation = Evaluation(run.settings.evaluate)
+        path = execution.judge(run, evaluation, options.run, which=options.checkpoint)
+        cells = results.cells(path)
     except ValueError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         return 2
-    for number, cell in enumerate(cells, start=1):
-        print(json.dumps(results.validate({**header, **cell}, f"cell {number}")))
+    for cell in cells:
+        fields = [name for name in results.FIELDS if name not in results.STUDY_FIELDS]
+        print(json.dumps({name: cell[name] for name in fields}))
     return 0
 
 

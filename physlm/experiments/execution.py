@@ -1,105 +1,185 @@
-"""What happens to a run: training, judging, the result, and the record of what it was made with."""
+"""What happens to a run: it is trained, and its model is judged."""
 
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import io
 import json
 import pathlib
-import platform
-import subprocess
+import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-import physlm
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.text.corrections import table
 from data_gen.text.judge import Verdict
 from data_gen.windows.stream import Stream, problems_a_window
 from physlm import checkpoint, devices, evaluate, optimizer, sharding, train
 from physlm.experiments import config as config_lib
-from physlm.experiments import results
-from physlm.experiments.run import ERROR_FILE, Run, takes_longer
+from physlm.experiments import evaluation as evaluation_lib
+from physlm.experiments import files, results, versions
+from physlm.experiments import run as run_lib
+from physlm.experiments.evaluation import Evaluation
+from physlm.experiments.run import Run
+from physlm.experiments.store import Store
 from physlm.progress import Progress
 from physlm.step import TrainState, abstract_state
 
-VERSIONS_FILE = "versions.json"
 SOLUTIONS_FILE = "solutions.jsonl"
 MISTAKES_FILE = "mistakes.txt"
 
-_PACKAGES = {
-    "jax": "jax",
-    "jaxlib": "jaxlib",
-    "flax": "flax",
-    "optax": "optax",
-    "orbax": "orbax-checkpoint",
-    "numpy": "numpy",
-    "physlm": "physlm",
-}
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run that is to be trained, where it is not yet, and how its model is to be judged."""
+
+    run: Run
+    evaluations: tuple[Evaluation, ...]
+
+    def is_done(self, directory: pathlib.Path) -> bool:
+        """Whether all of it has been done in the directory of the run."""
+        found = (evaluation_lib.status(directory, one.config) for one in self.evaluations)
+        return all(status == "finished" for status in found)
 
 
-def check_resumable(run: Run, workdir: pathlib.Path) -> None:
-    """Sees to it that the checkpoints in a run's directory, if there are any, are its own.
+def check_resumable(run: Run, directory: pathlib.Path) -> None:
+    """Sees to it that the checkpoints in a directory, if there are any, are those of the run.
 
     Raises:
         ValueError: they are of other settings; names those that differ.
     """
     settings = run.settings
     checkpoint.check_made_by(
-        workdir / run.name / train.CHECKPOINTS_DIR,
-        train.made_by(settings.seed, settings.model, settings.optimizer, _data_settings(run)),
+        directory / train.CHECKPOINTS_DIR,
+        train.made_by(settings.seed, settings.model, settings.optimizer, run.facts),
     )
 
 
 def execute(
-    runs: Sequence[Run], workdir: pathlib.Path, profile: int = 0
+    tasks: Sequence[Task], store: Store, profile: int = 0
 ) -> Iterator[tuple[Run, Exception | None]]:
     """Trains runs together, from their last checkpoints, and judges one after the other.
 
-    Writes, below `workdir / run.name`, the configuration and the versions first, metrics and
-    checkpoints while it trains, then what the model wrote for every test problem and a table of
-    its mistakes, and `result.json` last: whoever sees that file sees a finished run. Of several
-    hosts, all of which call this, the first alone writes, but for the checkpoints.
+    What is trained or judged already is left as it is. Of several hosts, all of which call this,
+    the first alone writes, but for the checkpoints. An error is left in the directory of the run
+    or, where it came up in judging, of the evaluation.
 
     Args:
-      runs: one, or several of one `shape`.
-      workdir: where their directories are.
-      profile: training steps to write a trace of, into the first run's directory.
+        tasks: one, or several whose runs are of one `shape`; nobody else trains these runs.
+        store: where they are kept.
+        profile: training steps to write a trace of, into the first run's directory.
 
     Yields:
-      each run as soon as it is judged or has failed, and why it failed.
+        each run as soon as it is judged or has failed, and why it failed.
     """
+    runs = [task.run for task in tasks]
+    todo = [run for run in runs if run_lib.status(store.of_run(run.name)) != "finished"]
+    # From here on the files that this was decided by change.
+    devices.wait_for_all(f"decided on {runs[0].name}")
+    trained = _train_all(todo, store, profile)
+    for task in tasks:
+        directory, state = store.of_run(task.run.name), trained.get(task.run.name)
+        if isinstance(state, Exception):
+            record_failure(directory, state)
+            yield task.run, state
+        else:
+            yield task.run, _judge_all(task, directory, state)
+
+
+def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) -> Exception | None:
+    """Judges a run in all ways that are asked for; returns the first error."""
+    failed = None
+    for evaluation in task.evaluations:
+        try:
+            judge(task.run, evaluation, directory, state)
+        # One evaluation, or run, must not take the others with it, whatever went wrong in it.
+        except Exception as error:
+            if path := evaluation_lib.result_of(directory, evaluation.config):
+                record_failure(path.parent, error)
+            failed = failed or error
+    return failed
+
+
+def _train_all(
+    runs: Sequence[Run], store: Store, profile: int
+) -> Mapping[str, TrainState | Exception]:
+    """Trains runs to their last step, and marks them as finished; by name the state or the error.
+
+    Writes the configuration and the versions first, metrics and checkpoints while it trains, and
+    last the mark: whoever sees that file sees a finished run.
+    """
+    if not runs:
+        return {}
     for run in runs if devices.is_first() else ():
-        directory = workdir / run.name
+        directory = store.of_run(run.name)
         directory.mkdir(parents=True, exist_ok=True)
-        _write_json(directory / results.CONFIG_FILE, run.config)
-        _write_versions(directory / VERSIONS_FILE)
+        files.write_json(directory / run_lib.CONFIG_FILE, run.config)
+        versions.write(directory / versions.FILE)
     started = time.monotonic()
     try:
-        outcomes: Sequence[TrainState | Exception] = _train(runs, workdir, profile)
+        outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile)
     # What ends a training ends that of all its runs.
     except Exception as error:
         outcomes = [error] * len(runs)
     seconds = time.monotonic() - started
     for run, outcome in zip(runs, outcomes, strict=True):
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            _judge(run, workdir / run.name, outcome, seconds)
-        except Exception as error:
-            yield run, error
-        else:
-            yield run, None
+        if devices.is_first() and not isinstance(outcome, Exception):
+            run_lib.finish(store.of_run(run.name), int(outcome.step), seconds)
+    return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
 
 
-def _judge(run: Run, directory: pathlib.Path, state: TrainState, train_seconds: float) -> None:
-    """Decodes and judges the test problems, and writes what comes of it."""
+def judge(
+    run: Run,
+    evaluation: Evaluation,
+    directory: pathlib.Path,
+    state: TrainState | None = None,
+    which: str = "final",
+) -> pathlib.Path:
+    """Decodes and judges the test problems, and writes what comes of it, unless that is there.
+
+    Beside the result, a directory of the evaluation inside that of the run holds what the model
+    wrote for every test problem, and a table of its mistakes; nothing else in the run's directory
+    changes. Two processes that want the same evaluation wait for each other.
+
+    Args:
+        run: whose model is judged.
+        evaluation: the protocol.
+        directory: of the run.
+        state: of the checkpoint `which`; without it, it is restored.
+        which: the checkpoint, as for `step_of`.
+
+    Returns:
+        the file with the result.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is damaged, or the protocol asks for problems
+            that there are not.
+    """
+    step = int(state.step) if state is not None else step_of(run, directory, which)
+    where = evaluation_lib.directory_of(directory, evaluation.config, step)
+    path = where / evaluation_lib.RESULT_FILE
+    with contextlib.ExitStack() as stack:
+        if devices.is_first() and not path.exists():
+            where.parent.mkdir(exist_ok=True)
+            busy = functools.partial(say, f"{run.name}: another process judges it: waits for it")
+            stack.enter_context(files.locked(where, busy))
+        devices.wait_for_all(f"locked {where.name} of {run.name}")
+        done = path.exists()
+        devices.wait_for_all(f"decided on {where.name} of {run.name}")
+        if not done:
+            _judge(run, evaluation, where, state or restored(run, directory, str(step)))
+    return path
+
+
+def _judge(run: Run, evaluation: Evaluation, where: pathlib.Path, state: TrainState) -> None:
+    """Decodes and judges the test problems, and writes what comes of it in the directory `where`.
+
+    The result is written last: whoever sees it sees a finished evaluation.
+    """
     settings, started = run.settings, time.monotonic()
     solutions: list[dict[str, Any]] = []
     verdicts: list[Verdict] = []
@@ -112,36 +192,30 @@ def _judge(run: Run, directory: pathlib.Path, state: TrainState, train_seconds: 
         state.params,
         model=settings.model,
         spec=settings.data,
-        config=settings.evaluate,
+        config=evaluation.settings,
         progress=progress,
         keep=keep,
     )
     if not devices.is_first():
         return
-    lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
-    results.write_atomically(directory / SOLUTIONS_FILE, lines)
-    results.write_atomically(directory / MISTAKES_FILE, table(verdicts) + "\n")
-    header = result_header(run, int(state.step))
-    for number, cell in enumerate(cells, start=1):
-        results.validate({**header, **cell}, f"cell {number} of the run {run.name}")
-    seconds = {
-        "train_seconds": round(train_seconds, 3),
-        "evaluate_seconds": round(time.monotonic() - started, 3),
-    }
-    _write_json(directory / results.RUN_FILE, {**header, **seconds, "cells": cells})
-    (directory / ERROR_FILE).unlink(missing_ok=True)
-
-
-def result_header(run: Run, step: int) -> dict[str, Any]:
-    """What all results of a run say, of the model after so many steps."""
-    return {
-        "study": run.config["study"],
+    step = int(state.step)
+    header = {
         "run": run.name,
-        "condition": run.condition,
-        "seed": run.settings.seed,
+        "evaluation": where.name,
+        "seed": settings.seed,
         "step": step,
         "tokens": run.tokens_after(step),
     }
+    for number, cell in enumerate(cells, start=1):
+        results.row("", {}, {**header, **cell}, f"cell {number} of the run {run.name}")
+    where.mkdir(exist_ok=True)
+    files.write_json(where / run_lib.CONFIG_FILE, {"step": step, **evaluation.config})
+    lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
+    files.write_atomically(where / SOLUTIONS_FILE, lines)
+    files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
+    seconds = {"evaluate_seconds": round(time.monotonic() - started, 3)}
+    files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
+    (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
 
 
 def progress(title: str, total: int, unit: str = "step") -> Progress:
@@ -150,42 +224,84 @@ def progress(title: str, total: int, unit: str = "step") -> Progress:
     return Progress(title, total, unit, stream=stream)
 
 
+def step_of(run: Run, directory: pathlib.Path, which: str) -> int:
+    """The step of a checkpoint.
+
+    Args:
+        run: whose it is.
+        directory: of the run.
+        which: `final` (the newest, of a run that is not finished), `best` (the lowest recent loss),
+            or a step. A step need not be there: its model may have been judged before.
+
+    Raises:
+        ValueError: `which` is none of these, or there is no such checkpoint.
+    """
+    if which.isdecimal():
+        return int(which)
+    last = run_lib.last_step(directory)
+    if which == "final" and last is not None:
+        return last
+    if not run_lib.saved_steps(directory):
+        raise ValueError(f"{directory} has no checkpoints.")
+    with _checkpoints(run, directory) as checkpoints:
+        step = {"final": checkpoints.latest, "best": checkpoints.best}.get(which)
+    if step is None:
+        raise _no_checkpoint(directory, which)
+    return step
+
+
 def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
     """The state of a run's checkpoint, over the devices of its mesh.
 
     Args:
         run: whose it is.
         directory: of the run.
-        which: `final`, `best` (the lowest recent loss), or a step.
+        which: as for `step_of`.
 
     Raises:
-        ValueError: there is no such checkpoint, and names those that there are; or the model cannot
-            be divided over the mesh.
+        ValueError: there is no such checkpoint, and names those that there are; it is damaged; or
+            the model cannot be divided over the mesh.
     """
-    settings = budgeted(run.settings)
+    settings = run.settings
     mesh = sharding.make_mesh(settings.mesh)
     sharding.check(settings.model, sharding.batch_shards(mesh), 1, mesh)
-    there = checkpoint.steps(directory / train.CHECKPOINTS_DIR)
-    if not there:
-        raise ValueError(f"{directory} has no checkpoints.")
+    step = step_of(run, directory, which)
+    if step not in run_lib.saved_steps(directory):
+        raise _no_checkpoint(directory, which)
     transform = optimizer.make(settings.optimizer, settings.train.steps)
     abstract = abstract_state(settings.model, transform, mesh)
-    with checkpoint.Checkpoints(
-        directory / train.CHECKPOINTS_DIR, keep=settings.train.keep, read_only=True
-    ) as checkpoints:
-        named = {"final": checkpoints.latest, "best": checkpoints.best}
-        step = named.get(which, int(which) if which.isdecimal() else None)
-        if step not in there:
-            found = ", ".join(map(str, sorted(there)))
-            raise ValueError(
-                f"--checkpoint is {which!r}; it must be final, best, or one of {found}."
-            )
-        return checkpoints.restore(step, abstract)
+    try:
+        with _checkpoints(run, directory) as checkpoints:
+            return checkpoints.restore(step, abstract)
+    except checkpoint.DamagedError as error:
+        if run_lib.last_step(directory) is None:
+            raise
+        remedy = f"remove {run_lib.FINISHED_FILE} to have the run go on from a sound one"
+        raise checkpoint.DamagedError(f"{error}; {remedy}.") from error
+
+
+def _checkpoints(run: Run, directory: pathlib.Path) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(
+        directory / train.CHECKPOINTS_DIR, keep=run.settings.train.keep, read_only=True
+    )
+
+
+def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
+    there = run_lib.saved_steps(directory)
+    if not there:
+        return ValueError(f"{directory} has no checkpoints.")
+    if which == str(run_lib.last_step(directory)):
+        return ValueError(
+            f"{directory} lacks the checkpoint of its last step, {which}; remove "
+            f"{run_lib.FINISHED_FILE} to have the run go on from the one before."
+        )
+    found = ", ".join(map(str, sorted(there)))
+    return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
 
 
 def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
     """The settings with as many steps as the budget allows; a function of them alone."""
-    if not takes_longer(settings):
+    if not run_lib.takes_longer(settings):
         return settings
     count = functools.partial(
         problems_a_window, settings.data, windows=settings.windows, seed=settings.seed
@@ -196,7 +312,7 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
 
 
 def _train(
-    runs: Sequence[Run], workdir: pathlib.Path, profile: int
+    runs: Sequence[Run], store: Store, profile: int
 ) -> list[TrainState | FloatingPointError]:
     settings = budgeted(runs[0].settings)
     mesh = sharding.make_mesh(settings.mesh)
@@ -207,8 +323,8 @@ def _train(
                 seed=run.settings.seed,
                 stream=stack.enter_context(contextlib.closing(_stream(run.settings, rows))),
                 learning_rate=run.settings.optimizer.learning_rate,
-                run_dir=workdir / run.name,
-                made_by=_data_settings(run),
+                run_dir=store.of_run(run.name),
+                made_by=run.facts,
             )
             for run in runs
         ]
@@ -224,12 +340,6 @@ def _train(
         )
 
 
-def _data_settings(run: Run) -> dict[str, Any]:
-    """The settings that say what a run is trained on."""
-    flat = config_lib.flatten(run.config)
-    return {key: value for key, value in flat.items() if key.startswith(("data.", "mistakes."))}
-
-
 def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream:
     return Stream(
         settings.data,
@@ -241,66 +351,16 @@ def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream:
     )
 
 
-def record_failure(run: Run, workdir: pathlib.Path, error: Exception) -> None:
-    """Leaves the error with its traceback in the run's directory."""
+def say(text: str) -> None:
+    """Tells whoever watches what happens, on the first host."""
+    if devices.is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
+def record_failure(directory: pathlib.Path, error: Exception) -> None:
+    """Leaves an error with its traceback in the directory of what failed."""
     if not devices.is_first():
         return
-    directory = workdir / run.name
     directory.mkdir(parents=True, exist_ok=True)
     text = "".join(traceback.format_exception(error))
-    results.write_atomically(directory / ERROR_FILE, text)
-
-
-def versions() -> dict[str, Any]:
-    """What this run's numbers depend on beside its configuration."""
-    devices = jax.devices()
-    commit, modified = _git_state()
-    return {
-        "python": platform.python_version(),
-        **{name: _version_of(package) for name, package in _PACKAGES.items()},
-        "git_commit": commit,
-        "git_modified": modified,
-        "device_kind": devices[0].device_kind,
-        "device_count": len(devices),
-    }
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # Run from a clone that is not installed.
-
-
-def _git_state() -> tuple[str | None, bool | None]:
-    """The commit of the sources and whether they differ from it; None outside a clone."""
-    source = pathlib.Path(physlm.__file__)
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(source.parent), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy may lie inside some other repository, whose commit would say nothing.
-    if git("ls-files", "--error-unmatch", source.name) is None:
-        return None, None
-    changes = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD"), bool(changes)
-
-
-def _write_versions(path: pathlib.Path) -> None:
-    """Records the versions; those of an interrupted earlier part stay under `before`."""
-    current = versions()
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        before = earlier.pop("before", [])
-        current["before"] = before if earlier == current else [*before, earlier]
-    _write_json(path, current)
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    results.write_atomically(path, text + "\n")
+    files.write_atomically(directory / run_lib.ERROR_FILE, text)

@@ -1,26 +1,29 @@
-"""The studies there are: the modules of the package `experiments`, found by their names."""
+"""The studies there are: modules with a configuration and runs, found by their names."""
 
 import dataclasses
 import importlib
 import inspect
 import pkgutil
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-import experiments
 from physlm.experiments import config as config_lib
 
 Overrides = Mapping[str, Any]
 
+# Where a name without a dot is looked for.
+PACKAGE = "experiments"
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One file of `experiments/`: its question in words, its configuration, its runs.
+    """A module: its question in words, its configuration, its runs.
 
     Attributes:
-        name: the module's name.
+        name: that of the module, with its package unless that is `experiments`.
         doc: the module's docstring: question, command, expected result, cost.
         get_config: scale -> the configuration that all its runs share.
         sweep: -> one set of dotted overrides a run.
@@ -32,24 +35,35 @@ class Study:
     sweep: Callable[[], Iterator[Overrides]]
 
 
-def names() -> list[str]:
-    """The names of all studies, sorted."""
+def names(package: str = PACKAGE) -> list[str]:
+    """The names of all studies of a package, sorted.
+
+    Raises:
+        ValueError: there is no such package.
+    """
+    found = _imported(package)
     return sorted(
         module.name
-        for module in pkgutil.iter_modules(experiments.__path__)
+        for module in pkgutil.iter_modules(getattr(found, "__path__", ()))
         if not module.name.startswith("_")
     )
 
 
 def load(name: str) -> Study:
-    """The study called `name`.
+    """The study called `name`: a module of `experiments`, or of any package, as `mine.masking`.
 
     Raises:
-        ValueError: there is none; or its module lacks a docstring, `get_config` or `sweep`.
+        ValueError: there is none, or it cannot be imported; or it lacks a docstring, `get_config`
+            or `sweep`.
     """
-    if name not in names():
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(
+            f"the study is {name!r}; it must be one of {', '.join(names())}, or the name of a "
+            "module with its package, as mypackage.mystudy."
+        )
+    if "." not in name and name not in names():
         raise ValueError(f"unknown study {name!r}: there are {', '.join(names())}.")
-    module = importlib.import_module(f"experiments.{name}")
+    module = _imported(name if "." in name else f"{PACKAGE}.{name}")
     for needed in ("get_config", "sweep"):
         if not callable(getattr(module, needed, None)):
             raise ValueError(f"the study {name!r} lacks the function {needed}.")
@@ -69,3 +83,10 @@ def configure(study: Study, scale: str) -> ConfigDict:
     config = study.get_config(scale)
     config.study = study.name
     return config
+
+
+def _imported(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(f"the module {name} cannot be imported: {error}.") from error

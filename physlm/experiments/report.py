@@ -1,7 +1,8 @@
 """What a study found: tables, a plot and a page, beside the paper's numbers.
 
-`python -m physlm.experiments.report WORKDIR` reads `WORKDIR/results.jsonl` and writes, beside it,
-`results.md`, `accuracy.png` and `report.html`.
+`python -m physlm.experiments.report DIR/<study>-<scale>` reads `results.jsonl` there and writes,
+beside it, `results.md`, `accuracy.png` and `report.html`. What `results.jsonl` does not say, it
+finds in the models of the store DIR, as far as they are still there.
 """
 
 import argparse
@@ -16,8 +17,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import plot, results
+from physlm.experiments import files, plot, results
+from physlm.experiments.arguments import one_line
 from physlm.experiments.config import flatten
+from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
+from physlm.experiments.run import CONFIG_FILE, rounded
+from physlm.experiments.store import Store
 from physlm.experiments.summary import Line, Point, summarise
 
 MARKDOWN_FILE = "results.md"
@@ -50,22 +55,31 @@ def accuracy_table(lines: Sequence[Line]) -> Table:
 
 
 def detail_table(lines: Sequence[Line]) -> Table:
-    """One row a condition and cell: both accuracies, retries, unnecessary steps, problems."""
+    """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
+
+    Where training may show templates of test problems, how many these are, and the strict accuracy
+    on the others.
+    """
     table = [["condition", "op", "strict %", "answer %", "retries", "unnecessary", "n", "seeds"]]
+    some_shared = any(point.shared for line in lines for point in line.points)
+    if some_shared:
+        table[0] += ["shared with training", "held out: strict %"]
     for line in lines:
         for point in line.points:
-            table.append(
-                [
-                    line.label,
-                    point.cell,
-                    _percent(point.accuracy),
-                    _percent(point.answer_accuracy),
-                    f"{point.retries:.2f}",
-                    f"{point.unnecessary:.2f}",
-                    str(point.n),
-                    str(len(point.by_seed)),
-                ]
-            )
+            row = [
+                line.label,
+                point.cell,
+                _percent(point.accuracy),
+                _percent(point.answer_accuracy),
+                f"{point.retries:.2f}",
+                f"{point.unnecessary:.2f}",
+                str(point.n),
+                str(len(point.by_seed)),
+            ]
+            if some_shared:
+                row.append(str(point.shared))
+                row.append("–" if point.held_out is None else _percent(point.held_out))
+            table.append(row)
     return table
 
 
@@ -111,22 +125,26 @@ def settings_table(configs: Sequence[Mapping[str, Any]], *, differing: bool) -> 
     return [["setting", "values"], *table]
 
 
-def make(workdir: pathlib.Path) -> str:
+def make(directory: pathlib.Path) -> str:
     """Writes the Markdown, the plot and the page, and returns the text for the terminal.
+
+    Args:
+        directory: of what a study shows.
 
     Raises:
         ValueError: there are no results, or a line of them breaks the contract.
     """
-    path = workdir / results.FILE
-    if not workdir.is_dir():
-        raise ValueError(f"{workdir} is not the directory of a sweep.")
+    path = directory / results.FILE
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is not the directory of a study.")
     if not path.exists():
-        raise ValueError(f"{workdir} has no {results.FILE}: run the sweep first.")
+        raise ValueError(f"{directory} has no {results.FILE}: run the sweep first.")
     rows = results.read(path)
     if not rows:
         raise ValueError(f"{path} is empty: no run has finished yet.")
-    configs = _configs(workdir, rows)
-    lines = summarise(rows)
+    store = Store(directory.parent)
+    configs = _configs(store, rows)
+    lines = summarise(_with_parts(store, rows))
     title = f"{rows[0]['study']}: {_size(rows)}"
     png = plot.accuracy_against_op(lines, title)
     tables = [
@@ -136,11 +154,11 @@ def make(workdir: pathlib.Path) -> str:
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
     notes = _notes(lines, rows)
-    results.write_atomically(workdir / PLOT_FILE, png)
-    results.write_atomically(workdir / MARKDOWN_FILE, _markdown(title, tables, notes))
-    results.write_atomically(workdir / PAGE_FILE, _page(title, tables, notes, png, configs))
+    files.write_atomically(directory / PLOT_FILE, png)
+    files.write_atomically(directory / MARKDOWN_FILE, _markdown(title, tables, notes))
+    files.write_atomically(directory / PAGE_FILE, _page(title, tables, notes, png, configs))
     text = [title, *(f"{head}\n{_aligned(table)}" for head, table in tables), "\n".join(notes)]
-    written = ", ".join(str(workdir / name) for name in (PLOT_FILE, MARKDOWN_FILE, PAGE_FILE))
+    written = ", ".join(str(directory / name) for name in (PLOT_FILE, MARKDOWN_FILE, PAGE_FILE))
     return "\n\n".join([*text, f"Written: {written}"])
 
 
@@ -148,14 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, or 2 where the input is bad."""
     parser = argparse.ArgumentParser(
         prog="python -m physlm.experiments.report",
-        description="Prints the tables of a sweep and writes its plot and page.",
+        description="Prints the tables of a study and writes its plot and page.",
     )
-    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    parser.add_argument("study", type=pathlib.Path, metavar="DIR/STUDY-SCALE")
     options = parser.parse_args(arguments)
     try:
-        print(make(options.workdir))
+        print(make(options.study))
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         return 2
     return 0
 
@@ -167,26 +185,19 @@ def _cells(lines: Sequence[Line]) -> list[str]:
 def _size(rows: Sequence[results.Row]) -> str:
     runs = {row["run"]: row["tokens"] for row in rows}
     tokens = sorted(set(runs.values()))
-    each = " to ".join(_count(number) for number in {tokens[0]: 0, tokens[-1]: 0})
+    each = " to ".join(rounded(number) for number in {tokens[0]: 0, tokens[-1]: 0})
     return f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {each} tokens"
-
-
-def _count(number: int) -> str:
-    for size, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{suffix}"
-    return str(number)
 
 
 def _notes(lines: Sequence[Line], rows: Sequence[results.Row]) -> list[str]:
     notes = ["Intervals are 95% Wilson intervals of the share of problems solved."]
     if any(len(point.by_seed) > 1 for line in lines for point in line.points):
         notes.append("± is the standard deviation over seeds, all tested on the same problems.")
-    runs: dict[str, set[str]] = {}
+    alike: dict[str, set[str]] = {}
     for row in rows:
         key = json.dumps([row["condition"], row["seed"]], sort_keys=True)
-        runs.setdefault(key, set()).add(row["run"])
-    for names in runs.values():
+        alike.setdefault(key, set()).add(f"{row['run']} ({row['evaluation']})")
+    for names in alike.values():
         if len(names) > 1:
             notes.append(
                 "Warning: runs of one condition and seed, but of different configurations, "
@@ -206,10 +217,36 @@ def _accuracy(point: Point) -> str:
     return text
 
 
-def _configs(workdir: pathlib.Path, rows: Sequence[results.Row]) -> list[dict[str, Any]]:
-    """The configurations of the runs, as far as their directories are still there."""
-    paths = [workdir / run / results.CONFIG_FILE for run in dict.fromkeys(r["run"] for r in rows)]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+def _evaluations(store: Store, rows: Sequence[results.Row]) -> dict[tuple[str, str], pathlib.Path]:
+    """The directory of each evaluation, by its run and its name."""
+    return {
+        (row["run"], row["evaluation"]): store.of_run(row["run"])
+        / EVALUATIONS_DIR
+        / row["evaluation"]
+        for row in rows
+    }
+
+
+def _configs(store: Store, rows: Sequence[results.Row]) -> list[dict[str, Any]]:
+    """The configurations of runs and evaluations, as far as their directories are still there."""
+    found = []
+    for (run, _), evaluation in _evaluations(store, rows).items():
+        paths = (store.of_run(run) / CONFIG_FILE, evaluation / CONFIG_FILE)
+        if all(path.exists() for path in paths):
+            of_run, of_evaluation = map(files.read_json, paths)
+            del of_evaluation["step"]
+            found.append(of_run | of_evaluation)
+    return found
+
+
+def _with_parts(store: Store, rows: Sequence[results.Row]) -> list[results.Row]:
+    """The rows with what their evaluations say of held-out and shared problems, where they do."""
+    known: dict[tuple[str, str, str], results.Row] = {}
+    for key, directory in _evaluations(store, rows).items():
+        path = directory / RESULT_FILE
+        for cell in results.cells(path) if path.exists() else ():
+            known[*key, cell["cell"]] = {n: cell[n] for n in results.PARTS if n in cell}
+    return [row | known.get((row["run"], row["evaluation"], row["cell"]), {}) for row in rows]
 
 
 def _aligned(table: Table) -> str:

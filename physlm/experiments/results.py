@@ -1,23 +1,23 @@
-"""`results.jsonl`: one line per run and cell, the contract between a sweep and its readers."""
+"""`results.jsonl`: a line for each run, evaluation and cell, a contract with those who read it."""
 
 import json
 import math
-import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from physlm.experiments import files
 
 Row = dict[str, Any]
 
 FILE = "results.jsonl"
-RUN_FILE = "result.json"
-CONFIG_FILE = "config.json"
 
 # Names, in the order in which they are written, and kinds.
 _SHARES = ("accuracy", "answer_accuracy", "ci_low", "ci_high")
 _KINDS: dict[str, type] = {
     "study": str,
     "run": str,
+    "evaluation": str,
     "condition": dict,
     "seed": int,
     "step": int,
@@ -33,8 +33,13 @@ _KINDS: dict[str, type] = {
     "unnecessary": float,
 }
 FIELDS = tuple(_KINDS)
-RUN_FIELDS = ("study", "run", "condition", "seed", "step", "tokens")
-CELL_FIELDS = tuple(name for name in FIELDS if name not in RUN_FIELDS)
+STUDY_FIELDS = ("study", "condition")  # what a study says of a result, beside the result itself
+RESULT_FIELDS = ("run", "evaluation", "seed", "step", "tokens")
+CELL_FIELDS = tuple(name for name in FIELDS if name not in (*STUDY_FIELDS, *RESULT_FIELDS))
+
+# What a result says of a cell and a row does not: problems that training may have shown in
+# another shape, and the others.
+PARTS = ("held_out", "shared")
 
 _NAME_OF_KIND = {str: "a string", dict: "an object", int: "a whole number", float: "a number"}
 
@@ -97,72 +102,68 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
         json.dumps(validate(row, f"row {number} for {path}"), allow_nan=False)
         for number, row in enumerate(rows, start=1)
     ]
-    write_atomically(path, "".join(line + "\n" for line in lines))
+    files.write_atomically(path, "".join(line + "\n" for line in lines))
 
 
-def rows_of_run(path: pathlib.Path) -> list[Row]:
-    """The rows of one finished run, from its `result.json`.
+def cells(path: pathlib.Path) -> list[Row]:
+    """What the `result.json` of an evaluation says of each cell: all that a row has but the study.
+
+    Where the evaluation tells problems apart by whether training may have shown them, `PARTS` are
+    there too.
 
     Raises:
-        ValueError: the file is not what a run writes.
+        ValueError: the file is not what an evaluation writes.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        run_fields = {name: result[name] for name in RUN_FIELDS}
-        cells = [dict(cell) for cell in result["cells"]]
+        shared = {name: result[name] for name in RESULT_FIELDS}
+        found = [{**shared, **cell} for cell in result["cells"]]
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is not the result of a run ({error}); remove it to have the run done again."
+            f"{path} is not the result of an evaluation ({error}); "
+            "remove it to have the run judged again."
         ) from error
-    return [
-        validate({**run_fields, **cell}, f"cell {number} of {path}")
-        for number, cell in enumerate(cells, start=1)
-    ]
+    for number, cell in enumerate(found, start=1):
+        row("", {}, cell, f"cell {number} of {path}")
+    return found
 
 
-def collect(workdir: pathlib.Path) -> list[Row]:
-    """The rows of every finished run below `workdir`, in an order that only they decide.
-
-    Conditions come in increasing order of their values, then seeds, then run names; a run's
-    cells stay in the order of its evaluation.
-    """
-    runs = [rows_of_run(path) for path in workdir.glob(f"*/{RUN_FILE}")]
-    runs = [rows for rows in runs if rows]
-    runs.sort(key=lambda rows: _order(rows[0]))
-    return [row for rows in runs for row in rows]
-
-
-def refuse_other_study(workdir: pathlib.Path, study: str) -> None:
-    """Sees to it that no result in `workdir` belongs to another study.
+def row(study: str, condition: Mapping[str, Any], cell: Row, where: str) -> Row:
+    """The row of a cell, as a study shows it.
 
     Raises:
-        ValueError: it holds results of another study, or a results file that is not one.
+        ValueError: the cell, which is called `where`, breaks the contract.
     """
-    path = workdir / FILE
+    told = {name: value for name, value in cell.items() if name not in PARTS}
+    return validate({"study": study, "condition": dict(condition), **told}, where)
+
+
+def ordered(groups: Iterable[Sequence[Row]]) -> list[Row]:
+    """The rows of many evaluations, in an order that only they decide.
+
+    Conditions come in increasing order of their values, then seeds, runs and evaluations; the cells
+    of an evaluation stay in their order.
+    """
+    found = sorted((rows for rows in groups if rows), key=lambda rows: _order(rows[0]))
+    return [row for rows in found for row in rows]
+
+
+def refuse_other_study(path: pathlib.Path, study: str) -> None:
+    """Sees to it that no row of a `results.jsonl`, if there is one, belongs to another study.
+
+    Raises:
+        ValueError: one does, or the file is not what a sweep writes.
+    """
     try:
         rows = read(path) if path.exists() else []
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    for row in [*rows, *collect(workdir)]:
-        if row["study"] != study:
+    for one in rows:
+        if one["study"] != study:
             raise ValueError(
-                f"{workdir} holds results of the study {row['study']!r}, not of {study!r}: "
+                f"{path.parent} holds results of the study {one['study']!r}, not of {study!r}: "
                 "choose another --workdir."
             )
-
-
-def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file so that it is there whole or, after a crash, as it was before."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -175,7 +176,7 @@ def _is(value: Any, kind: type) -> bool:
 
 def _order(row: Row) -> tuple[Any, ...]:
     condition = tuple((name, *_rank(value)) for name, value in sorted(row["condition"].items()))
-    return condition, row["seed"], row["run"]
+    return condition, row["seed"], row["run"], row["evaluation"]
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

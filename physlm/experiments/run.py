@@ -1,64 +1,42 @@
-"""One run of a study: its configuration, its identity, its directory."""
+"""One run: its configuration, its name, and how far it has come in its directory."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from physlm import checkpoint, train
 from physlm.experiments import config as config_lib
-from physlm.experiments import results
+from physlm.experiments import files, identity
 
+CONFIG_FILE = "config.json"
+FINISHED_FILE = "finished.json"
 ERROR_FILE = "error.txt"
 
 Status = Literal["finished", "unfinished", "failed", "to do"]
 
-# Settings that decide how fast a run goes, how often it speaks and what it keeps, but not what it
-# computes. They stay out of the identity, so that a run begun on one machine is found, and resumed
-# or skipped, on another. (A mesh of another shape adds the same numbers in another order.)
-_NOT_IDENTITY = (
-    "mesh",
-    "model.scan",
-    "model.remat",
-    "model.kernel",
-    "model.positions",
-    "train.accumulate",
-    "train.log_every",
-    "train.save_every",
-    "train.keep",
-    "evaluate.batch",
-)
-
-# Settings in which runs of one population may differ, beside all of their mistakes.
-_OF_A_MEMBER = ("seed", "optimizer.learning_rate")
-
-_SHORT_NAMES = {
-    "mistakes.rate": "retry_rate",
-    "mistakes.kind": "kind",
-    "mistakes.mask": "mask",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One resolved configuration of a study, ready to be executed.
+    """A model that is trained, or is to be: what decides its weights, and how they are computed.
 
     Attributes:
-        name: name of its directory: the condition and seed in words, and the hash.
-        config: the resolved configuration as plain JSON data.
-        condition: what sets the run apart from the others, the seed excluded.
+        name: name of its directory: its data, model, tokens and seed in words, and the hash of all
+            that decides its weights.
+        config: the resolved configuration as plain JSON data. What does not decide the weights is
+            there as well: the mesh, and how the study that began the run judges it.
         settings: the same configuration as the checked dataclasses of each room.
+        facts: what decides its weights (`physlm.experiments.identity`).
     """
 
     name: str
     config: Mapping[str, Any]
-    condition: Mapping[str, Any]
     settings: config_lib.Settings
+    facts: Mapping[str, Any]
 
     @property
     def tokens(self) -> int:
@@ -70,69 +48,41 @@ class Run:
         return steps * self.settings.train.batch * self.settings.windows.window
 
 
-def make_run(config: ConfigDict, varied: Iterable[str]) -> Run:
+def make_run(config: ConfigDict) -> Run:
     """The run of a resolved configuration.
-
-    Args:
-        config: study, scale, seed and all sections.
-        varied: dotted keys that set this run apart; their values make up its condition, as far as
-            they can change the result. The rate of mistakes always belongs to it.
 
     Raises:
         ValueError: a section of the configuration is refused by its room.
     """
     settings = config_lib.resolve(config)
-    flat = config_lib.flatten(config)
-    apart = {key for key in varied if _decides(key)} - {"mistakes.rate", "seed"}
-    keys = ["mistakes.rate", *sorted(apart)]
-    condition = {short_name(key, flat): flat[key] for key in keys}
     # Through JSON, so that a run read back and a run planned are equal (tuples become lists).
     plain = json.loads(json.dumps(config.to_dict()))
-    condition = json.loads(json.dumps(condition))
-    words = [f"{name}={_in_a_path(value)}" for name, value in condition.items()]
-    name = ",".join([*words, f"seed={config.seed}"])
-    # A hundred varied settings would not fit into a file name; the hash keeps them apart.
-    return Run(f"{name[:150]}-{identity(plain)}", plain, condition, settings)
+    # Which study asks for a run at which scale is nothing of the run.
+    plain = {key: value for key, value in plain.items() if key not in config_lib.ARGUMENTS}
+    facts = identity.of_run(plain, settings.data)
+    run = Run("", plain, settings, facts)
+    return dataclasses.replace(run, name=f"{_in_words(run)[:150]}-{identity.digest(facts)}")
 
 
-def short_name(key: str, flat: Mapping[str, Any]) -> str:
-    """How a condition calls the setting `key`: its last part, where no other section has it."""
-    if key in _SHORT_NAMES:
-        return _SHORT_NAMES[key]
-    last = key.rpartition(".")[2]
-    taken = [*_SHORT_NAMES.values(), *(other.rpartition(".")[2] for other in flat if other != key)]
-    return key.replace(".", "_") if last in taken else last
+def _in_words(run: Run) -> str:
+    mistakes, model = run.settings.mistakes, run.settings.model
+    data = f"{in_a_path(mistakes.kind)}-{mistakes.rate:g}" if mistakes.rate else "error-free"
+    size = f"{model.variant}-{model.layers}-{model.heads}"
+    return ",".join([data, size, rounded(run.tokens), f"seed={run.settings.seed}"])
 
 
-def identity(config: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that two runs share only if they compute the same.
-
-    They are the beginning of the SHA-256 of the configuration as canonical JSON, without what
-    cannot change the result.
-    """
-    kept = {key: value for key, value in config_lib.flatten(config).items() if _decides(key)}
-    canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+def in_a_path(value: Any) -> str:
+    """A value in characters that may stand in the name of a file anywhere."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-")
 
 
-def _decides(key: str) -> bool:
-    """Whether a setting can change the result of a run."""
-    return key not in _NOT_IDENTITY and key.partition(".")[0] not in _NOT_IDENTITY
-
-
-def status(run: Run, workdir: pathlib.Path) -> Status:
-    """How far the run has come in `workdir`, by the files in its directory."""
-    directory = workdir / run.name
-    if (directory / results.RUN_FILE).exists():
-        return "finished"
-    if (directory / ERROR_FILE).exists():
-        return "failed"
-    return "unfinished" if directory.exists() else "to do"
-
-
-def saved_steps(run: Run, workdir: pathlib.Path) -> set[int]:
-    """The steps that the run has checkpoints of."""
-    return checkpoint.steps(workdir / run.name / train.CHECKPOINTS_DIR)
+def rounded(number: int) -> str:
+    """A number to three digits: 28672000 is 28.7M."""
+    for size, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{suffix}"
+    return str(number)
 
 
 def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
@@ -145,49 +95,72 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
     Raises:
         ValueError: there is no run, or a setting is refused.
     """
-    path = directory / results.CONFIG_FILE
+    path = directory / CONFIG_FILE
     if not path.exists():
         raise ValueError(f"{directory} is not the directory of a run: it has no {path.name}.")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    scale = found.get("scale")
-    config_lib.check_scale(scale)
-    config = config_lib.base(scale).copy_and_resolve_references()
-    config.study = found["study"]
-    flat = config_lib.flatten(config)
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not the configuration of a run.")
+    if any(key in found for key in config_lib.ARGUMENTS):
+        raise ValueError(f"{directory} holds a run of an older version, which cannot be read.")
+    # Every setting is in the file, so that it does not matter whose defaults these are.
+    config = config_lib.base(config_lib.SCALES[0])
     kept = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config_lib.flatten(found).items()
-        if key not in ("study", "scale")
     }
-    if missing := [key for key in flat if key not in kept and key not in ("study", "scale")]:
+    needed = [key for key in config_lib.flatten(config) if key not in config_lib.ARGUMENTS]
+    if missing := [key for key in needed if key not in kept]:
         raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
     config = config_lib.override(config, kept)
     chosen = dict(config_lib.parse_assignment(text) for text in assignments)
-    run = make_run(config_lib.override(config, chosen), varied=chosen)
-    result = directory / results.RUN_FILE
-    condition = run.condition
-    if result.exists():
-        condition = json.loads(result.read_text(encoding="utf-8"))["condition"]
-    return dataclasses.replace(run, name=directory.name, condition=condition)
+    run = make_run(config_lib.override(config, chosen))
+    return dataclasses.replace(run, name=directory.absolute().name)
+
+
+def status(directory: pathlib.Path) -> Status:
+    """How far the training of a run has come, by the files in its directory."""
+    if (directory / FINISHED_FILE).exists():
+        return "finished"
+    if (directory / ERROR_FILE).exists():
+        return "failed"
+    return "unfinished" if directory.exists() else "to do"
+
+
+def finish(directory: pathlib.Path, step: int, seconds: float) -> None:
+    """Marks a run as trained to its last step, of which there is a checkpoint."""
+    content = {"step": step, "train_seconds": round(seconds, 3)}
+    files.write_json(directory / FINISHED_FILE, content)
+    (directory / ERROR_FILE).unlink(missing_ok=True)
+
+
+def last_step(directory: pathlib.Path) -> int | None:
+    """The last step of a finished run; None where it is not finished.
+
+    Raises:
+        ValueError: the file that says so is damaged.
+    """
+    path = directory / FINISHED_FILE
+    if not path.exists():
+        return None
+    content = files.read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise ValueError(f"{path} does not say at which step; remove it to have the run go on.")
+    return content["step"]
+
+
+def saved_steps(directory: pathlib.Path) -> set[int]:
+    """The steps that the run of a directory has checkpoints of."""
+    return checkpoint.steps(directory / train.CHECKPOINTS_DIR)
 
 
 def shape(run: Run) -> str:
     """What runs have in common that can be trained as one program."""
-    return json.dumps(
-        {
-            key: value
-            for key, value in config_lib.flatten(run.config).items()
-            if key not in _OF_A_MEMBER and not key.startswith("mistakes.")
-        },
-        sort_keys=True,
-    )
+    flat = config_lib.flatten(run.config)
+    shared = {key: value for key, value in flat.items() if not config_lib.of_member(key)}
+    return json.dumps(shared, sort_keys=True)
 
 
 def takes_longer(settings: config_lib.Settings) -> bool:
     """The run takes more steps than `train.steps` to see as many problems."""
     return settings.train.budget == "problems" and settings.mistakes.rate > 0
-
-
-def _in_a_path(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-")

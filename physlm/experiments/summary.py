@@ -23,6 +23,8 @@ class Point:
         by_seed: strict accuracy of each seed.
         answer_accuracy, retries, unnecessary: means over seeds.
         n: number of problems.
+        shared: of these, how many have a template that training may show.
+        held_out: strict accuracy on the others; None where there are none, or where it is unknown.
     """
 
     cell: str
@@ -35,6 +37,8 @@ class Point:
     retries: float
     unnecessary: float
     n: int
+    shared: int
+    held_out: float | None
 
     @property
     def inside(self) -> bool:
@@ -52,7 +56,12 @@ class Line:
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
-    """One line a condition, in the order of the rows."""
+    """One line a condition, in the order of the rows.
+
+    Args:
+        rows: of `results.jsonl`; those that say it may tell held-out and shared problems apart
+            (`results.PARTS`).
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(json.dumps(row["condition"], sort_keys=True), []).append(row)
@@ -80,6 +89,7 @@ def _point(rows: Sequence[Row]) -> Point:
     low, high = rows[0]["ci_low"], rows[0]["ci_high"]
     if len(rows) > 1:
         low, high = metrics.wilson_interval(round(mean("accuracy") * n), n)
+    apart = [row["held_out"]["accuracy"] for row in rows if row.get("held_out", {"n": 0})["n"]]
     return Point(
         cell=rows[0]["cell"],
         op=rows[0]["op"],
@@ -91,6 +101,8 @@ def _point(rows: Sequence[Row]) -> Point:
         retries=mean("retries"),
         unnecessary=mean("unnecessary"),
         n=n,
+        shared=max(row.get("shared", {"n": 0})["n"] for row in rows),
+        held_out=statistics.fmean(apart) if apart else None,
     )
 
 

@@ -1,0 +1,75 @@
+"""An evaluation: how a model is judged. It has an identity of its own, and never trains."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from physlm.evaluate import EvalConfig
+from physlm.experiments.identity import digest
+from physlm.experiments.run import ERROR_FILE, in_a_path, last_step
+
+# How the tokens of a solution are chosen.
+_DECODE = "greedy"
+
+# Settings that say how fast a model is judged, but not what comes out.
+_SPEED = ("batch",)
+
+EVALUATIONS_DIR = "evaluations"
+RESULT_FILE = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A protocol by which the model of any run, after any step, can be judged.
+
+    Attributes:
+        settings: the test problems and the room for a solution.
+    """
+
+    settings: EvalConfig
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that decides the numbers which a given model gets, as plain JSON data."""
+        settings = dataclasses.asdict(self.settings)
+        kept = {name: value for name, value in settings.items() if name not in _SPEED}
+        return json.loads(json.dumps({"decode": _DECODE, "evaluate": kept}))
+
+
+def name_of(config: Mapping[str, Any], step: int) -> str:
+    """The directory's name of an evaluation: its protocol in words, and the hash.
+
+    Args:
+        config: of the evaluation.
+        step: after which the model is judged.
+    """
+    evaluate = config["evaluate"]
+    words = [f"step={step}", config["decode"], f"problems={evaluate['problems']}"]
+    if evaluate["beyond"]:
+        words.append(f"beyond={in_a_path(evaluate['beyond'])}")
+    return f"{','.join(words)[:150]}-{digest({'step': step, **config})}"
+
+
+def directory_of(run: pathlib.Path, config: Mapping[str, Any], step: int) -> pathlib.Path:
+    """The directory of an evaluation, inside that of the run which it judges."""
+    return run / EVALUATIONS_DIR / name_of(config, step)
+
+
+def result_of(run: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path | None:
+    """The file with the result of judging a finished run; None where the run is not finished.
+
+    The file is there as soon as the evaluation is done.
+    """
+    step = last_step(run)
+    return None if step is None else directory_of(run, config, step) / RESULT_FILE
+
+
+def status(run: pathlib.Path, config: Mapping[str, Any]) -> Literal["finished", "failed", "to do"]:
+    """How far the evaluation of a run at its last step has come, by the files there are."""
+    path = result_of(run, config)
+    if path is not None and path.exists():
+        return "finished"
+    failed = path is not None and (path.parent / ERROR_FILE).exists()
+    return "failed" if failed else "to do"

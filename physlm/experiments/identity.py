@@ -1,0 +1,44 @@
+"""What makes a run the run that it is: the settings that decide its weights, and their hash."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from data_gen.solutions.language import vocabulary
+from data_gen.spec import Spec
+from data_gen.windows.tokenizer import tokenizer
+from physlm.experiments import config as config_lib
+
+
+def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """What decides the weights of a run, by the dotted names of its settings.
+
+    Two runs of equal facts have equal weights after each step, up to the order in which devices add
+    numbers. A file counts by what it holds: in place of its path stands a hash of its content.
+
+    Args:
+        config: the resolved configuration.
+        spec: its section `data`, checked.
+    """
+    flat = config_lib.flatten(config)
+    facts = {key: value for key, value in flat.items() if config_lib.decides(key)}
+    if not flat["mistakes.rate"]:
+        # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
+        unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
+        facts = {key: facts[key] for key in facts if key not in unread - {"mistakes.rate"}}
+    facts["data.names_file"] = digest(vocabulary(spec).tokens) if spec.names_file else ""
+    facts["data.tokenizer_files"] = "" if spec.tokenizer == "word" else _content_of_table(spec)
+    return facts
+
+
+def digest(content: Any) -> str:
+    """The first eight hexadecimal digits of the SHA-256 of a value as canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _content_of_table(spec: Spec) -> str:
+    table = tokenizer(spec)
+    markers = (table.problem, table.solution, table.answer, table.end)
+    return digest([table.ids_VxK.tolist(), table.size, *markers])

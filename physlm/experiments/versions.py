@@ -1,0 +1,74 @@
+"""What a run's numbers depend on beside its configuration: versions, commit and devices."""
+
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+import physlm
+from physlm.experiments import files
+
+FILE = "versions.json"
+
+_PACKAGES = {
+    "jax": "jax",
+    "jaxlib": "jaxlib",
+    "flax": "flax",
+    "optax": "optax",
+    "orbax": "orbax-checkpoint",
+    "numpy": "numpy",
+    "physlm": "physlm",
+}
+
+
+def versions() -> dict[str, Any]:
+    """What this run's numbers depend on beside its configuration."""
+    devices = jax.devices()
+    commit, modified = _git_state()
+    return {
+        "python": platform.python_version(),
+        **{name: _version_of(package) for name, package in _PACKAGES.items()},
+        "git_commit": commit,
+        "git_modified": modified,
+        "device_kind": devices[0].device_kind,
+        "device_count": len(devices),
+    }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # Run from a clone that is not installed.
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """The commit of the sources and whether they differ from it; None outside a clone."""
+    source = pathlib.Path(physlm.__file__)
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(source.parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside some other repository, whose commit would say nothing.
+    if git("ls-files", "--error-unmatch", source.name) is None:
+        return None, None
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD"), bool(changes)
+
+
+def write(path: pathlib.Path) -> None:
+    """Records the versions; those of an interrupted earlier part stay under `before`."""
+    current = versions()
+    if path.exists():
+        earlier = files.read_json(path)
+        before = earlier.pop("before", [])
+        current["before"] = before if earlier == current else [*before, earlier]
+    files.write_json(path, current)

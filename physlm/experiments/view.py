@@ -1,0 +1,121 @@
+"""What a study shows: which runs, by which evaluations, under which conditions.
+
+The study's directory remembers it in `shown.json`, so that what one invocation asks for is added to
+what earlier ones of the same study and scale asked for. Whoever deletes that file begins anew; the
+models stay.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physlm.experiments import evaluation as evaluation_lib
+from physlm.experiments import files, results
+from physlm.experiments.evaluation import Evaluation
+from physlm.experiments.run import Run
+from physlm.experiments.store import Store
+
+FILE = "shown.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A run of a study, and how it is judged there.
+
+    Attributes:
+        run: what is trained.
+        evaluation: how its model is judged, after the last step.
+        condition: what sets the entry apart from the others of the study, the seed excluded.
+    """
+
+    run: Run
+    evaluation: Evaluation
+    condition: Mapping[str, Any]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the study's directory remembers of it."""
+        return {
+            "run": self.run.name,
+            "condition": dict(self.condition),
+            "evaluation": self.evaluation.config,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What a study shows of a store at a scale.
+
+    Attributes:
+        store: where the runs are.
+        study: name of the study.
+        scale: at which it is done.
+    """
+
+    store: Store
+    study: str
+    scale: str
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """Where results, table, plot and page are."""
+        return self.store.root / f"{self.study}-{self.scale}"
+
+    def check(self) -> None:
+        """Sees to it that the view can be added to, without touching it.
+
+        Raises:
+            ValueError: the store is none, or cannot be written; or the directory holds results of
+                another study, or files that are damaged.
+        """
+        self.store.check(self.directory)
+        results.refuse_other_study(self.directory / results.FILE, self.study)
+        self.rows()
+
+    def remember(self, entries: Sequence[Entry]) -> None:
+        """Adds entries to those that are shown.
+
+        Raises:
+            ValueError: the file that names them is damaged.
+        """
+        before = self.remembered()
+        new = [entry.shown for entry in entries if entry.shown not in before]
+        if new:
+            files.write_json(self.directory / FILE, [*before, *new])
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """What is shown: name of the run, condition and evaluation of each entry.
+
+        Raises:
+            ValueError: the file that names them is damaged.
+        """
+        path = self.directory / FILE
+        if not path.exists():
+            return []
+        found, fields = files.read_json(path), {"run", "condition", "evaluation"}
+        if not isinstance(found, list) or not all(
+            isinstance(entry, dict) and set(entry) == fields for entry in found
+        ):
+            raise ValueError(f"{path} does not say what is shown; remove it to begin anew.")
+        return found
+
+    def rows(self) -> list[results.Row]:
+        """The rows of every entry that is trained and judged, in an order that only they decide.
+
+        Raises:
+            ValueError: a file that says what is shown, or a result, is damaged.
+        """
+        found = []
+        for shown in self.remembered():
+            path = evaluation_lib.result_of(self.store.of_run(shown["run"]), shown["evaluation"])
+            if path is not None and path.exists():
+                cells = results.cells(path)
+                found.append(
+                    [results.row(self.study, shown["condition"], cell, str(path)) for cell in cells]
+                )
+        return results.ordered(found)
+
+    def refresh(self) -> None:
+        """Writes `results.jsonl` anew."""
+        results.write(self.directory / results.FILE, self.rows())
