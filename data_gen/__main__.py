@@ -62,6 +62,7 @@ def _drawn(
     import jax
     import jax.numpy as jnp
 
+    from data_gen.problems import search
     from data_gen.windows import stream
     from data_gen.windows.documents import whole_documents
 
@@ -71,7 +72,7 @@ def _drawn(
         keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(numbers)
         problems = stream.problems(keys_N, spec=spec)
         if not problems.ok.all():
-            raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
+            raise ValueError(search.not_found(spec))
         documents = whole_documents(keys_N, problems, spec=spec, mistakes=mistakes)
         yield first, problems, documents
 
@@ -96,18 +97,20 @@ def _mended(verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def stats(args: argparse.Namespace) -> str:
-    """The table of features of a class."""
+    """The table of features of a class, and that of its templates."""
     import jax
     import numpy as np
 
+    from data_gen.problems import template
     from data_gen.solutions.features import measure, table
 
     spec, parts = _class(args), []
     count = jax.jit(jax.vmap(functools.partial(measure, spec=spec)))
     for first, problems, documents in _drawn(args, spec, ERROR_FREE):
-        found = count(problems, documents)
+        found = (count(problems, documents), template.templates(problems, spec))
         parts.append(jax.tree.map(lambda x, n=args.count - first: np.asarray(x)[:n], found))
-    return table(jax.tree.map(lambda *columns: np.concatenate(columns), *parts))
+    features_N, templates_N = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+    return f"{table(features_N)}\n\n{template.table(templates_N, features_N.op)}"
 
 
 def bench(args: argparse.Namespace) -> str:

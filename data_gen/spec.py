@@ -94,15 +94,16 @@ class Spec:
     split: str = settings.choice(
         "all",
         "Which problems there are: train, those whose template's hash is below 17 of 23; test, the "
-        "others; or all.",
+        "others; or all. A template is a solution, as it is written, without names, numbers and "
+        "letters.",
         SPLITS,
     )
     unsplit_op: int = settings.whole(
-        2,
-        "Problems with at most so many operations are on both sides of the split, at least 2: "
-        "there are two templates of one operation and hardly more of two, so that one side would "
-        "go without.",
-        low=2,
+        0,
+        "Problems with at most so many operations are on both sides of the split. 0 is the "
+        "published split: tests have no template that training shows. There are two templates of "
+        "one operation and few of two or three; a small class may need those that one side would "
+        "withhold.",
         high=LETTER_LIMIT,
     )
     tokenizer: str = settings.choice(

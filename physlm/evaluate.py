@@ -14,6 +14,7 @@ from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
+from data_gen.problems.template import templates
 from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
@@ -109,6 +110,7 @@ class TestSet:
 
     prompts_NxP: np.ndarray  # int32, padded on the right
     lengths_N: np.ndarray  # int32
+    shared_N: np.ndarray  # bool: training may show the problem's template
     records: list[dict[str, Any]]
 
 
@@ -136,6 +138,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     root = keys.root(config.seed, Purpose.TESTING)
     root = keys.numbered(root, cell.op if cell.fixed else 0)
     prompts: list[np.ndarray] = []
+    shared: list[bool] = []
     kept: list[dict[str, Any]] = []
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
@@ -143,11 +146,13 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed)
         problems = stream.problems(keys_N, goals_N, spec=spec)
         documents, tokens = _write(keys_N, problems, size=window, spec=spec)
-        written = jax.tree.map(np.asarray, (problems, documents, tokens))
-        fits = np.flatnonzero(written[2].length <= window)[: config.problems - len(prompts)]
-        problems, documents, tokens = jax.tree.map(lambda x, fits=fits: x[fits], written)
+        found = (problems, documents, tokens, templates(problems, spec).shared)
+        found = jax.tree.map(np.asarray, found)
+        fits = np.flatnonzero(found[2].length <= window)[: config.problems - len(prompts)]
+        problems, documents, tokens, shared_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
         lengths = tokens.prompt.tolist()
         prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
+        shared += shared_N.tolist()
         kept += records.records(problems, documents, spec)
         if len(prompts) == config.problems:
             break
@@ -157,7 +162,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
     for row, ids in zip(prompts_NxP, prompts, strict=True):
         row[: len(ids)] = ids
-    return TestSet(prompts_NxP, lengths_N, kept)
+    return TestSet(prompts_NxP, lengths_N, np.array(shared), kept)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "spec"))
@@ -200,7 +205,8 @@ def evaluate(
     Returns:
       a dictionary per cell: cell, op, n, accuracy (whole solutions, in 0..1), answer_accuracy,
       ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary (steps, a
-      problem).
+      problem); and held_out and shared, dictionaries of n and accuracy (None where n is 0) of the
+      problems whose templates training never shows and of the others (`Spec.unsplit_op`).
     """
     width = 0
     sets = []
@@ -236,7 +242,7 @@ def evaluate(
                 rows_done = min(rows_done + len(set(rows.tolist())), total)
                 shown.update(rows_done)
             judged = judge_many(tests.records, written_NxM, tokenizer(spec), spec.modulus)
-            found.append(_summary(cell, judged))
+            found.append(_summary(cell, judged, tests.shared_N))
             if keep is not None:
                 keep(_answered(cell, tests.records, written_NxM, judged, spec), judged)
     return found
@@ -266,9 +272,10 @@ def _answered(
     return found
 
 
-def _summary(cell: Cell, judged: list[Verdict]) -> dict[str, Any]:
+def _summary(cell: Cell, judged: list[Verdict], shared_N: np.ndarray) -> dict[str, Any]:
     count = len(judged)
-    right = sum(verdict.correct for verdict in judged)
+    right_N = np.array([verdict.correct for verdict in judged])
+    right = int(right_N.sum())
     low, high = wilson_interval(right, count)
     return {
         "cell": cell.name,
@@ -280,4 +287,12 @@ def _summary(cell: Cell, judged: list[Verdict]) -> dict[str, Any]:
         "ci_high": high,
         "retries": sum(verdict.retries for verdict in judged) / count,
         "unnecessary": sum(verdict.unnecessary for verdict in judged) / count,
+        "held_out": _share(right_N[~shared_N]),
+        "shared": _share(right_N[shared_N]),
     }
+
+
+def _share(right_N: np.ndarray) -> dict[str, Any]:
+    """How many problems there are and which share of them is right."""
+    count = len(right_N)
+    return {"n": count, "accuracy": float(right_N.mean()) if count else None}

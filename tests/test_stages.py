@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from drawn import COUNT, drawn
+from drawn import COUNT, drawn, first_keys
 
+from data_gen import keys
+from data_gen.keys import Stage
 from data_gen.problems import bits, dependency, distractors, draws, slots, structure
 from data_gen.problems.parameters import parameters
-from data_gen.spec import MED
+from data_gen.spec import MED, Spec
 
 pytestmark = pytest.mark.slow
 
@@ -28,17 +30,17 @@ def test_abstract_closure_matches_a_walk():
     table, first = slots.layout(spec), spec.instance_slots
 
     def closures(graph):
-        needs = slots.needs(graph, spec)
+        needs = slots.prerequisites(graph, spec)
         everything = bits.empty(slots.bounds(spec))
         return jax.vmap(lambda slot: needs.closure(everything.one(slot)).mask())(
             jnp.arange(first, spec.slots)
         )
 
     def total(graph, slot):
-        needs = slots.needs(graph, spec)
-        return needs.total(needs.closure(bits.empty(slots.bounds(spec)).one(slot)))
+        needs = slots.prerequisites(graph, spec)
+        return needs.operations(needs.closure(bits.empty(slots.bounds(spec)).one(slot)))
 
-    graphs = jax.vmap(functools.partial(structure.graph, spec=spec))(problems.structure)
+    graphs = jax.vmap(functools.partial(structure.pack, spec=spec))(problems.structure)
     closure_NxAxP = jax.jit(jax.vmap(closures))(graphs)
     totals = jax.jit(jax.vmap(jax.vmap(total, (None, 0)), (0, None)))
     total_NxA = totals(graphs, jnp.arange(first, spec.slots))
@@ -149,9 +151,11 @@ def test_the_order_follows_the_law_of_step_7():
     needs_of[total] = {slot for slot in needs_of if table.layer_P[slot] == 0}
 
     def draw(key):
-        needs = slots.needs(structure.graph(shape, spec), spec)
+        needs = slots.prerequisites(structure.pack(shape, spec), spec)
         chosen = bits.of(np.isin(np.arange(spec.slots), list(needs_of)), slots.bounds(spec))
-        made = dependency.order(key, dependency.Choice(chosen, jnp.int32(0)), needs, spec)
+        made = dependency.arrange(
+            key, dependency.Choice(chosen, jnp.int32(0), jnp.uint32(0)), needs, spec
+        )
         return made.solved, made.step_T[: len(needs_of)], made.link_T[: len(needs_of)]
 
     solved, step_T, link_T = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), count))
@@ -173,6 +177,213 @@ def test_the_order_follows_the_law_of_step_7():
     agree(lambda outcome: outcome)
     agree(lambda outcome: outcome and sum(link >= 0 for _, link in outcome))
     agree(lambda outcome: outcome and tuple(slot for slot, _ in outcome))
+
+
+class Words:
+    """The random words of a source, one at a time."""
+
+    def __init__(self, source):
+        self.first, self.second = int(source.first), int(source.second)
+
+    @staticmethod
+    def mix(x):
+        x = (x ^ x >> 16) * 0x85EBCA6B % 2**32
+        x = (x ^ x >> 13) * 0xC2B2AE35 % 2**32
+        return x ^ x >> 16
+
+    @staticmethod
+    def numbered(word, number):
+        return Words.mix((word + number * 0x9E3779B9) % 2**32)
+
+    def word(self, number):
+        return self.mix(self.numbered(self.first, number) ^ self.second)
+
+    @staticmethod
+    def below(word, n):
+        return (word >> 8) * n >> 24
+
+    def pick(self, number, members):
+        """One of these, or None."""
+        members = sorted(members)
+        return members[self.below(self.word(number), len(members))] if members else None
+
+    def picks(self, start, members, count):
+        found, left = [], set(members)
+        for number in range(start, start + min(count, len(left))):
+            found.append(self.pick(number, left))
+            left.discard(found[-1])
+        return found
+
+
+class Slow:
+    """A graph's parameters, as slots, and what the public program does with them in step 6."""
+
+    def __init__(self, graph, spec):
+        self.spec, self.table = spec, slots.layout(spec)
+        self.sizes = [int(size) for size in graph.sizes_D[: graph.depth]]
+        self.depth, self.edges = len(self.sizes), graph.edges_GxWxW
+        parameters = [
+            (g, j, c)
+            for g in range(self.depth - 1)
+            for c in range(g + 1, self.depth)
+            for j in range(self.sizes[g])
+        ]
+        width = spec.max_width
+        numbers = zip(
+            self.table.layer_P, self.table.item_P, self.table.category_P, self.table.abstract_P,
+            strict=True,
+        )  # fmt: skip
+        number = {tuple(map(int, row[:3])): n for n, row in enumerate(numbers) if row[3]}
+        self.abstract = {number[parameter]: parameter for parameter in parameters}
+        self.number = {parameter: slot for slot, parameter in self.abstract.items()}
+        self.instances = set(np.flatnonzero(self.edges.reshape(-1)).tolist())
+        self.slot = lambda g, j, k: (g * width + j) * width + k
+
+    def things(self, g, j):
+        return [k for k in range(self.sizes[g + 1]) if self.edges[g, j, k]]
+
+    def total(self):
+        """All operations, as the public program adds them up: none for items without children."""
+        found = len(self.instances)
+        for g, j, c in self.number:
+            count = len(self.things(g, j))
+            found += max(count - 1, min(count, 1)) if c == g + 1 else max(2 * count - 1, 0)
+        return found
+
+    def pick(self, slot, chosen):
+        """Appends an abstract parameter and what it needs to the chosen ones; its operations."""
+        g, j, c = self.abstract[slot]
+        chosen.append(slot)
+        cost, things = 0, self.things(g, j)
+        for k in things:
+            below = self.number.get((g + 1, k, c))
+            if below is not None and below not in chosen:
+                cost += self.pick(below, chosen)
+            if self.slot(g, j, k) not in chosen:
+                chosen.append(self.slot(g, j, k))
+                cost += 1
+        return cost + max(len(things) - 1 if c == g + 1 else 2 * len(things) - 1, 1)
+
+    def choose(self, words, aim):
+        """Step 6: what was picked, in its order; instance parameters besides; the operations."""
+        left = budget = min(int(aim.abstract_op), self.total())
+        chosen, turn, lowest, highest = [], 0, 1, self.depth - 1
+        fits = left > 0
+        while left > 0 and fits:
+            before = None
+            for reach in range(1, self.spec.max_depth):
+                turn += 1
+                free = {
+                    slot
+                    for slot, (g, _, c) in self.abstract.items()
+                    if c - g == reach and slot not in chosen
+                }
+                if not free:
+                    if reach == lowest:
+                        lowest += 1
+                    elif reach == highest:
+                        highest -= 1
+                    continue
+                grown = list(chosen)
+                cost = self.pick(words.pick(turn, free), grown)
+                if cost > left:
+                    if reach == lowest:
+                        fits = False
+                    else:
+                        chosen, left = before[0], left - before[1]
+                    break
+                if reach >= highest:
+                    chosen, left = grown, left - cost
+                    break
+                before = grown, cost
+        wanted = int(aim.least_op) - budget + left
+        rest, extra = sorted(self.instances - set(chosen)), set()
+        op = int(aim.least_op) - wanted + min(wanted, len(rest))
+        for n, slot in enumerate(rest):
+            g, place = divmod(slot, self.spec.max_width**2)
+            lot = words.numbered(words.word(0), g * self.spec.max_width**2 + place)
+            if words.below(lot, len(rest) - n) < wanted - len(extra):
+                extra.add(slot)
+        return chosen, extra, op
+
+    def parameter(self, slot):
+        if slot in self.abstract:
+            return (*self.abstract[slot], "abstract")
+        table = self.table
+        return int(table.layer_P[slot]), int(table.item_P[slot]), int(table.thing_P[slot])
+
+    def fill(self, words, graph, chosen, extra):
+        """Step 9: of each distractor, its constant and what it refers to, in order."""
+        defined = [*chosen, *words.picks(0, extra, 4)] if len(extra) <= 4 else [*chosen, *extra]
+        look = Availability(graph, {self.parameter(slot) for slot in defined})
+
+        def available():
+            return [slot for slot in self.abstract if self.parameter(slot) not in look.open]
+
+        free = [slot for slot in available() if slot not in defined]
+        near = [slot for slot in free if self.abstract[slot][2] == self.abstract[slot][0] + 1]
+        known = [*defined, *near, *sorted(set(free) - set(near))]
+        rest, independent, found = self.instances - set(defined), [], {}
+        for start in range(4, 10**6, 8):
+            if not rest:
+                return found
+            slot = words.pick(start, rest)
+            alone = words.word(start + 1) >> 31 == 0
+            pool = independent if alone else known
+            count = 1 + 32 - words.word(start + 2).bit_length()
+            count = min(count, len(pool) + 1, 4)
+            constant = count == len(pool) + 1 or words.word(start + 3) >> 31 == 0
+            refs = words.picks(start + 4, pool, count - constant)
+            if count == len(pool) + 1:
+                refs = list(pool)
+            found[slot] = constant, refs
+            rest.discard(slot)
+            known.append(slot)
+            if alone:
+                independent.append(slot)
+            g, j, k = self.parameter(slot)
+            look.define(g, j, k)
+            fresh = [slot for slot in available() if slot not in known]
+            known += sorted(fresh, key=lambda slot: (-self.abstract[slot][0], slot))
+
+
+def test_choices_and_distractors_are_those_of_a_plain_version():
+    """Step 6 and what distractors refer to, draw by draw: small pools are taken in order."""
+    spec = Spec(max_op=6, max_edges=10)
+
+    def draw(key):
+        goal = structure.goal(keys.named(key, Stage.GOAL), spec)
+        aim = structure.plan(keys.named(key, Stage.PLAN), goal, spec)
+        graph = structure.build(keys.named(key, Stage.STRUCTURE), aim, spec)
+        needs = slots.prerequisites(graph, spec)
+        choice = dependency.choose(keys.named(key, Stage.CHOICE), aim, needs, spec)
+        arranged = dependency.arrange(keys.named(key, Stage.ORDER), choice, needs, spec)
+        terms = dependency.draw_terms(keys.named(key, Stage.TERMS), arranged, jnp.int32(0), spec)
+        made = distractors.fill(
+            keys.named(key, Stage.DISTRACTORS), arranged, choice.picks, terms, needs, spec
+        )
+        stages = Stage.CHOICE, Stage.DISTRACTORS
+        sources = [draws.source(keys.named(key, stage)) for stage in stages]
+        found = choice.op, arranged.solved, choice.chosen.mask(), made
+        return sources, aim, structure.unpack(graph, spec), found
+
+    drawn_N = jax.tree.map(np.asarray, jax.jit(jax.vmap(draw))(first_keys(COUNT)))
+    capped = whole = several = 0
+    for n in range(COUNT):
+        sources, aim, graph, found = jax.tree.map(lambda x, n=n: x[n], drawn_N)
+        slow = Slow(graph, spec)
+        chosen, extra, op = slow.choose(Words(sources[0]), aim)
+        assert set(np.flatnonzero(found[2])) == {*chosen, *extra} and op == found[0]
+        capped += slow.total() < aim.abstract_op
+        if not found[1]:
+            continue
+        made = found[3]
+        for slot, (constant, refs) in slow.fill(Words(sources[1]), graph, chosen, extra).items():
+            assert constant == made.constant_I[slot]
+            assert refs == made.refs_IxR[slot][made.refs_IxR[slot] >= 0].tolist()
+            whole += len(refs) > 1 and refs != sorted(refs)
+            several += sum(ref in slow.abstract for ref in refs) > 1
+    assert min(capped, whole, several) > 0, (capped, whole, several)
 
 
 class Availability:
@@ -234,7 +445,7 @@ def test_abstract_parameters_become_available_as_in_the_public_program():
     table, bounds = slots.layout(spec), slots.bounds(spec)
 
     def follow(shape, needed_P, order_E):
-        needs = slots.needs(structure.graph(shape, spec), spec)
+        needs = slots.prerequisites(structure.pack(shape, spec), spec)
         needed = bits.empty(bounds)
         for slot in range(spec.slots):
             needed |= needed.one(jnp.int32(slot)).only(needed_P[slot])

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems import draws
-from data_gen.problems.dependency import TERMS
 from data_gen.problems.distractors import Definitions
 from data_gen.problems.parameters import Parameters
-from data_gen.problems.slots import abstract_runs
+from data_gen.problems.problem import TERMS
+from data_gen.problems.slots import abstract_groups
 from data_gen.spec import Spec
 
 
@@ -63,7 +63,7 @@ def values(
         return jnp.concatenate([value_I, _abstract_values(value_I, spec)]), None
 
     value_P = jnp.zeros(spec.slots, jnp.uint32)
-    value_P, _ = jax.lax.scan(define, value_P, definitions.slot_N)
+    value_P, _ = jax.lax.scan(define, value_P, definitions.slot_V)
     return jnp.where(params.exists_P, value_P, 0).astype(jnp.int32)
 
 
@@ -77,4 +77,4 @@ def _abstract_values(value_I: jax.Array, spec: Spec) -> jax.Array:
             of = found.get((g + 1, c), np.ones(width, np.uint32))
             total_W = sum(things_GxWxW[g, :, k] * of[k] for k in range(width))
             found[g, c] = jax.lax.rem(total_W, jnp.full_like(total_W, spec.modulus))
-    return jnp.concatenate([found[g, c] for g, c, _ in abstract_runs(spec)])
+    return jnp.concatenate([found[g, c] for g, c, _ in abstract_groups(spec)])

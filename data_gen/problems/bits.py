@@ -5,7 +5,7 @@ The sampler holds one such set per problem that it tries, so that all its loops 
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import jax
@@ -93,8 +93,8 @@ class Bits:
             number = number - size
         return jnp.where(start >= 0, start + nth(chosen, rank), -1)
 
-    def picks(self, word_K: jax.Array) -> jax.Array:
-        """int32[K]: members drawn uniformly without replacement, -1 when none is left.
+    def picks(self, word_R: jax.Array) -> jax.Array:
+        """int32[R]: members drawn uniformly without replacement, -1 when none is left.
 
         A loop, since compilers of unrolled picks repeat the earlier ones for each later one.
         """
@@ -103,7 +103,7 @@ class Bits:
             one = left.pick(word)
             return left - left.one(one), one
 
-        return jax.lax.scan(take, self, word_K)[1]
+        return jax.lax.scan(take, self, word_R)[1]
 
     def subset(self, word: jax.Array, wanted: jax.Array) -> "Bits":
         """`wanted` members, uniformly without replacement; all, if there are fewer.
@@ -111,12 +111,12 @@ class Bits:
         One pass in which each member is taken with the share of those still wanted among those
         left (Knuth, The Art of Computer Programming 2, Section 3.4.2, Algorithm S).
         """
-        left, words, spare = self.size(), [], draws.mix(word)
+        left, words = self.size(), []
         for this, low, high in zip(self.words, self.bounds[:-1], self.bounds[1:], strict=True):
             taken = jnp.uint32(0)
             for bit in range(high - low):
                 here = has(this, bit)
-                lot = draws.mix(spare + np.uint32((low + bit) * 0x9E3779B9 % 2**32))
+                lot = draws.numbered(word, low + bit)
                 take = here & (draws.below(lot, left) < wanted)
                 taken |= jnp.where(take, np.uint32(1 << bit), np.uint32(0))
                 left, wanted = left - here, wanted - take
@@ -146,6 +146,25 @@ def count(word: jax.Array) -> jax.Array:
 def has(word: jax.Array, bit: int) -> jax.Array:
     """bool: this bit of a word is set."""
     return (word >> np.uint32(bit)) & 1 != 0
+
+
+def in_turn(parts: Sequence[tuple[jax.Array, int]], length: int) -> list[jax.Array]:
+    """int32 each: the first `length` members of words, one word after the other, or -1.
+
+    Args:
+      parts: words, each with the member that its lowest bit stands for.
+      length: how many members are asked for.
+    """
+    words, found = [word for word, _ in parts], []
+    for _ in range(length):
+        member = jnp.int32(-1)
+        for n, (_, low) in enumerate(parts):
+            here = (member < 0) & (words[n] != 0)
+            lowest = words[n] & (~words[n] + 1)
+            member = jnp.where(here, low + count(lowest - 1), member)
+            words[n] = jnp.where(here, words[n] ^ lowest, words[n])
+        found.append(member)
+    return found
 
 
 def nth(word: jax.Array, number: jax.Array) -> jax.Array:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems import bits, draws
-from data_gen.problems.slots import Needs, bounds, reach_words
+from data_gen.problems.problem import TERMS
+from data_gen.problems.slots import Prerequisites, bounds, compact, reach_words
 from data_gen.problems.structure import Plan
 from data_gen.spec import Spec
 
-TERMS = 4  # predecessors of an instance parameter, at most, the constant counted
+# Bits that `Choice.picks` keeps of each abstract parameter.
+PICK_BITS = 5
 
 
 class Choice(NamedTuple):
@@ -21,9 +23,12 @@ class Choice(NamedTuple):
 
     chosen: bits.Bits  # slots
     op: jax.Array  # int32: their operations
+    # uint32: the abstract parameters that were picked (1 + number), PICK_BITS each, the last one
+    # lowest; what they need was chosen with them
+    picks: jax.Array
 
 
-class Order(NamedTuple):
+class Arrangement(NamedTuple):
     """The chosen parameters in the solution's order (step 7); T is the spec's op cap."""
 
     solved: jax.Array  # bool: an order was found
@@ -39,52 +44,91 @@ class Terms(NamedTuple):
     refs_TxR: jax.Array  # int32: slots, in the sentence's order, or -1
 
 
-def choose(key: jax.Array, aim: Plan, needs: Needs, spec: Spec) -> Choice:
+class _Picking(NamedTuple):
+    """Where the picking of abstract parameters stands (step 6)."""
+
+    turn: jax.Array  # int32: the draw
+    reach: jax.Array  # int32: layers between owner and category of what it may draw
+    chosen: bits.Bits
+    left: jax.Array  # int32: operations that may still be spent
+    best: bits.Bits  # the chosen ones and this pass's last draw that fits
+    best_cost: jax.Array  # int32: operations of that draw
+    lowest: jax.Array  # int32: the range of `reach`, as the public program keeps it
+    highest: jax.Array  # int32
+    picks: jax.Array  # uint32: see `Choice`
+    best_picks: jax.Array
+    going: jax.Array  # bool
+
+
+def choose(key: jax.Array, aim: Plan, needs: Prerequisites, spec: Spec) -> Choice:
     """Picks abstract parameters worth about `abstract_op`, then instance ones (step 6)."""
     deepest = spec.max_depth - 1
-    reach_R = np.array(reach_words(spec), np.uint32)
+    word_of_reach = np.array(reach_words(spec), np.uint32)
     source = draws.source(key)
-    budget = jnp.minimum(aim.abstract_op, needs.total(needs.exists))
+    budget = jnp.minimum(aim.abstract_op, needs.most_operations())
     nothing = bits.empty(needs.exists.bounds)
 
-    def attempt(carry: tuple) -> tuple:
-        """One draw at reach `diff` = 1, 2, …: the first that does not fit ends the pass, and the
-        one before it is taken; the public program's bookkeeping of the range is kept."""
-        turn, diff, chosen, left, best, best_cost, lowest, highest, _ = carry
-        free = needs.exists.words[-1] & ~chosen.words[-1] & jnp.asarray(reach_R)[diff - 1]
+    def draw(at: _Picking) -> _Picking:
+        """One draw at `reach` 1, 2, …: the first that does not fit ends the pass, and the one
+        before it is taken; the public program's bookkeeping of the range is kept."""
+        mine = jnp.asarray(word_of_reach)[at.reach - 1]
+        free = needs.exists.words[-1] & ~at.chosen.words[-1] & mine
         empty = free == 0
-        bottom = lowest == diff
-        lowest += empty & bottom
-        highest -= empty & ~bottom & (highest == diff)
-        number = draws.below(source.word(turn), bits.count(free))
-        bit = jnp.where(empty, 0, jnp.uint32(1) << bits.nth(free, number).astype(jnp.uint32))
-        new = needs.closure(bits.Bits((*nothing.words[:-1], bit), nothing.bounds)) - chosen
-        cost = needs.total(new)
-        fits = ~empty & (cost <= left)
+        bottom = at.lowest == at.reach
+        lowest = at.lowest + (empty & bottom)
+        highest = at.highest - (empty & ~bottom & (at.highest == at.reach))
+        number = bits.nth(free, draws.below(source.word(at.turn), bits.count(free)))
+        bit = jnp.where(empty, 0, jnp.uint32(1) << number.astype(jnp.uint32))
+        new = needs.closure(bits.Bits((*nothing.words[:-1], bit), nothing.bounds)) - at.chosen
+        cost = needs.operations(new)
+        fits = ~empty & (cost <= at.left)
         fails = ~empty & ~fits
         stop = fails & bottom
         fall_back = fails & ~bottom
-        take = fits & (diff >= highest)
-        over = fails | take | (diff == deepest)
-        grown = chosen | new
-        left -= jnp.where(fall_back, best_cost, jnp.where(take, cost, 0))
-        chosen = best.where(fall_back, grown.where(take, chosen))
-        best = grown.where(fits & ~over, chosen)
-        best_cost = jnp.where(fits & ~over, cost, 0)
-        going = ~stop & (left > 0) & (turn < deepest * (2 * spec.op_cap + 4))
-        diff = jnp.where(over, 1, diff + 1)
-        return turn + 1, diff, chosen, left, best, best_cost, lowest, highest, going
+        take = fits & (at.reach >= highest)
+        over = fails | take | (at.reach == deepest)
+        better = fits & ~over
+        grown = at.chosen | new
+        picks = (at.picks << PICK_BITS) | (number + 1).astype(jnp.uint32)
+        left = at.left - jnp.where(fall_back, at.best_cost, jnp.where(take, cost, 0))
+        chosen = at.best.where(fall_back, grown.where(take, at.chosen))
+        picked = jnp.where(fall_back, at.best_picks, jnp.where(take, picks, at.picks))
+        return _Picking(
+            turn=at.turn + 1,
+            reach=jnp.where(over, 1, at.reach + 1),
+            chosen=chosen,
+            left=left,
+            best=grown.where(better, chosen),
+            best_cost=jnp.where(better, cost, 0),
+            lowest=lowest,
+            highest=highest,
+            picks=picked,
+            best_picks=jnp.where(better, picks, picked),
+            going=~stop & (left > 0) & (at.turn < deepest * (2 * spec.op_cap + 4)),
+        )
 
-    one, none = jnp.int32(1), jnp.int32(0)
-    start = (one, one, nothing, budget, nothing, none, one, aim.depth - 1, budget > 0)
-    _, _, chosen, left, *_ = jax.lax.while_loop(lambda carry: carry[-1], attempt, start)
+    one, none, no_picks = jnp.int32(1), jnp.int32(0), jnp.uint32(0)
+    start = _Picking(
+        turn=one,
+        reach=one,
+        chosen=nothing,
+        left=budget,
+        best=nothing,
+        best_cost=none,
+        lowest=one,
+        highest=aim.depth - 1,
+        picks=no_picks,
+        best_picks=no_picks,
+        going=budget > 0,
+    )
+    end = jax.lax.while_loop(lambda at: at.going, draw, start)
 
-    wanted = aim.least_op - budget + left
-    rest = needs.exists - chosen
+    wanted = aim.least_op - budget + end.left
+    rest = needs.exists - end.chosen
     rest = bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds)
     got = jnp.minimum(wanted, rest.size())
     extra = rest.subset(source.word(0), wanted)
-    return Choice(chosen | extra, aim.least_op - wanted + got)
+    return Choice(end.chosen | extra, aim.least_op - wanted + got, end.picks)
 
 
 # |N(0, 1)| and the softmax weights 1, e^p, e^2p that step 7 makes of it, as integers: so that
@@ -95,7 +139,7 @@ _SCALE = 100
 
 @functools.cache
 def _softmax_weights() -> np.ndarray:
-    """int32[Q, 3]: weights of (abstract) + (not yet on the stack) = 0, 1, 2."""
+    """int32[2**12, J]: weights of (abstract) + (not yet on the stack) = 0, 1, 2."""
     # Inverse of the half-normal distribution by bisection on erf, in float64.
     rows = []
     for n in range(2**_QUANTILE_BITS):
@@ -107,7 +151,16 @@ def _softmax_weights() -> np.ndarray:
     return np.array(rows, np.int32)
 
 
-def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
+class _Arranging(NamedTuple):
+    """Where the ordering stands, sets of slots (step 7)."""
+
+    remain: bits.Bits  # not placed yet
+    stack: bits.Bits  # what those placed need
+    free: bits.Bits  # what no abstract parameter that remains needs
+    solved: jax.Array  # bool
+
+
+def arrange(key: jax.Array, choice: Choice, needs: Prerequisites, spec: Spec) -> Arrangement:
     """Orders the chosen parameters backwards from the query (step 7).
 
     On the way each instance parameter may be given a predecessor, so that all of them end up
@@ -118,13 +171,13 @@ def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
     source = draws.source(key)
     quote_below = source.word(0)
     quantile = (source.word(1) >> np.uint32(32 - _QUANTILE_BITS)).astype(jnp.int32)
-    weight_K = jnp.asarray(_softmax_weights())[quantile]
+    weight_J = jnp.asarray(_softmax_weights())[quantile]
     count = choice.chosen.size()
     nothing = bits.empty(choice.chosen.bounds)
     abstract = bits.of(np.arange(spec.slots) >= instances, nothing.bounds)
 
-    def place(carry: tuple, turn: jax.Array) -> tuple[tuple, tuple]:
-        remain, stack, free, solved = carry
+    def place(at: _Arranging, turn: jax.Array) -> tuple[_Arranging, tuple[jax.Array, jax.Array]]:
+        remain, stack, free, solved = at
         word = [source.word(2 + 4 * turn + n) for n in range(4)]
         pool = free.where(turn == 0, free & stack)
         live = (turn < count) & solved
@@ -133,7 +186,7 @@ def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
         here = nothing.one(slot)
         remain, stack = remain - here, stack - here
         is_abstract = slot >= instances
-        free = remain - needs.of(remain.words[-1])
+        free = remain - needs.direct(remain.words[-1])
 
         must = ~(stack & free).any()
         quotes = ~is_abstract & ((word[1] < quote_below) | must) & remain.any()
@@ -144,54 +197,64 @@ def order(key: jax.Array, choice: Choice, needs: Needs, spec: Spec) -> Order:
             (inside & abstract) | (outside - abstract),
             outside & abstract,
         )
-        mass_K = [members.size() * weight_K[k] for k, members in enumerate(classes)]
+        mass_J = [members.size() * weight_J[j] for j, members in enumerate(classes)]
         # A product of a 24-bit fraction and an integer below 2**24 rounds alike everywhere.
         fraction = (word[2] >> 8).astype(jnp.float32) * np.float32(2.0**-24)
-        point = (fraction * sum(mass_K).astype(jnp.float32)).astype(jnp.int32)
-        first, second = point < mass_K[0], point < mass_K[0] + mass_K[1]
+        two = mass_J[0] + mass_J[1]
+        point = (fraction * (two + mass_J[2]).astype(jnp.float32)).astype(jnp.int32)
+        first, second = point < mass_J[0], point < two
         link = classes[0].where(first, classes[1].where(second, classes[2])).pick(word[3])
 
-        pushed = needs.of(here.words[-1]).where(is_abstract, nothing.one(link).only(quotes))
+        pushed = needs.direct(here.words[-1]).where(is_abstract, nothing.one(link).only(quotes))
         written = (jnp.where(live & solved, slot, -1), jnp.where(live & quotes, link, -1))
-        return (remain, stack | pushed, free, solved), written
+        return _Arranging(remain, stack | pushed, free, solved), written
 
-    free = choice.chosen - needs.of(choice.chosen.words[-1])
-    start = (choice.chosen, nothing, free, jnp.bool_(True))
-    (*_, solved), (slot_T, link_T) = jax.lax.scan(place, start, jnp.arange(cap))
+    free = choice.chosen - needs.direct(choice.chosen.words[-1])
+    start = _Arranging(choice.chosen, nothing, free, jnp.bool_(True))
+    end, (slot_T, link_T) = jax.lax.scan(place, start, jnp.arange(cap))
     # The query is placed first and solved last.
     place_T = count - 1 - np.arange(cap)
     step_T = jnp.where(place_T >= 0, slot_T[place_T], -1)
     link_T = jnp.where(place_T >= 0, link_T[place_T], -1)
-    return Order(solved & (count > 0), count, step_T, link_T)
+    return Arrangement(end.solved & (count > 0), count, step_T, link_T)
 
 
-def room(ordered: Order, spec: Spec) -> jax.Array:
+def room(arranged: Arrangement, spec: Spec) -> jax.Array:
     """int32[T]: operations that extra predecessors can add to each step (step 8)."""
     place_T = np.arange(spec.op_cap)
-    instance_T = (ordered.step_T >= 0) & (ordered.step_T < spec.instance_slots)
+    instance_T = (arranged.step_T >= 0) & (arranged.step_T < spec.instance_slots)
     return jnp.where(instance_T, np.clip(place_T + 1, 2, TERMS) - 2, 0)
 
 
-def total_op(choice: Choice, ordered: Order, aim: Plan, spec: Spec) -> jax.Array:
+def total_op(choice: Choice, arranged: Arrangement, aim: Plan, spec: Spec) -> jax.Array:
     """int32: the operations of the finished solution, known before its terms are drawn."""
     wanted = jnp.maximum(choice.op, aim.total_op) - choice.op
-    return choice.op + jnp.minimum(wanted, room(ordered, spec).sum())
+    return choice.op + jnp.minimum(wanted, room(arranged, spec).sum())
 
 
-def terms(key: jax.Array, ordered: Order, extra_op: jax.Array, spec: Spec) -> Terms:
+class _Gathering(NamedTuple):
+    """Where the terms of one right side stand (step 8)."""
+
+    pool: bits.Bits  # steps before that may still be drawn
+    constant: jax.Array  # bool: the constant was
+
+
+def draw_terms(key: jax.Array, arranged: Arrangement, extra_op: jax.Array, spec: Spec) -> Terms:
     """Draws the predecessors of each instance parameter (step 8).
 
     Args:
       extra_op: operations to spend on extra predecessors (total op minus the choice's).
     """
-    cap, step_T = spec.op_cap, ordered.step_T
+    cap, step_T = spec.op_cap, arranged.step_T
     source = draws.source(key)
     nothing = bits.empty(bounds(spec))
-    extra_T = _spend(source.word(0), extra_op, room(ordered, spec))
+    extra_T = _spend(source.word(0), extra_op, room(arranged, spec))
     first_R = jnp.pad(step_T, (0, TERMS), constant_values=-1)[:TERMS]
 
-    def define(earlier: bits.Bits, at: tuple) -> tuple[bits.Bits, tuple]:
-        place, slot, link, extra = at
+    def define(
+        earlier: bits.Bits, step: tuple[jax.Array, ...]
+    ) -> tuple[bits.Bits, tuple[jax.Array, ...]]:
+        place, slot, link, extra = step
         word = [source.word(1 + (TERMS + 2) * place + n) for n in range(2)]
         wanted = jnp.where(extra == 0, 1 + draws.coin(word[0]), extra + 2)
         wanted = jnp.minimum(wanted, jnp.minimum(place + 1, TERMS))
@@ -200,32 +263,39 @@ def terms(key: jax.Array, ordered: Order, extra_op: jax.Array, spec: Spec) -> Te
         forced = draws.coin(word[1]) & (left > 0) & ~everything
         left = left - forced
 
-        def take(carry: tuple, at: tuple) -> tuple[tuple, jax.Array]:
+        def take(at: _Gathering, draw: tuple[jax.Array, jax.Array]) -> tuple[_Gathering, jax.Array]:
             """What may be added up: the steps before and, as one member more, the constant."""
-            pool, constant = carry
-            n, lot = at
+            pool, constant = at
+            n, lot = draw
             size = pool.size()
             number = draws.below(lot, size + ~constant)
             one = pool.member(number)
             live = ~everything & (n < left)
             constant |= live & (number == size)
-            return (pool - nothing.one(one), constant), jnp.where(live, one, -1)
+            return _Gathering(pool - nothing.one(one), constant), jnp.where(live, one, -1)
 
         terms_R = np.arange(TERMS)
         lot_R = source.word(1 + (TERMS + 2) * place + 2 + terms_R)
-        start = (earlier - nothing.one(link), forced | everything)
-        (_, constant), refs_R = jax.lax.scan(take, start, (jnp.asarray(terms_R), lot_R))
+        start = _Gathering(earlier - nothing.one(link), forced | everything)
+        end, refs_R = jax.lax.scan(take, start, (jnp.asarray(terms_R), lot_R))
         # With the whole pool taken, the sentence keeps the order of the solution.
         all_R = jnp.where((terms_R < place) & (first_R != link), first_R, -1)
         refs_R = jnp.where(everything, all_R, refs_R)
-        return earlier | nothing.one(slot), (constant, link, refs_R)
+        return earlier | nothing.one(slot), (end.constant, link, refs_R)
 
-    at_T = (jnp.arange(cap), step_T, ordered.link_T, extra_T)
+    at_T = (jnp.arange(cap), step_T, arranged.link_T, extra_T)
     _, (constant_T, link_T, refs_TxR) = jax.lax.scan(define, nothing, at_T)
     instance_T = (step_T >= 0) & (step_T < spec.instance_slots)
     refs_TxR = compact(jnp.concatenate([link_T[:, None], refs_TxR], -1), TERMS)
     refs_TxR = jnp.where(instance_T[:, None], refs_TxR, -1)
     return Terms(constant_T & instance_T, refs_TxR)
+
+
+class _Spent(NamedTuple):
+    """Positions that were given extra operations."""
+
+    full: bits.Bits  # there is no room for more
+    half: bits.Bits  # one, or two, where there is room for two
 
 
 def _spend(word: jax.Array, extra_op: jax.Array, room_T: jax.Array) -> jax.Array:
@@ -238,21 +308,10 @@ def _spend(word: jax.Array, extra_op: jax.Array, room_T: jax.Array) -> jax.Array
         some |= here.only(room_T[t] >= 1)
         two |= here.only(room_T[t] >= 2)
 
-    def spend(turn: jax.Array, carry: tuple) -> tuple:
-        full, half = carry
-        lot = draws.mix(word + turn.astype(jnp.uint32) * np.uint32(0x9E3779B9))
-        here = nothing.one((some - full).pick(lot)).only(turn < extra_op)
-        return full | (here - (two - half)), half | (here & two)
+    def spend(turn: jax.Array, at: _Spent) -> _Spent:
+        lot = draws.numbered(word, turn)
+        here = nothing.one((some - at.full).pick(lot)).only(turn < extra_op)
+        return _Spent(at.full | (here - (two - at.half)), at.half | (here & two))
 
-    full, half = jax.lax.fori_loop(0, cap, spend, (nothing, nothing))
-    return (full | half).mask().astype(jnp.int32) + (full & two).mask()
-
-
-def compact(x_TxK: jax.Array, width: int) -> jax.Array:
-    """int32[..., width]: of each row, the entries >= 0 in order, then -1."""
-    columns = [x_TxK[..., k] for k in range(x_TxK.shape[-1])]
-    kept, count = [jnp.full_like(columns[0], -1)] * width, jnp.zeros_like(columns[0])
-    for column in columns:
-        kept = [jnp.where((column >= 0) & (count == n), column, x) for n, x in enumerate(kept)]
-        count += column >= 0
-    return jnp.stack(kept, -1)
+    end = jax.lax.fori_loop(0, cap, spend, _Spent(nothing, nothing))
+    return (end.full | end.half).mask().astype(jnp.int32) + (end.full & two).mask()

@@ -1,5 +1,6 @@
 """Instance parameters that the query does not need, and what they are computed from."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -7,72 +8,179 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems import bits, draws
-from data_gen.problems.dependency import TERMS, Order, Terms, compact
-from data_gen.problems.slots import Needs, abstract_runs
+from data_gen.problems.dependency import PICK_BITS, Arrangement, Terms
+from data_gen.problems.problem import TERMS
+from data_gen.problems.slots import Prerequisites, abstract_groups, compact, reach_words
 from data_gen.spec import Spec
+
+# Random words that each distractor spends beside those of its terms, and all of them together.
+_WORDS = 4
+_FIRST_WORDS = TERMS
 
 
 class Definitions(NamedTuple):
-    """What all instance parameters are computed from; I instance slots, N definitions."""
+    """What all instance parameters are computed from."""
 
-    slot_N: jax.Array  # int32: slots in an order in which they can be computed, or -1
+    slot_V: jax.Array  # int32: slots in an order in which they can be computed, or -1
     constant_I: jax.Array  # bool: a constant takes part
     refs_IxR: jax.Array  # int32: slots, in the sentence's order, or -1
 
 
-def fill(key: jax.Array, ordered: Order, terms: Terms, needs: Needs, spec: Spec) -> Definitions:
+class _Pool(NamedTuple):
+    """Parameters that a distractor may refer to, and the first of them in their order.
+
+    A right side that adds up a whole pool names it in that order. It has at most TERMS terms, a
+    constant among them, so that no more than the first ones matter.
+    """
+
+    members: bits.Bits
+    size: jax.Array  # int32
+    first_R: jax.Array  # int32: slots, or -1
+
+    def joined(self, members: bits.Bits, size: jax.Array, new: Sequence[jax.Array]) -> "_Pool":
+        """With so many more members, `new` (slots, or -1) being the first of these in order."""
+        first_R, end = self.first_R, self.size
+        for slot in new:
+            first_R = jnp.where((np.arange(TERMS) == end) & (slot >= 0), slot, first_R)
+            end += slot >= 0
+        return _Pool(self.members | members, self.size + size, first_R)
+
+
+class _Filling(NamedTuple):
+    """Where the definition of distractors stands (step 9)."""
+
+    rest: bits.Bits  # not defined yet
+    known: _Pool  # what the solution needs, what was defined since, what these make available
+    independent: _Pool  # independent distractors
+    open_: jax.Array  # a word of the abstract parameters that are not available
+
+
+def fill(
+    key: jax.Array,
+    arranged: Arrangement,
+    picks: jax.Array,
+    terms: Terms,
+    needs: Prerequisites,
+    spec: Spec,
+) -> Definitions:
     """Gives every leftover instance parameter its predecessors (step 9).
 
     In random order, each is with probability one half "independent", computed from earlier
     independent ones alone, else from anything defined so far, complete abstract parameters
     included (`complete` says which count as complete).
+
+    Args:
+      key: of the draws.
+      arranged: the solution's parameters.
+      picks: those of them that `dependency.Choice` says were picked.
+      terms: what the solution's right sides add up.
+      needs: what the graph's parameters are computed from.
+      spec: the class.
     """
-    instances, cap = spec.instance_slots, spec.edge_cap
+    instances = spec.instance_slots
     source = draws.source(key)
     nothing = bits.empty(needs.exists.bounds)
-    step_T = ordered.step_T
+    step_T = arranged.step_T
     needed, _ = jax.lax.scan(lambda found, slot: (found | found.one(slot), None), nothing, step_T)
-    open_ = unavailable(needed, needs, spec)
 
-    def add(carry: tuple, turn: jax.Array) -> tuple[tuple, tuple]:
-        rest, defined, alone, open_ = carry
-        word = [source.word((TERMS + 4) * turn + n) for n in range(4)]
-        slot = rest.pick(word[0])
+    def add(at: _Filling, turn: jax.Array) -> tuple[_Filling, tuple[jax.Array, ...]]:
+        start = _FIRST_WORDS + (_WORDS + TERMS) * turn
+        word = [source.word(start + n) for n in range(_WORDS)]
+        slot = at.rest.pick(word[0])
         independent = draws.coin(word[1])
-        available = needs.exists.words[-1] & ~open_
-        known = bits.Bits((*defined.words[:-1], available), nothing.bounds)
-        pool = alone.where(independent, known)
-        size = pool.size()
+        pool = jax.tree.map(
+            lambda mine, all_: jnp.where(independent, mine, all_), at.independent, at.known
+        )
         # 1 + Geometric(1/2), read off the leading zeros of a random word.
         count = jnp.minimum(
-            1 + jax.lax.clz(word[2]).astype(jnp.int32), jnp.minimum(size + 1, TERMS)
+            1 + jax.lax.clz(word[2]).astype(jnp.int32), jnp.minimum(pool.size + 1, TERMS)
         )
-        everything = count == size + 1
+        everything = count == pool.size + 1
         constant = everything | draws.coin(word[3])
         count = count - constant
-        refs_R = pool.picks(source.word((TERMS + 4) * turn + 4 + jnp.arange(TERMS)))
+        drawn_R = pool.members.picks(source.word(start + _WORDS + jnp.arange(TERMS)))
+        refs_R = jnp.where(everything, pool.first_R, drawn_R)
         refs_R = jnp.where(np.arange(TERMS) < count, refs_R, -1)
+
         here = nothing.one(slot)
-        defined |= here
-        carry = (rest - here, defined, alone | here.only(independent), open_)
-        written = (slot, constant, refs_R)
-        return (*carry[:3], complete(open_, slot, defined, needs, spec)), written
+        defined = at.known.members | here
+        open_ = complete(at.open_, slot, defined, needs, spec)
+        made = needs.exists.words[-1] & at.open_ & ~open_
+        new = [slot, *bits.in_turn(_from_below(made, spec), TERMS - 2)]
+        there = (slot >= 0).astype(jnp.int32)
+        abstract = bits.Bits((*nothing.words[:-1], made), nothing.bounds)
+        return _Filling(
+            rest=at.rest - here,
+            known=at.known.joined(here | abstract, there + bits.count(made), new),
+            independent=at.independent.joined(
+                here.only(independent), there * independent, [jnp.where(independent, slot, -1)]
+            ),
+            open_=open_,
+        ), (slot, constant, refs_R)
 
     rest = needs.exists - needed
-    rest = bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds)
-    start = (rest, needed, nothing, open_)
-    _, (slot_E, constant_E, refs_ExR) = jax.lax.scan(add, start, jnp.arange(cap))
+    open_ = unavailable(needed, needs, spec)
+    start = _Filling(
+        rest=bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds),
+        known=_known(source, needed, picks, open_, needs, spec),
+        independent=_Pool(nothing, jnp.int32(0), jnp.full(TERMS, -1, jnp.int32)),
+        open_=open_,
+    )
+    _, (slot_E, constant_E, refs_ExR) = jax.lax.scan(add, start, jnp.arange(spec.edge_cap))
 
-    slot_N = jnp.concatenate([step_T, slot_E])
-    at_N = jnp.where((slot_N >= 0) & (slot_N < instances), slot_N, instances)
-    constant_N = jnp.concatenate([terms.constant_T, constant_E])
-    refs_NxR = jnp.concatenate([terms.refs_TxR, compact(refs_ExR, TERMS)])
-    constant_I = jnp.zeros(instances, bool).at[at_N].set(constant_N, mode="drop")
-    refs_IxR = jnp.full((instances, TERMS), -1, jnp.int32).at[at_N].set(refs_NxR, mode="drop")
-    return Definitions(slot_N, constant_I, refs_IxR)
+    slot_V = jnp.concatenate([step_T, slot_E])
+    at_V = jnp.where((slot_V >= 0) & (slot_V < instances), slot_V, instances)
+    constant_V = jnp.concatenate([terms.constant_T, constant_E])
+    refs_VxR = jnp.concatenate([terms.refs_TxR, compact(refs_ExR, TERMS)])
+    constant_I = jnp.zeros(instances, bool).at[at_V].set(constant_V, mode="drop")
+    refs_IxR = jnp.full((instances, TERMS), -1, jnp.int32).at[at_V].set(refs_VxR, mode="drop")
+    return Definitions(slot_V, constant_I, refs_IxR)
 
 
-def unavailable(needed: bits.Bits, needs: Needs, spec: Spec) -> jax.Array:
+def _known(
+    source: draws.Source,
+    needed: bits.Bits,
+    picks: jax.Array,
+    open_: jax.Array,
+    needs: Prerequisites,
+    spec: Spec,
+) -> _Pool:
+    """What distractors may refer to at first.
+
+    In the public program's order: the parameters that were picked, each followed by what it needs;
+    instance parameters chosen at random; abstract parameters that are available besides, those of
+    the next layer first. The order is right where it matters: in pools of less than TERMS.
+    """
+    instances, nothing = spec.instance_slots, bits.empty(needs.exists.bounds)
+    pool = _Pool(nothing, jnp.int32(0), jnp.full(TERMS, -1, jnp.int32))
+    # In so small a pool at most TERMS - 1 were picked, and none needs more than it needs directly.
+    for n in reversed(range(TERMS - 1)):
+        number = (picks >> np.uint32(n * PICK_BITS)) & np.uint32(2**PICK_BITS - 1)
+        bit = jnp.where(number > 0, jnp.uint32(1) << (number - (number > 0)), jnp.uint32(0))
+        one = bits.Bits((*nothing.words[:-1], bit), nothing.bounds)
+        new = (one | needs.direct(bit)) - pool.members
+        parts = [(new.words[-1], instances)]
+        parts += list(zip(new.words[:-1], new.bounds[:-2], strict=True))
+        pool = pool.joined(new, new.size(), bits.in_turn(parts, TERMS - 1))
+    others = needed - pool.members
+    other_R = others.picks(source.word(jnp.arange(_FIRST_WORDS)))
+    pool = pool.joined(others, others.size(), list(other_R)[: TERMS - 1])
+    free = needs.exists.words[-1] & ~open_ & ~needed.words[-1]
+    next_layer = np.uint32(reach_words(spec)[0])
+    parts = [(free & next_layer, instances), (free & ~next_layer, instances)]
+    made = bits.Bits((*nothing.words[:-1], free), nothing.bounds)
+    return pool.joined(made, bits.count(free), bits.in_turn(parts, TERMS - 1))
+
+
+def _from_below(word: jax.Array, spec: Spec) -> list[tuple[jax.Array, int]]:
+    """Abstract parameters by the layer of their owners, the lowest layer first."""
+    words = [0] * (spec.max_depth - 1)
+    for g, _, start in abstract_groups(spec):
+        words[g] |= (2**spec.max_width - 1) << start
+    return [(word & np.uint32(mine), spec.instance_slots) for mine in reversed(words)]
+
+
+def unavailable(needed: bits.Bits, needs: Prerequisites, spec: Spec) -> jax.Array:
     """A word of the abstract parameters that are not available when the solution is complete."""
     open_ = needs.exists.words[-1] & ~needed.words[-1]
     for g in range(spec.max_depth - 1):
@@ -84,7 +192,7 @@ def unavailable(needed: bits.Bits, needs: Needs, spec: Spec) -> jax.Array:
 
 
 def complete(
-    open_: jax.Array, slot: jax.Array, defined: bits.Bits, needs: Needs, spec: Spec
+    open_: jax.Array, slot: jax.Array, defined: bits.Bits, needs: Prerequisites, spec: Spec
 ) -> jax.Array:
     """The abstract parameters that are still not available once `slot` is defined.
 
@@ -103,7 +211,7 @@ def complete(
             open_ = _close_row(open_, g, j, mine, spec)
             blocked = jnp.bool_(False)
             for c in range(g + 2, spec.max_depth):
-                blocked |= (needs.rows[g][j] & _run(open_, g + 1, c, spec)) != 0
+                blocked |= (needs.children[g][j] & _group(open_, g + 1, c, spec)) != 0
                 bit = np.uint32(1 << (_start(g, c, spec) + j))
                 open_ = jnp.where(mine & ~blocked, open_ & ~bit, open_)
             done |= mine
@@ -113,18 +221,18 @@ def complete(
 
 
 def _close_layer(
-    open_: jax.Array, g: int, category: int, needs: Needs, when: jax.Array
+    open_: jax.Array, g: int, category: int, needs: Prerequisites, when: jax.Array
 ) -> jax.Array:
     """Makes abstract parameters of layer g available, of this category and those below it."""
     spec = needs.spec
     full = np.uint32(2**spec.max_width - 1)
-    complete = ~_run(open_, g, g + 1, spec) & full
+    complete = ~_group(open_, g, g + 1, spec) & full
     stopped = jnp.bool_(False)
     for c in range(category, spec.max_depth):
-        missing = _run(open_, g + 1, c, spec)
+        missing = _group(open_, g + 1, c, spec)
         lacking = jnp.uint32(0)
         for j in range(spec.max_width):
-            lacks = (needs.rows[g][j] & missing) != 0
+            lacks = (needs.children[g][j] & missing) != 0
             lacking |= jnp.where(lacks, np.uint32(1 << j), jnp.uint32(0))
         lacking &= complete
         before = (lacking & (~lacking + 1)) - 1  # the items before the first that lacks something
@@ -139,15 +247,15 @@ def _close_row(open_: jax.Array, g: int, j: int, when: jax.Array, spec: Spec) ->
     return jnp.where(when, open_ & ~bit, open_)
 
 
-def _full_row(defined: bits.Bits, needs: Needs, g: int, j: int) -> jax.Array:
+def _full_row(defined: bits.Bits, needs: Prerequisites, g: int, j: int) -> jax.Array:
     """bool: all things of item j of layer g are defined."""
-    return (needs.rows[g][j] & ~(defined.words[g] >> np.uint32(j * needs.spec.max_width))) == 0
+    return (needs.children[g][j] & ~(defined.words[g] >> np.uint32(j * needs.spec.max_width))) == 0
 
 
 def _start(g: int, c: int, spec: Spec) -> int:
-    return next(start for h, d, start in abstract_runs(spec) if (h, d) == (g, c))
+    return next(start for h, d, start in abstract_groups(spec) if (h, d) == (g, c))
 
 
-def _run(word: jax.Array, g: int, c: int, spec: Spec) -> jax.Array:
+def _group(word: jax.Array, g: int, c: int, spec: Spec) -> jax.Array:
     """A bit for each item of layer g: its abstract parameter of category c is in the word."""
     return (word >> np.uint32(_start(g, c, spec))) & np.uint32(2**spec.max_width - 1)

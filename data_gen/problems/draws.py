@@ -1,7 +1,8 @@
 """Random draws in integer arithmetic: the same on every platform, and cheap in bulk.
 
-A key gives two words; every draw is a hash (the finaliser of MurmurHash3, twice) of its number
-and these. A choice from a set spends one draw.
+A key gives two words, and with them as many numbered words as are wanted: each is a hash (the
+finaliser of MurmurHash3, twice) of its number and these two. From one word follow further ones, by
+number or by name. Every choice spends one word.
 """
 
 import hashlib
@@ -23,9 +24,16 @@ def mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-def numbered(word: jax.Array, number: jax.Array | int) -> jax.Array:
+def numbered(word: jax.Array, number: jax.Array | np.ndarray | int) -> jax.Array:
     """uint32: word `number` of those that follow from a word."""
-    return mix(word + jnp.asarray(number).astype(jnp.uint32) * _GOLDEN)
+    return mix(word + _spread(number))
+
+
+def _spread(number: jax.Array | np.ndarray | int) -> jax.Array | np.uint32:
+    """Numbers as multiples of the golden ratio's bits, which lie far apart."""
+    if isinstance(number, int):
+        return np.uint32(number * int(_GOLDEN) % 2**32)
+    return jnp.asarray(number).astype(jnp.uint32) * _GOLDEN
 
 
 def named(word: jax.Array, name: str) -> jax.Array:
@@ -42,8 +50,7 @@ class Source(NamedTuple):
 
     def word(self, number: jax.Array | int) -> jax.Array:
         """uint32: word `number`, of that shape; the same number gives the same word."""
-        count = jnp.asarray(number).astype(jnp.uint32) * _GOLDEN
-        return mix(mix(self.first + count) ^ self.second)
+        return mix(mix(self.first + _spread(number)) ^ self.second)
 
 
 def source(key: jax.Array) -> Source:

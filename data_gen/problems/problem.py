@@ -7,15 +7,17 @@ import jax.numpy as jnp
 
 from data_gen.problems.structure import Structure
 
+# Terms of an instance parameter's right side at most, a constant counted.
+TERMS = 4
+
 
 class Problem(NamedTuple):
-    """A problem and its shortest solution, as arrays of fixed shapes.
+    """A problem and its solution, as arrays of fixed shapes (see `data_gen.problems`).
 
-    I instance slots, P slots in all, T the spec's room for operations, E the edge cap, D and W
-    the caps of the structure, R = 4. Slots are laid out as `data_gen.problems.slots` says.
+    Slots are laid out as `data_gen.problems.slots` says.
     """
 
-    ok: jax.Array  # bool: false where the search gave up
+    ok: jax.Array  # bool: false where none was found
     op: jax.Array  # int32: operations of the solution
     structure: Structure
     steps: jax.Array  # int32: sentences of the solution

@@ -1,5 +1,7 @@
 """Other questions about a problem, and other orders of its solution."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,14 @@ def operations(problem: Problem, params: Parameters, spec: Spec) -> jax.Array:
     return jnp.maximum(jnp.concatenate([terms_I, terms_A]) - 1, 1)
 
 
-def order(
+class _Arranging(NamedTuple):
+    """Where an order of computing parameters stands."""
+
+    known_P: jax.Array  # bool
+    going: jax.Array  # bool: the last one is not computed yet
+
+
+def arrange(
     key: jax.Array, wanted_P: jax.Array, needs_PxP: jax.Array, last: jax.Array, room: int
 ) -> jax.Array:
     """int32[room]: a random order in which the wanted parameters can be computed, up to `last`.
@@ -31,15 +40,14 @@ def order(
     """
     source = draws.source(key)
 
-    def step(carry: tuple, turn: jax.Array) -> tuple[tuple, jax.Array]:
-        known_P, going = carry
-        ready_P = wanted_P & ~known_P & ~(needs_PxP & ~known_P).any(-1)
+    def step(at: _Arranging, turn: jax.Array) -> tuple[_Arranging, jax.Array]:
+        ready_P = wanted_P & ~at.known_P & ~(needs_PxP & ~at.known_P).any(-1)
         slot = draws.pick(source.word(turn), ready_P)
-        live = going & ready_P.any()
-        known_P |= live & (np.arange(known_P.shape[0]) == slot)
-        return (known_P, live & (slot != last)), jnp.where(live, slot, -1)
+        live = at.going & ready_P.any()
+        known_P = at.known_P | (live & (np.arange(at.known_P.shape[0]) == slot))
+        return _Arranging(known_P, live & (slot != last)), jnp.where(live, slot, -1)
 
-    start = (jnp.zeros_like(wanted_P), jnp.bool_(True))
+    start = _Arranging(jnp.zeros_like(wanted_P), jnp.bool_(True))
     return jax.lax.scan(step, start, jnp.arange(room))[1]
 
 
@@ -62,12 +70,12 @@ def resolve(key: jax.Array, problem: Problem, spec: Spec) -> Problem:
         query = draws.pick(draws.words(query_key, 1)[0], asked_P)
         ok &= asked_P.any()
     wanted_P = closure_PxP[query]
-    order_T = order(order_key, wanted_P, needs_PxP, query, spec.op_room)
+    order_T = arrange(order_key, wanted_P, needs_PxP, query, spec.op_room)
     if spec.solution == "any":
         # What the problem states and what that needs, as the public program has it.
         stated_P = params.exists_P & (np.arange(spec.slots) < spec.instance_slots)
         every_P = wanted_P | (closure_PxP & stated_P[:, None]).any(0)
-        any_T = order(order_key, every_P, needs_PxP, query, spec.op_room)
+        any_T = arrange(order_key, every_P, needs_PxP, query, spec.op_room)
         op = jnp.where(any_T >= 0, cost_P[any_T], 0).sum()
         enough = (any_T == query).any() & (op <= spec.letters)
         order_T = jnp.where(enough, any_T, order_T)

@@ -1,21 +1,30 @@
 """How a problem is found: drafts until one is accepted, which is then finished."""
 
+import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from data_gen import keys
 from data_gen.keys import Stage
-from data_gen.problems import arithmetic, dependency, distractors, draws, reask, slots, structure
+from data_gen.problems import (
+    arithmetic,
+    dependency,
+    distractors,
+    draws,
+    reask,
+    slots,
+    structure,
+    template,
+)
 from data_gen.problems.parameters import parameters
 from data_gen.problems.problem import Problem
-from data_gen.problems.template import TRAIN_BINS, template_hash
 from data_gen.spec import Spec
 
-# Draws after which a search gives up; the published classes need about ten.
-TRIES = 1 << 16
+# Drafts after which a search gives up; the published classes need about ten.
+TRIES = 1 << 14
 # Structures drawn for one plan before it is given up for a new one, as the public program does.
 STRUCTURES = 1000
 # Drafts a round and problems finished at once, at most: enough to keep a processor's vectors
@@ -23,81 +32,144 @@ STRUCTURES = 1000
 LANES = 256
 LANES_LEAST = 16
 PIECE = 1024
+# Of the problems asked for, the share that is searched for at once where each may have to be
+# searched for again.
+_AGAIN = 4
 
 
 class Draft(NamedTuple):
     """A problem as far as decides whether it is accepted: up to its order (steps 2 to 7)."""
 
     solved: jax.Array  # bool: an order was found
-    accepted: jax.Array  # bool: and it has the operations asked for, and the split's hash
+    accepted: jax.Array  # bool: and it has the operations asked for, and the split's template
     op: jax.Array  # int32: operations of the solution
     extra_op: jax.Array  # int32: those of them that extra predecessors make
     key_data: jax.Array  # uint32[2]: of its key, of which its right sides are drawn
     graph: structure.Graph
-    ordered: dependency.Order
+    arranged: dependency.Arrangement
+    picks: jax.Array  # uint32: see `dependency.Choice`
 
 
-def draft(
-    key: jax.Array, goal: structure.Goal, outer: jax.Array, inner: jax.Array, spec: Spec
-) -> Draft:
-    """Structure `inner` for plan `outer` of a problem, accepted or not."""
-    plan_key = keys.numbered(key, outer)
+class Place(NamedTuple):
+    """Where a search stands (int32): the draft that comes next."""
+
+    outer: jax.Array  # its plan
+    inner: jax.Array  # its structure for that plan
+    tries: jax.Array  # drafts before it
+
+
+def _beginning() -> Place:
+    return Place(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+
+
+def _after(place: Place, drawn: Draft) -> Place:
+    """Which draft comes after one that is not taken: the plan's next structure, or a new plan."""
+    again = ~drawn.solved & (place.inner + 1 < STRUCTURES)
+    return Place(
+        jnp.where(again, place.outer, place.outer + 1),
+        jnp.where(again, place.inner + 1, 0),
+        place.tries + 1,
+    )
+
+
+def _split_after(spec: Spec) -> bool:
+    """Whether only the finished problem tells which side of the split it is on."""
+    return spec.split != "all" and (spec.reask or spec.solution == "any")
+
+
+def not_found(spec: Spec) -> str:
+    """What is said where searches gave up."""
+    return (
+        f"{TRIES} drafts gave no problem with op={spec.op}, split={spec.split!r} and "
+        f"reask={spec.reask}: there are none, or too few. `python -m data_gen stats --split all` "
+        "counts the templates of each half; with unsplit_op both sides have those of few operations."
+    )
+
+
+def draft(key: jax.Array, goal: structure.Goal, place: Place, spec: Spec) -> Draft:
+    """The draft of a problem at a place of its search, accepted or not."""
+    plan_key = keys.numbered(key, place.outer)
     aim = structure.plan(keys.named(plan_key, Stage.PLAN), goal, spec)
-    own_key = keys.numbered(keys.named(plan_key, Stage.STRUCTURES), inner)
+    own_key = keys.numbered(keys.named(plan_key, Stage.STRUCTURES), place.inner)
     graph = structure.build(keys.named(own_key, Stage.STRUCTURE), aim, spec)
-    needs = slots.needs(graph, spec)
+    needs = slots.prerequisites(graph, spec)
     choice = dependency.choose(keys.named(own_key, Stage.CHOICE), aim, needs, spec)
-    ordered = dependency.order(keys.named(own_key, Stage.ORDER), choice, needs, spec)
-    op = dependency.total_op(choice, ordered, aim, spec)
-    accepted = ordered.solved & (op == goal.target)
+    arranged = dependency.arrange(keys.named(own_key, Stage.ORDER), choice, needs, spec)
+    op = dependency.total_op(choice, arranged, aim, spec)
+    accepted = arranged.solved & (op == goal.target)
     key_data = jax.random.key_data(own_key)
-    drawn = Draft(ordered.solved, accepted, op, op - choice.op, key_data, graph, ordered)
-    if spec.split != "all":
-        bin_ = template_hash(ordered, *_right_sides(drawn, spec), graph.edges, spec)
-        mine = (bin_ < TRAIN_BINS) == (spec.split == "train")
-        accepted &= mine | (goal.target <= spec.unsplit_op)
-    return drawn._replace(accepted=accepted)
+    drawn = Draft(
+        arranged.solved, accepted, op, op - choice.op, key_data, graph, arranged, choice.picks
+    )
+    if spec.split == "all" or _split_after(spec):
+        return drawn
+    terms, ops = _right_sides(drawn, spec)
+    mine = template.draft_admitted(arranged, terms, ops, graph.edges, op, spec)
+    return drawn._replace(accepted=accepted & mine)
 
 
 def _right_sides(drawn: Draft, spec: Spec) -> tuple[dependency.Terms, arithmetic.Operators]:
     """What a draft's right sides are made of (step 8, and the operators of step 11)."""
     key = jax.random.wrap_key_data(drawn.key_data)
     terms_key = keys.named(key, Stage.TERMS)
-    terms = dependency.terms(terms_key, drawn.ordered, drawn.extra_op, spec)
+    terms = dependency.draw_terms(terms_key, drawn.arranged, drawn.extra_op, spec)
     return terms, arithmetic.operators(keys.named(key, Stage.OPERATORS), spec)
 
 
-def search(key: jax.Array, goal: structure.Goal, spec: Spec) -> Draft:
-    """The first accepted draft of one problem; not accepted, if the search gave up.
+class _Searching(NamedTuple):
+    """Where the search for one problem stands."""
+
+    drawn: Draft  # the draft before `place`
+    place: Place
+
+
+def find(key: jax.Array, goal: structure.Goal, start: Place, spec: Spec) -> tuple[Draft, Place]:
+    """The first accepted draft of one problem, and the place after it.
 
     A draft whose order cannot be completed is repeated with the same plan (`inner` + 1), up to
     `STRUCTURES` times; one with another op than asked, or of the other split, is given up for
     a new plan (`outer` + 1), as the public program does.
+
+    Returns:
+      a draft that is not accepted, if the search gave up; a draft in any case.
     """
-    draw_key, zero = keys.named(key, Stage.DRAFTS), jnp.int32(0)
-    draw = partial(draft, draw_key, goal, spec=spec)
+    draw = partial(draft, keys.named(key, Stage.DRAFTS), goal, spec=spec)
 
-    def step(carry: tuple) -> tuple:
-        _, outer, inner, tries = carry
-        drawn = draw(outer, inner)
-        return drawn, *_next(drawn, outer, inner), tries + 1
+    def step(at: _Searching) -> _Searching:
+        drawn = draw(at.place)
+        return _Searching(drawn, _after(at.place, drawn))
 
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(draw, zero, zero))
-    return jax.lax.while_loop(
-        lambda carry: ~carry[0].accepted & (carry[-1] < TRIES), step, (blank, zero, zero, zero)
-    )[0]
-
-
-def _next(drawn: Draft, outer: jax.Array, inner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which draft comes after one that is not accepted: the plan's next structure, or a plan."""
-    again = ~drawn.solved & (inner + 1 < STRUCTURES)
-    return jnp.where(again, outer, outer + 1), jnp.where(again, inner + 1, 0)
+    end = jax.lax.while_loop(
+        lambda at: ~at.drawn.accepted & (at.place.tries < TRIES),
+        step,
+        _Searching(_blank(jax.eval_shape(draw, start)), start),
+    )
+    return end.drawn, end.place
 
 
-def search_many(
-    keys_N: jax.Array, goals_N: structure.Goal, spec: Spec, lanes: int | None = None
-) -> Draft:
-    """`search` for many problems at once (leading axis N).
+def _blank(shapes: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+class _Lanes(NamedTuple):
+    """Searches that go on side by side, and what those before them found."""
+
+    which_L: jax.Array  # int32: the problem that a lane searches for, or N
+    place_L: Place
+    taken: jax.Array  # int32: problems that are searched for, or were
+    filled: jax.Array  # int32: problems found
+    which_M: jax.Array  # int32: what was found, in the order of finding
+    found_M: _Searching
+
+
+def find_many(
+    keys_N: jax.Array,
+    goals_N: structure.Goal,
+    start_N: Place,
+    spec: Spec,
+    lanes: int | None = None,
+) -> tuple[Draft, Place]:
+    """`find` for many problems at once (leading axis N).
 
     A vmapped search would run until its unluckiest lane is done. Here a lane that is done takes
     the next problem, so that the work is proportional to the drafts; the result is the same.
@@ -105,6 +177,7 @@ def search_many(
     Args:
       keys_N: keys of N problems.
       goals_N: their numbers of operations.
+      start_N: where their searches begin.
       spec: the class.
       lanes: drafts a round; by default few enough that those of the unluckiest problems, which
         come last and leave most lanes idle, are a small part.
@@ -113,55 +186,59 @@ def search_many(
     lanes = min(lanes or max(LANES_LEAST, min(LANES, count // 8)), count)
     draw_keys_N = jax.vmap(lambda key: keys.named(key, Stage.DRAFTS))(keys_N)
 
-    def draw(which_L: jax.Array, outer_L: jax.Array, inner_L: jax.Array) -> Draft:
+    def of(x_N: Any, which_L: jax.Array) -> Any:
         safe_L = jnp.minimum(which_L, count - 1)
-        goals_L = jax.tree.map(lambda x: x[safe_L], goals_N)
-        draw_one = partial(draft, spec=spec)
-        return jax.vmap(draw_one)(draw_keys_N[safe_L], goals_L, outer_L, inner_L)
+        return jax.tree.map(lambda x: x[safe_L], x_N)
 
-    def body(carry: tuple) -> tuple:
-        which_L, outer_L, inner_L, tries_L, taken, filled, found_M = carry
-        drawn_L = draw(which_L, outer_L, inner_L)
-        done_L = (drawn_L.accepted | (tries_L + 1 >= TRIES)) & (which_L < count)
+    def draw(which_L: jax.Array, place_L: Place) -> Draft:
+        keys_L, goals_L = of((draw_keys_N, goals_N), which_L)
+        return jax.vmap(partial(draft, spec=spec))(keys_L, goals_L, place_L)
+
+    def step(at: _Lanes) -> _Lanes:
+        drawn_L = draw(at.which_L, at.place_L)
+        after_L = jax.vmap(_after)(at.place_L, drawn_L)
+        done_L = (drawn_L.accepted | (after_L.tries >= TRIES)) & (at.which_L < count)
         # Those that are done go, side by side, behind those found before; what is written
         # beyond them is written over by the next round.
         first_L = jnp.argsort(~done_L)
-        found_M = jax.tree.map(
+        which_M, found_M = jax.tree.map(
             lambda old_M, new_L: jax.lax.dynamic_update_slice_in_dim(
-                old_M, new_L[first_L], filled, axis=0
+                old_M, new_L[first_L], at.filled, axis=0
             ),
-            found_M,
-            (which_L, drawn_L),
+            (at.which_M, at.found_M),
+            (at.which_L, _Searching(drawn_L, after_L)),
         )
-        turn_L = jnp.cumsum(done_L) - 1
-        which_next_L = jnp.where(done_L, jnp.minimum(taken + turn_L, count), which_L)
-        outer_next_L, inner_next_L = _next(drawn_L, outer_L, inner_L)
-        outer_next_L = jnp.where(done_L, 0, outer_next_L)
-        inner_next_L = jnp.where(done_L, 0, inner_next_L)
-        tries_next_L = jnp.where(done_L, 0, tries_L + 1)
-        taken = jnp.minimum(taken + done_L.sum(), count)
-        filled += done_L.sum()
-        return which_next_L, outer_next_L, inner_next_L, tries_next_L, taken, filled, found_M
+        next_L = jnp.minimum(at.taken + jnp.cumsum(done_L) - 1, count)
+        which_L = jnp.where(done_L, next_L, at.which_L)
+        place_L = jax.tree.map(
+            lambda first_L, later_L: jnp.where(done_L, first_L, later_L),
+            of(start_N, which_L),
+            after_L,
+        )
+        taken = jnp.minimum(at.taken + done_L.sum(), count)
+        return _Lanes(which_L, place_L, taken, at.filled + done_L.sum(), which_M, found_M)
 
-    first_L, zero_L = jnp.arange(lanes, dtype=jnp.int32), jnp.zeros(lanes, jnp.int32)
-    blank_M = jax.tree.map(
-        lambda x: jnp.zeros((count + lanes, *x.shape[1:]), x.dtype),
-        (first_L, jax.eval_shape(draw, first_L, zero_L, zero_L)),
+    first_L = jnp.arange(lanes, dtype=jnp.int32)
+    place_L = of(start_N, first_L)
+    found_L = _Searching(jax.eval_shape(draw, first_L, place_L), place_L)
+    which_M, found_M = jax.tree.map(
+        lambda x: jnp.zeros((count + lanes, *x.shape[1:]), x.dtype), (first_L, found_L)
     )
-    start = (first_L, zero_L, zero_L, zero_L, jnp.int32(lanes), jnp.int32(0), blank_M)
-    *_, (which_M, found_M) = jax.lax.while_loop(lambda c: (c[0] < count).any(), body, start)
-    place_N = jnp.argsort(which_M[:count])
-    return jax.tree.map(lambda x_M: x_M[place_N], found_M)
+    start = _Lanes(first_L, place_L, jnp.int32(lanes), jnp.int32(0), which_M, found_M)
+    end = jax.lax.while_loop(lambda at: (at.which_L < count).any(), step, start)
+    place_N = jnp.argsort(end.which_M[:count])
+    found_N = jax.tree.map(lambda x_M: x_M[place_N], end.found_M)
+    return found_N.drawn, found_N.place
 
 
-def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
+def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
     """Makes the problem of an accepted draft: distractors, constants, values, names."""
-    needs = slots.needs(core.graph, spec)
-    graph = structure.structure(core.graph, spec)
+    needs = slots.prerequisites(drawn.graph, spec)
+    graph = structure.unpack(drawn.graph, spec)
     params = parameters(graph, spec)
-    terms, ops = _right_sides(core, spec)
+    terms, ops = _right_sides(drawn, spec)
     definitions = distractors.fill(
-        keys.named(key, Stage.DISTRACTORS), core.ordered, terms, needs, spec
+        keys.named(key, Stage.DISTRACTORS), drawn.arranged, drawn.picks, terms, needs, spec
     )
     constant_I, refs_IxR = definitions.constant_I, definitions.refs_IxR
     number_I = arithmetic.constants(keys.named(key, Stage.CONSTANTS), ops.times_I, refs_IxR, spec)
@@ -176,12 +253,12 @@ def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
     instances = spec.instance_slots
     sentence_word = draws.words(keys.named(key, Stage.SENTENCES), 1)[0]
     letter_word = draws.words(keys.named(key, Stage.LETTERS), 1)[0]
-    order_T = jnp.pad(core.ordered.step_T, (0, spec.op_room - spec.op_cap), constant_values=-1)
+    order_T = jnp.pad(drawn.arranged.step_T, (0, spec.op_room - spec.op_cap), constant_values=-1)
     made = Problem(
-        ok=core.accepted,
-        op=core.op,
+        ok=drawn.accepted,
+        op=drawn.op,
         structure=graph,
-        steps=core.ordered.steps,
+        steps=drawn.arranged.steps,
         order_T=order_T,
         constant_I=constant_I,
         number_I=number_I,
@@ -201,13 +278,41 @@ def finish(key: jax.Array, core: Draft, spec: Spec) -> Problem:
     return made
 
 
+class _Found(NamedTuple):
+    """The last problem that a search came upon, where only finished ones tell their side."""
+
+    done: jax.Array  # bool: it is on the right side, or the search gave up
+    problem: Problem
+    place: Place
+
+
+def _taken(made: Problem, drawn: Draft, place: Place, spec: Spec) -> _Found:
+    mine = made.ok & template.admitted(made, spec)
+    gave_up = ~drawn.accepted | (place.tries >= TRIES)
+    return _Found(mine | gave_up, made._replace(ok=mine), place)
+
+
 def sample(key: jax.Array, spec: Spec) -> Problem:
     """One problem of the class, a pure function of the key.
 
     `vmap` over it works; `sample_many` does the same faster.
     """
     goal = structure.goal(keys.named(key, Stage.GOAL), spec)
-    return finish(key, search(key, goal, spec), spec)
+
+    def find_next(start: Place) -> tuple[Problem, Draft, Place]:
+        drawn, place = find(key, goal, start, spec)
+        return finish(key, drawn, spec), drawn, place
+
+    if not _split_after(spec):
+        return find_next(_beginning())[0]
+
+    def step(at: _Found) -> _Found:
+        return _taken(*find_next(at.place), spec)
+
+    start = _Found(
+        jnp.bool_(False), _blank(jax.eval_shape(find_next, _beginning())[0]), _beginning()
+    )
+    return jax.lax.while_loop(lambda at: ~at.done, step, start).problem
 
 
 def sample_many(keys_N: jax.Array, spec: Spec, goals_N: structure.Goal | None = None) -> Problem:
@@ -218,16 +323,41 @@ def sample_many(keys_N: jax.Array, spec: Spec, goals_N: structure.Goal | None = 
       spec: the class.
       goals_N: numbers of operations to have, none above the spec's cap; drawn, if None.
     """
+    count = keys_N.shape[0]
     if goals_N is None:
         goals_N = jax.vmap(lambda key: structure.goal(keys.named(key, Stage.GOAL), spec))(keys_N)
-    found_N = search_many(keys_N, goals_N, spec)
-    # Piece by piece, so that what is worked on stays in a processor's cache.
+    start_N = jax.tree.map(lambda x: jnp.broadcast_to(x, count), _beginning())
+    if not _split_after(spec):
+        return _finish_many(keys_N, find_many(keys_N, goals_N, start_N, spec)[0], spec)
+    # Some of those that are still to be found at a time: all of them would be too many when
+    # hardly any is left.
+    some = min(count, max(LANES_LEAST, count // _AGAIN))
+
+    def step(at_N: _Found) -> _Found:
+        (which_S,) = jnp.nonzero(~at_N.done, size=some, fill_value=count)
+        keys_S, goals_S, place_S = jax.tree.map(
+            lambda x_N: x_N[jnp.minimum(which_S, count - 1)], (keys_N, goals_N, at_N.place)
+        )
+        drawn_S, place_S = find_many(keys_S, goals_S, place_S, spec)
+        made_S = _finish_many(keys_S, drawn_S, spec)
+        found_S = jax.vmap(partial(_taken, spec=spec))(made_S, drawn_S, place_S)
+        return jax.tree.map(lambda x_N, x_S: x_N.at[which_S].set(x_S, mode="drop"), at_N, found_S)
+
+    problem_N = _blank(
+        jax.eval_shape(lambda: sample_many(keys_N, dataclasses.replace(spec, split="all"), goals_N))
+    )
+    start = _Found(jnp.zeros(count, bool), problem_N, start_N)
+    return jax.lax.while_loop(lambda at_N: ~at_N.done.all(), step, start).problem
+
+
+def _finish_many(keys_N: jax.Array, drawn_N: Draft, spec: Spec) -> Problem:
+    """`finish`, piece by piece, so that what is worked on stays in a processor's cache."""
     count = keys_N.shape[0]
     pieces = -(-count // PIECE)
-    place_CxQ = jnp.minimum(jnp.arange(pieces * min(PIECE, count)).reshape(pieces, -1), count - 1)
+    which_CxQ = jnp.minimum(jnp.arange(pieces * min(PIECE, count)).reshape(pieces, -1), count - 1)
     finish_all = jax.vmap(partial(finish, spec=spec))
     made_CxQ = jax.lax.map(
-        lambda place_Q: finish_all(*jax.tree.map(lambda x_N: x_N[place_Q], (keys_N, found_N))),
-        place_CxQ,
+        lambda which_Q: finish_all(*jax.tree.map(lambda x_N: x_N[which_Q], (keys_N, drawn_N))),
+        which_CxQ,
     )
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], made_CxQ)

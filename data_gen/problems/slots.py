@@ -1,4 +1,4 @@
-"""Where each parameter stands in arrays over all slots, and what abstract ones need.
+"""Where each parameter stands in arrays over all slots, and what abstract ones are computed from.
 
 Slots are numbered instance parameters first: (g, j, k), item j of layer g has item k of
 layer g + 1; then abstract ones (g, j, c), item j of layer g has things of category c, in
@@ -70,90 +70,108 @@ def bounds(spec: Spec) -> tuple[int, ...]:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["exists", "planes", "rows"],
+    data_fields=["exists", "cost_bits", "children", "childless"],
     meta_fields=["spec"],
 )
 @dataclasses.dataclass(frozen=True)
-class Needs:
-    """What the parameters of a graph need and cost; a word of abstract slots starts at bit 0.
+class Prerequisites:
+    """What a graph's parameters are computed from, and how many operations that takes.
+
+    As far as the graph alone decides it: that is all for abstract parameters; what instance
+    parameters are computed from is drawn later. In a word of abstract slots, the first is bit 0.
 
     Attributes:
-      exists: the parameters there are.
-      planes: bit b of the operations that each abstract one costs.
-      rows: [g][j], a bit for each thing of item j of layer g.
+      exists: the parameters that there are.
+      cost_bits: [b], the abstract parameters whose operations have bit b set.
+      children: [g][j], the items of layer g + 1 that item j of layer g has, as a word.
+      childless: the abstract parameters of items that have no children, as a word.
       spec: the class.
     """
 
     exists: bits.Bits
-    planes: tuple[jax.Array, ...]
-    rows: tuple[tuple[jax.Array, ...], ...]
+    cost_bits: tuple[jax.Array, ...]
+    children: tuple[tuple[jax.Array, ...], ...]
+    childless: jax.Array
     spec: Spec
 
-    def of(self, abstract: jax.Array) -> bits.Bits:
+    def direct(self, abstract: jax.Array) -> bits.Bits:
         """What a set of abstract parameters (a word) is computed from directly."""
         width, layers = self.spec.max_width, range(self.spec.max_depth - 1)
         owners = [jnp.uint32(0)] * len(layers)
         wanted = jnp.uint32(0)
-        for g, c, start in abstract_runs(self.spec):
+        for g, c, start in abstract_groups(self.spec):
             mine = (abstract >> np.uint32(start)) & np.uint32(2**width - 1)
             owners[g] |= mine
             if c == g + 1:
                 continue
-            below = next(s for h, d, s in abstract_runs(self.spec) if (h, d) == (g + 1, c))
+            below = next(s for h, d, s in abstract_groups(self.spec) if (h, d) == (g + 1, c))
             for j in range(width):
-                things = self.rows[g][j] << np.uint32(below)
+                things = self.children[g][j] << np.uint32(below)
                 wanted |= jnp.where(bits.has(mine, j), things, jnp.uint32(0))
         instances = []
         for g in layers:
             word = jnp.uint32(0)
             for j in range(width):
-                things = self.rows[g][j] << np.uint32(j * width)
+                things = self.children[g][j] << np.uint32(j * width)
                 word |= jnp.where(bits.has(owners[g], j), things, jnp.uint32(0))
             instances.append(word)
         return bits.Bits((*instances, wanted), self.exists.bounds)
 
     def closure(self, chosen: bits.Bits) -> bits.Bits:
-        """These parameters and all that they need, transitively."""
+        """These parameters and all that they are computed from, directly or not."""
         # An abstract parameter needs abstract ones of the next layer alone: a pass a layer.
         return jax.lax.fori_loop(
-            0, self.spec.max_depth - 1, lambda _, found: found | self.of(found.words[-1]), chosen
+            0,
+            self.spec.max_depth - 1,
+            lambda _, found: found | self.direct(found.words[-1]),
+            chosen,
         )
 
-    def total(self, chosen: bits.Bits) -> jax.Array:
+    def operations(self, chosen: bits.Bits) -> jax.Array:
         """int32: operations of these parameters, before predecessors are added (step 6)."""
         instances = sum(bits.count(word) for word in chosen.words[:-1])
         abstract = chosen.words[-1]
-        planes = enumerate(self.planes)
+        planes = enumerate(self.cost_bits)
         return jnp.asarray(
             instances + sum(bits.count(abstract & plane) << b for b, plane in planes)
         )
 
+    def most_operations(self) -> jax.Array:
+        """int32: operations of all parameters, as step 6 limits what it spends on abstract ones.
 
-def needs(graph: Graph, spec: Spec) -> Needs:
-    """Reads what the parameters need and cost off a graph."""
+        An abstract parameter of an item without children counts for none here, though it takes
+        one when it is chosen: the public program adds them up so.
+        """
+        return self.operations(self.exists) - bits.count(self.childless)
+
+
+def prerequisites(graph: Graph, spec: Spec) -> Prerequisites:
+    """Reads off a graph what its parameters are computed from and what they cost."""
     width, layers = spec.max_width, range(spec.max_depth - 1)
     full = np.uint32(2**width - 1)
-    rows = tuple(
+    children = tuple(
         tuple((graph.edges.words[g] >> np.uint32(j * width)) & full for j in range(width))
         for g in layers
     )
-    exists, planes = jnp.uint32(0), [jnp.uint32(0)] * 3
-    for g, c, start in abstract_runs(spec):
+    exists, childless = jnp.uint32(0), jnp.uint32(0)
+    cost_bits = [jnp.uint32(0)] * 3
+    for g, c, start in abstract_groups(spec):
         for j in range(width):
             bit = np.uint32(1 << (start + j))
             there = (j < graph.sizes[g]) & (c < graph.depth)
             exists |= jnp.where(there, bit, jnp.uint32(0))
-            terms = bits.count(rows[g][j])
-            cost = jnp.maximum(terms - 1 if c == g + 1 else 2 * terms - 1, 1)
+            count = bits.count(children[g][j])
+            childless |= jnp.where(there & (count == 0), bit, jnp.uint32(0))
+            cost = jnp.maximum(count - 1 if c == g + 1 else 2 * count - 1, 1)
             for b in range(3):
-                planes[b] |= jnp.where((cost >> b) & 1 != 0, bit, jnp.uint32(0))
+                cost_bits[b] |= jnp.where((cost >> b) & 1 != 0, bit, jnp.uint32(0))
     every = bits.Bits((*graph.edges.words, exists), bounds(spec))
-    return Needs(every, tuple(planes), rows, spec)
+    return Prerequisites(every, tuple(cost_bits), children, childless, spec)
 
 
 @functools.lru_cache(maxsize=64)
-def abstract_runs(spec: Spec) -> tuple[tuple[int, int, int], ...]:
-    """(layer, category, first bit) of each run of abstract slots, item by item."""
+def abstract_groups(spec: Spec) -> tuple[tuple[int, int, int], ...]:
+    """(layer, category, first bit) of each group of abstract slots; a group has one an item."""
     pairs = [(g, c) for g in range(spec.max_depth - 1) for c in range(g + 1, spec.max_depth)]
     return tuple((g, c, n * spec.max_width) for n, (g, c) in enumerate(pairs))
 
@@ -162,6 +180,16 @@ def abstract_runs(spec: Spec) -> tuple[tuple[int, int, int], ...]:
 def reach_words(spec: Spec) -> tuple[int, ...]:
     """For 1..D-1: the abstract slots, as a word, whose category is so many layers below."""
     words = [0] * (spec.max_depth - 1)
-    for g, c, start in abstract_runs(spec):
+    for g, c, start in abstract_groups(spec):
         words[c - g - 1] |= (2**spec.max_width - 1) << start
     return tuple(words)
+
+
+def compact(x_TxR: jax.Array, length: int) -> jax.Array:
+    """int32[..., length]: of each row, the slots (entries >= 0) in order, then -1."""
+    columns = [x_TxR[..., r] for r in range(x_TxR.shape[-1])]
+    kept, count = [jnp.full_like(columns[0], -1)] * length, jnp.zeros_like(columns[0])
+    for column in columns:
+        kept = [jnp.where((column >= 0) & (count == n), column, x) for n, x in enumerate(kept)]
+        count += column >= 0
+    return jnp.stack(kept, -1)

@@ -47,8 +47,8 @@ def _shapes(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
     """The joint law of (depth, low width, high width) for each total op.
 
     Returns:
-      combinations int32[C, 3], and uint32[S + 1, C] thresholds: a word below threshold c (and
-      not below c - 1) means combination c.
+      the combinations, int32[H, 3], and thresholds, uint32[O, H], for O = 0, 1, … operations: a
+      word below threshold h, and not below h - 1, means combination h.
     """
     rows: dict[tuple[int, int, int], int] = {}
     span = spec.max_width - spec.min_width + 1
@@ -111,9 +111,9 @@ def plan(key: jax.Array, aim: Goal, spec: Spec) -> Plan:
     first, second = draws.below(word(2), total), draws.below(word(3), total)
     abstract = 1 + jnp.maximum(first, second)
     least = abstract + draws.below(word(4), total - abstract + 1)
-    shapes, thresholds = _shapes(spec)
-    row = (word(5) >= jnp.asarray(thresholds)[total, :-1]).sum()
-    depth, low, high = (jnp.asarray(column)[row] for column in shapes.T)
+    shape_Hx3, threshold_OxH = _shapes(spec)
+    row = (word(5) >= jnp.asarray(threshold_OxH)[total, :-1]).sum()
+    depth, low, high = (jnp.asarray(column_H)[row] for column_H in shape_Hx3.T)
     fewest = (depth - 1) * low
     span = spec.max_edges - fewest + 1
     edges = fewest + jnp.minimum(draws.below(word(6), span), draws.below(word(7), span))
@@ -151,13 +151,13 @@ def edge_bounds(spec: Spec) -> tuple[int, ...]:
     return tuple(g * spec.max_width**2 for g in range(spec.max_depth))
 
 
-def structure(graph: Graph, spec: Spec) -> Structure:
+def unpack(graph: Graph, spec: Spec) -> Structure:
     """The graph as arrays."""
     edges_GxWxW = graph.edges.mask().reshape(-1, spec.max_width, spec.max_width)
     return Structure(graph.depth, jnp.stack(graph.sizes), edges_GxWxW)
 
 
-def graph(structure: Structure, spec: Spec) -> Graph:
+def pack(structure: Structure, spec: Spec) -> Graph:
     """The arrays as a graph."""
     words = []
     value_B = np.uint32(1) << np.arange(spec.max_width**2, dtype=np.uint32)
@@ -177,13 +177,13 @@ def _sizes(
     for turn in range(spec.max_depth * (spec.max_width - spec.min_width)):
         most = sum(a * b for a, b in itertools.pairwise(sizes))
         least = sum(sizes[1:])
-        step = np.uint32(turn * 0x9E3779B9 % 2**32)
-        lucky = draws.mix(grow_word + step) < aim.grow
+        lucky = draws.numbered(grow_word, turn) < aim.grow
         room = jnp.uint32(0)
         for i in layers:
             open_ = (i < aim.depth) & (sizes[i] < aim.high_width)
             room |= jnp.where(open_, np.uint32(1 << i), np.uint32(0))
         going &= (most < aim.edges) | ((least != aim.edges) & lucky & (room != 0))
-        chosen = bits.nth(room, draws.below(draws.mix(layer_word + step), bits.count(room)))
-        sizes = [size + (going & (chosen == i)) for i, size in enumerate(sizes)]
+        number = draws.below(draws.numbered(layer_word, turn), bits.count(room))
+        layer = bits.nth(room, number)
+        sizes = [size + (going & (layer == i)) for i, size in enumerate(sizes)]
     return tuple(sizes)

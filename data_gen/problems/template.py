@@ -1,55 +1,138 @@
-"""Which side of the split a problem is on: a hash of its solution's template."""
+"""Which half of the templates a problem's solution is in: one is for training, one for tests.
+
+A template is a solution without names, numbers and letters. As in the public program, it is that
+of the solution as it is written: of a solution in any order, steps that the query does not need
+belong to it. For re-asked questions that program checks nothing; here their solutions have
+templates like all others, so that what lies in the other half is rejected.
+"""
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.problems import arithmetic, bits, dependency, draws, slots
-from data_gen.spec import Spec
+from data_gen.problems import bits, draws, slots
+from data_gen.problems.arithmetic import Operators
+from data_gen.problems.dependency import Arrangement, Terms
+from data_gen.problems.problem import TERMS, Problem
+from data_gen.spec import LETTER_LIMIT, Spec
 
 # Template hashes are taken modulo 23; those below 17 are for training (Part 2.1, Section 3).
 BINS = 23
 TRAIN_BINS = 17
+# There are two templates of one operation, seven of two and some forty of three. With this number
+# one, three and twelve of them are for tests, so that there are problems of every number of
+# operations on both sides.
+_SALT = 333
 
 
-def template_hash(
-    ordered: dependency.Order,
-    terms: dependency.Terms,
-    ops: arithmetic.Operators,
+class Template(NamedTuple):
+    """The template of a problem's solution."""
+
+    hashed: jax.Array  # uint32; equal where templates are
+    for_training: jax.Array  # bool: it is in the half that is for training
+    # bool: training may show it, since it is in that half, or has so few operations that it is on
+    # both sides of the split (`Spec.unsplit_op`)
+    shared: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def templates(problems_N: Problem, spec: Spec) -> Template:
+    """The templates of finished problems (leading axis N)."""
+    return jax.vmap(functools.partial(template, spec=spec))(problems_N)
+
+
+def template(problem: Problem, spec: Spec) -> Template:
+    """The template of one finished problem."""
+    at_T = jnp.where(problem.order_T < spec.instance_slots, problem.order_T, 0)
+    hashed = _hash(
+        problem.order_T,
+        Terms(problem.constant_I[at_T], problem.refs_IxR[at_T]),
+        Operators(problem.times_I, problem.difference_I),
+        problem.structure.edges_GxWxW.reshape(-1),
+        spec,
+    )
+    for_training = _for_training(hashed)
+    return Template(hashed, for_training, for_training | (problem.op <= spec.unsplit_op))
+
+
+def table(found_N: Template, op_N: np.ndarray) -> str:
+    """How many templates there are among problems, by operations and by half, as text."""
+    hashed_N, for_training_N = np.asarray(found_N.hashed), np.asarray(found_N.for_training)
+    rows = [("operations", "problems", "templates", "for training", "for tests")]
+    for op in np.unique(op_N):
+        mine_N = op_N == op
+        halves = [
+            len(np.unique(hashed_N[mine_N & (for_training_N == half)])) for half in (True, False)
+        ]
+        rows.append(tuple(str(n) for n in (op, mine_N.sum(), sum(halves), *halves)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
+def admitted(problem: Problem, spec: Spec) -> jax.Array:
+    """bool: a problem is on the spec's side, "train" or "test", of the split."""
+    found = template(problem, spec)
+    return _admitted(found.for_training, problem.op, spec)
+
+
+def draft_admitted(
+    arranged: Arrangement,
+    terms: Terms,
+    ops: Operators,
     edges: bits.Bits,
+    op: jax.Array,
     spec: Spec,
 ) -> jax.Array:
-    """uint32 in 0..22: a hash of the solution without names, numbers and letters.
+    """bool: a problem with this shortest solution is on the spec's side of the split."""
+    hashed = _hash(arranged.step_T, terms, ops, edges.mask(), spec)
+    return _admitted(_for_training(hashed), op, spec)
+
+
+def _for_training(hashed: jax.Array) -> jax.Array:
+    return hashed % BINS < TRAIN_BINS
+
+
+def _admitted(for_training: jax.Array, op: jax.Array, spec: Spec) -> jax.Array:
+    return (for_training == (spec.split == "train")) | (op <= spec.unsplit_op)
+
+
+def _hash(
+    step_T: jax.Array, terms: Terms, ops: Operators, edge_I: jax.Array, spec: Spec
+) -> jax.Array:
+    """uint32: a hash of the solution without names, numbers and letters.
 
     It takes in, step by step, what kind of parameter is computed, from which earlier steps,
-    in which order and with which operators.
+    in which order and with which operators. It does not depend on the spec's caps, so that
+    classes that differ in these have the same halves.
     """
     table, instances = slots.layout(spec), spec.instance_slots
-    step_T = ordered.step_T
+    place_T = np.arange(step_T.shape[0])
     live_T = step_T >= 0
     instance_T = live_T & (step_T < instances)
-    position_P = jnp.full(spec.slots + 1, -1).at[step_T].set(np.arange(spec.op_cap))[:-1]
+    position_P = jnp.full(spec.slots + 1, -1).at[step_T].set(place_T)[:-1]
     at_T = jnp.where(instance_T, step_T, 0)
     count_T = (terms.refs_TxR >= 0).sum(-1)
     times_T = ops.times_I[at_T] & terms.constant_T & (count_T > 0)
     minus_T = ops.difference_I[at_T] & (count_T == 2)
     shape_T = 1 + terms.constant_T + 2 * times_T + 4 * minus_T
+    kind_T = jnp.where(instance_T, shape_T, 0)
 
     abstract_T = jnp.clip(step_T - instances, 0, spec.abstract_slots - 1)
     child_TxW = jnp.asarray(table.children_AxW)[abstract_T]
     factor_TxW = jnp.asarray(table.factors_AxW)[abstract_T]
-    edge_TxW = edges.mask()[child_TxW]
     factor_position_TxW = jnp.where(factor_TxW >= 0, position_P[factor_TxW], -1)
     pair_TxW = (position_P[child_TxW] + 2) * 64 + factor_position_TxW + 2
-    pair_TxW = jnp.where(edge_TxW, pair_TxW, -1)
-    width = max(pair_TxW.shape[-1], dependency.TERMS)
-    pair_TxK = dependency.compact(pair_TxW, width)
-    refs_TxR = jnp.where(terms.refs_TxR >= 0, position_P[terms.refs_TxR], -1)
-    refs_TxK = jnp.pad(refs_TxR, ((0, 0), (0, width - dependency.TERMS)), constant_values=-1)
-    term_TxK = jnp.where(instance_T[:, None], refs_TxK, pair_TxK)
-    tag_K = jnp.arange(width, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
-    mixed_T = draws.mix(term_TxK.astype(jnp.uint32) + tag_K).sum(-1, dtype=jnp.uint32)
-    kind_T = jnp.where(instance_T, shape_T, 0).astype(jnp.uint32)
-    place_T = jnp.arange(step_T.shape[0], dtype=jnp.uint32) * jnp.uint32(0x85EBCA77)
-    mixed_T = draws.mix(mixed_T ^ (kind_T * jnp.uint32(0xC2B2AE3D)) ^ place_T)
-    return draws.mix(jnp.where(live_T, mixed_T, 0).sum(dtype=jnp.uint32)) % BINS
+    pair_TxW = jnp.where(edge_I[child_TxW], pair_TxW, -1)
+    # An item has at most as many children as a right side has terms.
+    pair_TxR = slots.compact(pair_TxW, TERMS)
+    ref_TxR = jnp.where(terms.refs_TxR >= 0, position_P[terms.refs_TxR], -1)
+    term_TxR = jnp.where(instance_T[:, None], ref_TxR, pair_TxR).astype(jnp.uint32)
+    mixed_T = draws.numbered(term_TxR, np.arange(TERMS)).sum(-1, dtype=jnp.uint32)
+    mixed_T = draws.numbered(mixed_T, kind_T * LETTER_LIMIT + place_T)
+    return draws.numbered(jnp.where(live_T, mixed_T, 0).sum(dtype=jnp.uint32), _SALT)

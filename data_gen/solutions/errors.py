@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems import bits, draws
-from data_gen.problems.dependency import compact
 from data_gen.problems.parameters import parameters
 from data_gen.problems.problem import Problem
+from data_gen.problems.slots import compact
 from data_gen.solutions import lines as lines_lib
 from data_gen.solutions.lines import Expression, Line, Operands, Slip
 from data_gen.solutions.mistakes import ERRORS, Mistakes

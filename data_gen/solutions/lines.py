@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.problems.dependency import TERMS, compact
 from data_gen.problems.parameters import Parameters
-from data_gen.problems.problem import Problem
-from data_gen.problems.slots import layout
+from data_gen.problems.problem import TERMS, Problem
+from data_gen.problems.slots import compact, layout
 from data_gen.spec import Spec
 
 ADD, SUBTRACT, MULTIPLY = range(3)

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen.problems import draws
-from data_gen.problems.dependency import TERMS
 from data_gen.problems.parameters import Schedule, parameters
-from data_gen.problems.problem import Problem
+from data_gen.problems.problem import TERMS, Problem
 from data_gen.problems.reask import operations
 from data_gen.solutions.errors import Options
 from data_gen.solutions.mistakes import ERRORS, KINDS, MENDINGS, PARAMETERS, RESTARTS, Mistakes

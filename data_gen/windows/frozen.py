@@ -7,8 +7,9 @@ Row `i` of a split is a function of the class, the seed and `i`: its key is chil
 `op or 0` of a purpose of the seed (`data_gen.keys`). For `test` that is `TESTING`, as for the cells
 that models are judged on; for `train` it is `FROZEN`: the law is that of a training stream, the
 problems are not the same ones. What keeps `test` apart from training data of any seed is
-that its templates (solutions without names, numbers and letters) are withheld from all that is
-drawn with split="train", but for problems of at most `unsplit_op` operations.
+that its templates (solutions without names, numbers and letters, as they are written) are
+withheld from all that is drawn with split="train", but for problems of at most `unsplit_op`
+operations: `shared` names those.
 """
 
 import dataclasses
@@ -24,6 +25,8 @@ import numpy as np
 
 from data_gen import keys, settings
 from data_gen.keys import Purpose
+from data_gen.problems import search
+from data_gen.problems.template import templates
 from data_gen.settings import RefusedError
 from data_gen.solutions.language import vocabulary
 from data_gen.spec import HARD, MED, Spec
@@ -127,12 +130,15 @@ class Igsm(tfds.core.GeneratorBasedBuilder):
       answer: int32, modulo the class's modulus.
       problem, question, solution: texts (bytes of UTF-8 when read).
       layers: JSON text, [[category, [item, …]], …], top layer first.
+      shared: bool, whether `train` may have rows of the same template.
 
     The metadata hold `spec`, `seed`, `counts` and `vocabulary`. Rows stand in the order of `i`.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("3.0.0")
     RELEASE_NOTES = {  # noqa: RUF012 (TFDS's own form)
+        "3.0.0": "Other random bits; `test` of the published classes has no template of `train`; "
+        "rows say whether their template is shared.",
         "2.0.0": "The vocabulary has the markers FIX and RESTART; ids of what follows are others.",
         "1.0.0": "First release.",
     }
@@ -166,6 +172,7 @@ class Igsm(tfds.core.GeneratorBasedBuilder):
                     "question": tfds.features.Text(),
                     "solution": tfds.features.Text(),
                     "layers": tfds.features.Text(),
+                    "shared": tfds.features.Scalar(np.bool_),
                 }
             ),
             metadata=tfds.core.MetadataDict(
@@ -202,11 +209,11 @@ def row_keys(spec: Spec, seed: int, split: str, numbers_N: np.ndarray) -> jax.Ar
 def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str, Any]]:
     """The first `count` problems of a split, features but for `id`, and `number`.
 
-    Numbers run on from 0; one is left out where a class that asks again finds no other
-    parameter to ask for.
+    Numbers run on from 0; one is left out where thousands of drafts gave no problem, or a class
+    that asks again found no other parameter to ask for.
 
     Raises:
-      ValueError: many thousand draws did not give a problem of the class.
+      ValueError: that is so for all that are drawn at once.
     """
     spec = dataclasses.replace(spec, split=split)
     room, first, kept = ROOM, 0, 0
@@ -216,13 +223,14 @@ def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str,
         problems = stream.problems(keys_N, spec=spec)
         ok_N = np.asarray(problems.ok)
         if not ok_N.any():
-            raise ValueError(f"op={spec.op} was not reached by many thousand draws of this class.")
+            raise ValueError(search.not_found(spec))
         documents = whole_documents(keys_N, problems, spec=spec, room=room)
         # The next rows begin with what was enough for these.
         room = documents.tokens_N.shape[-1]
         chosen_K = np.flatnonzero(ok_N)[: count - kept]
-        problems, documents = jax.tree.map(
-            lambda x_N, chosen_K=chosen_K: np.asarray(x_N)[chosen_K], (problems, documents)
+        problems, documents, shared_K = jax.tree.map(
+            lambda x_N, chosen_K=chosen_K: np.asarray(x_N)[chosen_K],
+            (problems, documents, templates(problems, spec).shared),
         )
         found = records.records(problems, documents, spec)
         for n, record in enumerate(found):
@@ -232,6 +240,7 @@ def rows(spec: Spec, *, seed: int, split: str, count: int) -> Iterator[dict[str,
                 "prompt_length": int(documents.prompt[n]),
                 **record,
                 "layers": json.dumps(record["layers"]),
+                "shared": bool(shared_K[n]),
             }
         first, kept = first + BATCH, kept + len(found)
 
