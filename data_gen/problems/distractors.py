@@ -106,7 +106,8 @@ def fill(
         defined = at.known.members | here
         open_ = complete(at.open_, slot, defined, needs, spec)
         made = needs.exists.words[-1] & at.open_ & ~open_
-        new = [slot, *bits.in_turn(_from_below(made, spec), TERMS - 2)]
+        # Where this makes several available, the pool is too large for their order to matter.
+        new = [slot, *bits.in_turn([(made, instances)], 1)]
         there = (slot >= 0).astype(jnp.int32)
         abstract = bits.Bits((*nothing.words[:-1], made), nothing.bounds)
         return _Filling(
@@ -170,14 +171,6 @@ def _known(
     parts = [(free & next_layer, instances), (free & ~next_layer, instances)]
     made = bits.Bits((*nothing.words[:-1], free), nothing.bounds)
     return pool.joined(made, bits.count(free), bits.in_turn(parts, TERMS - 1))
-
-
-def _from_below(word: jax.Array, spec: Spec) -> list[tuple[jax.Array, int]]:
-    """Abstract parameters by the layer of their owners, the lowest layer first."""
-    words = [0] * (spec.max_depth - 1)
-    for g, _, start in abstract_groups(spec):
-        words[g] |= (2**spec.max_width - 1) << start
-    return [(word & np.uint32(mine), spec.instance_slots) for mine in reversed(words)]
 
 
 def unavailable(needed: bits.Bits, needs: Prerequisites, spec: Spec) -> jax.Array:

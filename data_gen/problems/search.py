@@ -82,7 +82,7 @@ def not_found(spec: Spec) -> str:
     return (
         f"{TRIES} drafts gave no problem with op={spec.op}, split={spec.split!r} and "
         f"reask={spec.reask}: there are none, or too few. `python -m data_gen stats --split all` "
-        "counts the templates of each half; with unsplit_op both sides have those of few operations."
+        "counts the templates of each half; unsplit_op gives both sides those of few operations."
     )
 
 
