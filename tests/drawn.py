@@ -31,7 +31,7 @@ def first_keys(count, start=0):
 
 
 @functools.cache
-def _writer(spec, mistakes):
+def writer(spec, mistakes):
     return jax.jit(functools.partial(stream.documents, size=ROOM, spec=spec, mistakes=mistakes))
 
 
@@ -40,7 +40,7 @@ def written(spec, mistakes=ERROR_FREE, batch=0):
     """COUNT problems of a class, and their documents, as NumPy; the others in further batches."""
     keys_N = first_keys(COUNT, batch * COUNT)
     problems = stream.problems(keys_N, spec=spec)
-    documents = _writer(spec, mistakes)(keys_N, problems)
+    documents = writer(spec, mistakes)(keys_N, problems)
     return jax.tree.map(np.asarray, (problems, documents))
 
 

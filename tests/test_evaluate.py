@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from drawn import SMALL
+from drawn import SMALL as UNSHARED
 
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
@@ -17,6 +17,8 @@ from physlm.metrics import wilson_interval
 
 pytestmark = pytest.mark.slow
 
+# So that some test problems have templates that training shows.
+SMALL = dataclasses.replace(UNSHARED, unsplit_op=2)
 CONFIG = EvalConfig(problems=24, batch=10, beyond=(5,), max_new_tokens=120)
 
 
@@ -79,6 +81,22 @@ def test_perfect_decoder_is_all_right(monkeypatch):
         assert cell["accuracy"] == cell["answer_accuracy"] == 1.0
         assert (cell["ci_low"], cell["ci_high"]) == wilson_interval(24, 24)
         assert cell["retries"] == cell["unnecessary"] == 0
+        assert cell["held_out"]["n"] + cell["shared"]["n"] == 24
+
+
+def test_problems_of_shared_templates_are_judged_apart(monkeypatch):
+    """Here those of at most two operations: a decoder that solves just these shows it."""
+
+    def write(record, vocab):
+        return gold(record, vocab) if record["op"] <= 2 else []
+
+    found = run(monkeypatch, write)
+    mixed = found.pop("<=4")
+    assert mixed["shared"]["accuracy"] == 1.0 and mixed["held_out"]["accuracy"] == 0.0
+    assert mixed["shared"]["n"] == round(mixed["accuracy"] * mixed["n"]) > 0
+    for cell in found.values():
+        assert cell["shared"] == {"n": 0, "accuracy": None}
+        assert cell["held_out"] == {"n": 24, "accuracy": 0.0}
 
 
 def test_answer_without_its_steps_counts_as_answer_only(monkeypatch):

@@ -65,6 +65,7 @@ def test_rows_are_what_the_sampler_makes_of_the_keys(built, rows, split):
         assert row["tokens"].dtype == np.int32
         assert np.array_equal(row["tokens"], documents.tokens_N[n, : documents.length[n]])
         assert row["prompt_length"] == documents.prompt[n]
+        assert row["shared"] == (split == "train")
 
 
 def test_training_rows_are_not_those_of_the_stream():

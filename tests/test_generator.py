@@ -1,5 +1,6 @@
 """iGSM problems: what would be false if the sampler were wrong."""
 
+import dataclasses
 import functools
 import os
 import re
@@ -10,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawn import ROOM, SMALL, TINY, drawn, facts_of, first_keys, written
+from drawn import COUNT, ROOM, SMALL, TINY, drawn, facts_of, first_keys, writer, written
 
 from data_gen.problems import structure
 from data_gen.problems.search import sample
+from data_gen.problems.template import table, templates
 from data_gen.solutions import language
+from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import HARD, MED, Spec, reachable_op
 from data_gen.text import records
 from data_gen.text.judge import judge
@@ -128,38 +131,70 @@ def template(record):
 
 
 def test_train_and_test_share_no_template():
-    train = Spec(**{**SMALL.__dict__, "split": "train"})
-    test = Spec(**{**SMALL.__dict__, "split": "test"})
-    seen = [
-        {template(record) for record in drawn(spec)[2] if record["op"] > 2}
-        for spec in (train, test)
-    ]
+    train, test = (dataclasses.replace(SMALL, split=split) for split in ("train", "test"))
+    seen = [{template(record) for record in drawn(spec)[2]} for spec in (train, test)]
     assert min(map(len, seen)) > 20
     assert not seen[0] & seen[1]
+    # All numbers of operations are on both sides.
+    for spec in (train, test):
+        assert {record["op"] for record in drawn(spec)[2]} == {1, 2, 3, 4}
+
+
+def test_written_solutions_share_no_template():
+    """Also of problems that ask for another parameter, and in any order, unneeded steps and all."""
+    asked = dataclasses.replace(TINY, solution="any", reask=True, letters=14)
+    seen, key_N = [], first_keys(COUNT)
+    for split in ("train", "test"):
+        spec = dataclasses.replace(asked, split=split)
+        problems = stream.problems(key_N, spec=spec)
+        assert problems.ok.all()
+        # A document does not depend on the split.
+        documents = writer(asked, ERROR_FREE)(key_N, problems)
+        found = records.records(*jax.tree.map(np.asarray, (problems, documents)), asked)
+        seen.append({template(record) for record in found})
+        assert np.mean(problems.op > TINY.max_op) > 0.1
+        sides = templates(problems, spec)
+        assert (sides.for_training == (split == "train")).all()
+        assert (sides.shared == (split == "train")).all()
+    assert min(map(len, seen)) > 20
+    assert not seen[0] & seen[1]
+    # A problem is searched for until it is on its side, alone or among others.
+    alone = jax.jit(jax.vmap(functools.partial(sample, spec=spec)))(key_N[:16])
+    for one, many in zip(*map(jax.tree.leaves, (alone, problems)), strict=True):
+        np.testing.assert_array_equal(one, many[:16])
 
 
 def test_ops_without_templates_to_spare_are_on_both_sides():
-    seen = [
-        {
-            template(record)
-            for record in drawn(Spec(**{**TINY.__dict__, "split": split, "unsplit_op": 3}))[2]
-            if record["op"] == 3
-        }
-        for split in ("train", "test")
-    ]
+    specs = [dataclasses.replace(TINY, split=split, unsplit_op=3) for split in ("train", "test")]
+    seen = [{template(record) for record in drawn(spec)[2] if record["op"] == 3} for spec in specs]
     assert len(seen[0] & seen[1]) > 10
+    # Training may show all of them, whichever half they are in.
+    sides = templates(drawn(specs[1])[0], specs[1])
+    assert sides.shared.all() and 0 < sides.for_training.mean() < 1
 
 
-def test_split_hash_takes_in_all_of_the_template():
-    """Equal templates fall on the same side; unequal ones on both, 17 to 6."""
-    sides = {}
+def test_templates_are_told_apart_as_in_the_text():
+    """Equal templates have equal hashes, unequal ones have not; 17 in 23 are for training."""
+    problems, _, found = drawn(SMALL)
+    sides = templates(problems, SMALL)
+    texts = [template(record) for record in found]
+    pairs = set(zip(texts, np.asarray(sides.hashed).tolist(), strict=True))
+    assert len(pairs) == len(set(texts)) == len({hashed for _, hashed in pairs}) > 50
+    half = dict(zip(texts, np.asarray(sides.for_training).tolist(), strict=True))
+    assert 0.6 < np.mean(list(half.values())) < 0.85
     for split in ("train", "test"):
-        for record in drawn(Spec(**{**SMALL.__dict__, "split": split}))[2]:
-            if record["op"] > 2:
-                sides.setdefault(template(record), split)
-    everything = {template(r) for r in drawn(SMALL)[2] if r["op"] > 2}
-    share = np.mean([sides.get(t) == "train" for t in everything if t in sides])
-    assert 0.6 < share < 0.85
+        for record in drawn(dataclasses.replace(SMALL, split=split))[2]:
+            assert half.get(template(record), split == "train") == (split == "train")
+
+
+def test_templates_are_counted_by_operations():
+    problems, _, found = drawn(SMALL)
+    lines = table(templates(problems, SMALL), problems.op).splitlines()
+    assert len(lines) == 5
+    for line, op in zip(lines[1:], range(1, 5), strict=True):
+        mine = [template(record) for record in found if record["op"] == op]
+        cells = list(map(int, line.split()))
+        assert cells[:3] == [op, len(mine), len(set(mine))] and sum(cells[3:]) == cells[2]
 
 
 def test_structure_keeps_its_caps():

@@ -274,7 +274,8 @@ def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
         letters=draws.shuffled(letter_word, jnp.ones(spec.letters, bool), spec.letters),
     )
     if spec.reask or spec.solution == "any":
-        return reask.resolve(key, made, spec)
+        # Of the draft's own key, so that a search that goes on asks anew.
+        return reask.resolve(jax.random.wrap_key_data(drawn.key_data), made, spec)
     return made
 
 
