@@ -107,8 +107,11 @@ def test_bad_arguments_exit_with_2(arguments, capsys):
 def test_stats_is_the_table_of_what_sample_prints(sampled, capsys):
     whole, _ = sampled
     assert main(["stats", "--seed", "3", "--count", "6", *TINY]) == 0
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    features, templates = capsys.readouterr().out.split("\n\n")
+    rows = {line.split()[0]: line.split()[1:] for line in features.splitlines()}
     ops = [record["op"] for record in whole]
+    counts = [line.split()[:2] for line in templates.splitlines()[1:]]
+    assert counts == [[str(op), str(ops.count(op))] for op in sorted(set(ops))]
     assert rows["op"][0] == f"{sum(ops) / 6:.3f}"
     assert (float(rows["op"][2]), float(rows["op"][-1])) == (min(ops), max(ops))
     assert float(rows["answer"][0]) == pytest.approx(sum(r["answer"] for r in whole) / 6, abs=1e-3)
