@@ -61,7 +61,9 @@ def template(problem: Problem, spec: Spec) -> Template:
 def table(found_N: Template, op_N: np.ndarray) -> str:
     """How many templates there are among problems, by operations and by half, as text."""
     hashed_N, for_training_N = np.asarray(found_N.hashed), np.asarray(found_N.for_training)
-    rows = [("operations", "problems", "templates", "for training", "for tests")]
+    rows: list[tuple[str, ...]] = [
+        ("operations", "problems", "templates", "for training", "for tests")
+    ]
     for op in np.unique(op_N):
         mine_N = op_N == op
         halves = [
