@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from drawn import COUNT, ROOM, SMALL, TINY, drawn, facts_of, first_keys, writer, written
 
-from data_gen.problems import structure
+from data_gen.problems import search, structure
 from data_gen.problems.search import sample
 from data_gen.problems.template import table, templates
 from data_gen.solutions import language
@@ -195,6 +195,28 @@ def test_templates_are_counted_by_operations():
         mine = [template(record) for record in found if record["op"] == op]
         cells = list(map(int, line.split()))
         assert cells[:3] == [op, len(mine), len(set(mine))] and sum(cells[3:]) == cells[2]
+
+
+def test_a_search_gives_up_and_can_be_taken_up_again(monkeypatch):
+    spec, goal = dataclasses.replace(TINY, split="test"), structure.Goal(jnp.int32(2), jnp.int32(3))
+
+    def found(tries, start):
+        monkeypatch.setattr(search, "TRIES", tries)
+        look = functools.partial(search.find, goal=goal, spec=spec)
+        drawn, place = jax.jit(jax.vmap(lambda key, start: look(key, start=start)))(keys_N, start)
+        return np.asarray(drawn.accepted), np.asarray(drawn.key_data), place
+
+    keys_N = first_keys(64)
+    start_N = search.Place(*(jnp.zeros(64, jnp.int32),) * 3)
+    early_N, early_data, place_N = found(8, start_N)
+    assert 0 < early_N.sum() < 64 and (np.asarray(place_N.tries)[~early_N] == 8).all()
+    all_N, data, whole_N = found(1 << 14, start_N)
+    assert all_N.all() and (data[early_N] == early_data[early_N]).all()
+    # Those that had given up come upon the same draft, the others upon a later one.
+    _, again, later_N = found(1 << 14, place_N)
+    assert (again[~early_N] == data[~early_N]).all()
+    assert (again[early_N] != data[early_N]).any(-1).all()
+    assert (later_N.tries > whole_N.tries)[early_N].all()
 
 
 def test_structure_keeps_its_caps():

@@ -41,10 +41,10 @@ class Template(NamedTuple):
 @functools.partial(jax.jit, static_argnames="spec")
 def templates(problems_N: Problem, spec: Spec) -> Template:
     """The templates of finished problems (leading axis N)."""
-    return jax.vmap(functools.partial(template, spec=spec))(problems_N)
+    return jax.vmap(functools.partial(_template, spec=spec))(problems_N)
 
 
-def template(problem: Problem, spec: Spec) -> Template:
+def _template(problem: Problem, spec: Spec) -> Template:
     """The template of one finished problem."""
     at_T = jnp.where(problem.order_T < spec.instance_slots, problem.order_T, 0)
     hashed = _hash(
@@ -79,7 +79,7 @@ def table(found_N: Template, op_N: np.ndarray) -> str:
 
 def admitted(problem: Problem, spec: Spec) -> jax.Array:
     """bool: a problem is on the spec's side, "train" or "test", of the split."""
-    found = template(problem, spec)
+    found = _template(problem, spec)
     return _admitted(found.for_training, problem.op, spec)
 
 
