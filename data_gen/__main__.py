@@ -6,6 +6,7 @@ python -m data_gen draw --spec med --seed 0 --index 5 --out problem.svg
 python -m data_gen stats --spec med --count 2048
 python -m data_gen bench --spec med
 python -m data_gen correct RUN/evaluations/EVALUATION/solutions.jsonl
+python -m data_gen kinds
 """
 
 import argparse
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from data_gen import keys, settings
 from data_gen.keys import Purpose
+from data_gen.solutions import kinds
 from data_gen.solutions.language import vocabulary
-from data_gen.solutions.mistakes import ERROR_FREE, KINDS, MENDINGS, Mistakes
+from data_gen.solutions.mistakes import ERROR_FREE, MENDINGS, Mistakes
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
 from data_gen.text.judge import Verdict, judge
 from data_gen.text.reader import read
@@ -203,7 +205,7 @@ def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str
     if not verdicts:
         return
     print(f"{table(verdicts)}\n\n{made} mended", file=sys.stderr)
-    if any(verdict.kind in KINDS for verdict in verdicts):
+    if any(verdict.kind in kinds.by_fault() for verdict in verdicts):
         print(f"as a distribution: --mistakes {mixture(verdicts)}", file=sys.stderr)
 
 
@@ -286,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     six.add_argument("file", help="solutions.jsonl of a run, or - for standard input")
     six.add_argument("--whole", action="store_true", help="wrong sentences, not names alone")
+    commands.add_parser("kinds", help="print the kinds of mistake")
     five.add_argument("--out", required=True, help="file to write, .png or .svg")
     return parser
 
@@ -294,8 +297,8 @@ def _add_mistakes(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--mistakes",
         metavar="KIND",
-        help=f"put mistakes in: one of {', '.join(KINDS)}, or several with their shares, as in "
-        "skip:0.7,calculation:0.3",
+        help=f"put mistakes in: one of {', '.join(kinds.names())}, or several with their shares, "
+        "as in skip:0.7,calculation:0.3; MODULE.NAME is a kind that a module of yours registers",
     )
     command.add_argument("--rate", type=float, default=0.5, help="of mistakes, in [0, 1)")
     command.add_argument("--whole", action="store_true", help="wrong sentences, not names alone")
@@ -322,6 +325,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(json.dumps(record))
         elif args.command in ("stats", "bench"):
             print({"stats": stats, "bench": bench}[args.command](args))
+        elif args.command == "kinds":
+            print(kinds.in_words())
         elif args.command == "draw":
             draw(args)
         elif args.command == "correct":

@@ -75,7 +75,7 @@ def test_check_judges_what_sample_prints(sampled, tmp_path, capsys):
     ("arguments", "said"),
     [
         (["check", "/nowhere.jsonl"], "No such file"),
-        (["sample", "--rate", "1.5", "--mistakes", "retry"], "rate=1.5 is not allowed"),
+        (["sample", "--rate", "1.5", "--mistakes", "retry"], "rate is 1.5; it must be a number"),
         (["sample", "--op", "60"], "op is 60; it must be a whole number in 1..52, or none."),
         (["stats", "--set", "max_op"], "--set 'max_op' is not of the form KEY=VALUE."),
         (

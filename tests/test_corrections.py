@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from drawn import ROOM, SMALL, drawn, facts_of
 
-from data_gen.solutions import language
-from data_gen.solutions.mistakes import ERRORS, Mistakes
+from data_gen.solutions import faults, kinds, language
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import MED
 from data_gen.text import corrections
 from data_gen.text.answers import judge_many
@@ -19,7 +19,19 @@ from data_gen.windows import stream
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("skip", *ERRORS)
+# Of these the first wrong step tells which they are.
+KINDS = [
+    kinds.by_fault()[fault]
+    for fault in (
+        faults.SKIP,
+        faults.CALCULATION,
+        faults.VALUE,
+        faults.REFERENCE,
+        faults.OPERATOR,
+        faults.MISSING,
+        faults.MISREAD,
+    )
+]
 TYPED = ",".join(f"{kind}:{1 / len(KINDS):.4f}" for kind in KINDS)
 
 
@@ -56,7 +68,7 @@ def unmended(record):
 def test_wrong_solutions_are_mended_where_they_go_wrong(whole):
     _, _, found = drawn(SMALL, Mistakes(TYPED, 0.35, whole=True))
     keys = jax.random.split(jax.random.key(0), len(found))
-    kinds = collections.Counter()
+    seen = collections.Counter()
     for record, key in zip(found, keys, strict=True):
         facts, written = facts_of(record, SMALL), unmended(record)
         first = judge(facts, written)
@@ -64,7 +76,7 @@ def test_wrong_solutions_are_mended_where_they_go_wrong(whole):
         if first.correct:
             assert made is None
             continue
-        kinds[first.kind] += 1
+        seen[first.kind] += 1
         verdict = judge(facts, made["solution"], f" {record['answer']}")
         assert verdict.correct and verdict.unnecessary == 0 and verdict.op == made["op"]
         assert made["kind"] == first.kind
@@ -75,7 +87,7 @@ def test_wrong_solutions_are_mended_where_they_go_wrong(whole):
         wrong = sentences[at].removesuffix(" BACK")
         assert sentences[:at] == wrote[:at] and wrote[at].startswith(wrong)
         assert (wrong == wrote[at]) != (first.kind == "skip" and not whole)
-    assert set(kinds) == set(KINDS)
+    assert set(seen) == set(KINDS)
 
 
 def test_what_has_no_wrong_step_is_not_mended():
@@ -135,10 +147,10 @@ def test_a_models_mistakes_as_a_distribution():
     distribution = Mistakes(corrections.mixture(verdicts), 0.3)
     wrong = [verdict.kind for verdict in verdicts if not verdict.correct]
     for kind, rate in distribution.rates:
-        assert abs(rate - 0.3 * wrong.count(kind) / len(wrong)) < 1e-5
+        assert abs(rate - 0.3 * wrong.count(kind.judged) / len(wrong)) < 1e-5
     table = corrections.table(verdicts)
     assert f"{len(found)} solutions, {len(wrong)} wrong" in table
     for kind, _ in distribution.rates:
-        assert re.search(rf"{kind} +{wrong.count(kind)} ", table)
+        assert re.search(rf"{kind.judged} +{wrong.count(kind.judged)} ", table)
     with pytest.raises(ValueError, match="no solution has a first wrong step"):
         corrections.mixture([judge(facts_of(found[0], SMALL), "")])

@@ -10,9 +10,9 @@ from drawn import COUNT, ERROR_FREE, ROOM, SMALL, drawn, facts_of, first_keys
 
 from data_gen import keys
 from data_gen.keys import Stage
-from data_gen.problems.parameters import schedule
 from data_gen.solutions import grammar, labels, language, mistakes, render
-from data_gen.solutions.script import script
+from data_gen.solutions.script import draw_script
+from data_gen.solutions.steps import right_steps
 from data_gen.spec import Spec
 from data_gen.text.parser import parse, slot_names
 
@@ -111,8 +111,8 @@ def test_tokens_know_their_step_and_kind():
     vocab = language.vocabulary(SMALL)
 
     def align(key, problem, document):
-        when = schedule(problem, SMALL)
-        plan = script(keys.named(key, Stage.MISTAKES), problem, when, None, rate, SMALL)
+        right = right_steps(problem, rate, SMALL)
+        plan = draw_script(keys.named(key, Stage.MISTAKES), problem, right, rate, SMALL)
         return labels.token_labels(document, plan, problem)
 
     aligned = jax.jit(jax.vmap(align))(first_keys(COUNT), problems, documents)
@@ -152,7 +152,7 @@ def test_rendering_does_not_depend_on_what_is_drawn_with_it():
     """One problem alone is the document that it is among others."""
     problems, documents, _ = drawn(SMALL)
     one = jax.tree.map(lambda x: jnp.asarray(x[5]), problems)
-    when = schedule(one, SMALL)
-    plan = script(jax.random.key(0), one, when, None, ERROR_FREE, SMALL)
-    alone = render.document(one, plan, when, None, ROOM, SMALL, ERROR_FREE)
+    right = right_steps(one, ERROR_FREE, SMALL)
+    plan = draw_script(jax.random.key(0), one, right, ERROR_FREE, SMALL)
+    alone = render.document(one, plan, right, ROOM, SMALL, ERROR_FREE)
     np.testing.assert_array_equal(alone.tokens_N, documents.tokens_N[5])

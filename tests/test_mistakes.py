@@ -114,7 +114,7 @@ def test_mistakes_leave_the_problem_and_its_steps_alone():
     ],
 )
 def test_masks_hide_exactly_the_tokens_they_name(mask, hidden):
-    mistakes = Mistakes("retry", 0.5, mask)
+    mistakes = Mistakes("retry", 0.5, mask=mask)
     _, documents, _ = drawn(SMALL, mistakes)
     vocab = language.vocabulary(SMALL)
     for n in range(64):
@@ -158,9 +158,11 @@ def test_roles_and_sentences_follow_the_text():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"rate": 1.0}, "rate=1.0 is not allowed: a number in [0, 1) is."),
-        ({"kind": "typo"}, "kind='typo' is unknown; choose one of retry, retry_weak, "),
-        ({"mask": "some"}, "mask='some' is unknown; choose one of none, name, sentence, all."),
+        ({"rate": 1.0}, "rate is 1.0; it must be a number at least 0 and below 1."),
+        ({"rate": float("nan")}, "rate is nan; it must be a number at least 0 and below 1."),
+        ({"kind": "typo"}, "kind is 'typo'; it must be one of skip, retry, retry_weak, "),
+        ({"mask": "some"}, "mask is 'some'; it must be one of none, name, sentence, all."),
+        ({"whole": "all"}, "whole is 'all'; it must be true or false."),
     ],
 )
 def test_bad_mistakes_are_refused(fields, said):

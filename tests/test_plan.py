@@ -307,7 +307,7 @@ def test_equal_runs_are_merged():
 def test_a_mixture_of_kinds_is_swept_over_its_rate():
     entries = smoke_plan("mistakes.kind=skip:0.7,value:0.3")
     assert [entry.condition["retry_rate"] for entry in entries] == [0.0, 0.5]
-    rates = dict(entries[1].run.settings.mistakes.rates)
+    rates = {kind.name: rate for kind, rate in entries[1].run.settings.mistakes.rates}
     assert rates == pytest.approx({"skip": 0.35, "value": 0.15})
     assert "skip-0.7-value-0.3-0.5" in entries[1].run.name
     assert entries[1].condition["kind"] == "skip:0.7,value:0.3"

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_gen.problems.parameters import closure, needs, parameters
+from data_gen.problems.parameters import closure, direct_needs, parameters
 from data_gen.problems.problem import Problem
 from data_gen.problems.slots import layout
 from data_gen.spec import Spec
@@ -44,8 +44,8 @@ def relate(problem: Problem, spec: Spec) -> Relations:
       spec: its class.
     """
     table, instances = layout(spec), spec.instance_slots
-    params = parameters(problem.structure, spec)
-    direct_PxP = needs(problem, params, spec)
+    params = parameters(problem, spec)
+    direct_PxP = direct_needs(params, spec)
     needs_PxP, closure_PxP = np.asarray(direct_PxP), np.asarray(closure(direct_PxP))
     query = int(problem.query)
     stated = [int(slot) for slot in problem.sentences_E if slot >= 0]

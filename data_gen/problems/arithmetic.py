@@ -8,7 +8,6 @@ import numpy as np
 
 from data_gen.problems import draws
 from data_gen.problems.distractors import Definitions
-from data_gen.problems.parameters import Parameters
 from data_gen.problems.problem import TERMS
 from data_gen.problems.slots import abstract_groups
 from data_gen.spec import Spec
@@ -40,7 +39,7 @@ def values(
     definitions: Definitions,
     number_I: jax.Array,
     ops: Operators,
-    params: Parameters,
+    exists_P: jax.Array,
     spec: Spec,
 ) -> jax.Array:
     """int32[P]: the value of every parameter modulo m; absent ones are 0.
@@ -64,7 +63,7 @@ def values(
 
     value_P = jnp.zeros(spec.slots, jnp.uint32)
     value_P, _ = jax.lax.scan(define, value_P, definitions.slot_V)
-    return jnp.where(params.exists_P, value_P, 0).astype(jnp.int32)
+    return jnp.where(exists_P, value_P, 0).astype(jnp.int32)
 
 
 def _abstract_values(value_I: jax.Array, spec: Spec) -> jax.Array:

@@ -9,19 +9,9 @@ import numpy as np
 from data_gen import keys
 from data_gen.keys import Stage
 from data_gen.problems import draws
-from data_gen.problems.parameters import Parameters, closure, needs, parameters
+from data_gen.problems.parameters import closure, direct_needs, parameters
 from data_gen.problems.problem import Problem
-from data_gen.problems.slots import layout
 from data_gen.spec import Spec
-
-
-def operations(problem: Problem, params: Parameters, spec: Spec) -> jax.Array:
-    """int32[P]: operations that computing each parameter takes, what it needs not counted."""
-    table = layout(spec)
-    terms_I = (problem.refs_IxR >= 0).sum(-1) + problem.constant_I
-    edge_AxW = params.exists_P[table.children_AxW] & params.slot_P[spec.instance_slots :, None]
-    terms_A = edge_AxW.sum(-1) * np.where(table.reach_A == 1, 1, 2)
-    return jnp.maximum(jnp.concatenate([terms_I, terms_A]) - 1, 1)
 
 
 class _Arranging(NamedTuple):
@@ -58,10 +48,10 @@ def resolve(key: jax.Array, problem: Problem, spec: Spec) -> Problem:
     """
     query_key = keys.named(key, Stage.QUESTION)
     order_key = keys.named(key, Stage.SOLUTION_ORDER)
-    params = parameters(problem.structure, spec)
-    needs_PxP = needs(problem, params, spec)
+    params = parameters(problem, spec)
+    needs_PxP = direct_needs(params, spec)
     closure_PxP = closure(needs_PxP)
-    cost_P = operations(problem, params, spec)
+    cost_P = params.operations_P
     query, ok = problem.query, problem.ok
     if spec.reask:
         total_P = jnp.where(closure_PxP, cost_P, 0).sum(-1)
@@ -73,8 +63,7 @@ def resolve(key: jax.Array, problem: Problem, spec: Spec) -> Problem:
     order_T = arrange(order_key, wanted_P, needs_PxP, query, spec.op_room)
     if spec.solution == "any":
         # What the problem states and what that needs, as the public program has it.
-        stated_P = params.exists_P & (np.arange(spec.slots) < spec.instance_slots)
-        every_P = wanted_P | (closure_PxP & stated_P[:, None]).any(0)
+        every_P = wanted_P | (closure_PxP & params.stated_P[:, None]).any(0)
         any_T = arrange(order_key, every_P, needs_PxP, query, spec.op_room)
         op = jnp.where(any_T >= 0, cost_P[any_T], 0).sum()
         enough = (any_T == query).any() & (op <= spec.letters)

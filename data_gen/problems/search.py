@@ -19,7 +19,6 @@ from data_gen.problems import (
     structure,
     template,
 )
-from data_gen.problems.parameters import parameters
 from data_gen.problems.problem import Problem
 from data_gen.spec import Spec
 
@@ -235,7 +234,7 @@ def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
     """Makes the problem of an accepted draft: distractors, constants, values, names."""
     needs = slots.prerequisites(drawn.graph, spec)
     graph = structure.unpack(drawn.graph, spec)
-    params = parameters(graph, spec)
+    exists_P = needs.exists.mask()
     terms, ops = _right_sides(drawn, spec)
     definitions = distractors.fill(
         keys.named(key, Stage.DISTRACTORS), drawn.arranged, drawn.picks, terms, needs, spec
@@ -243,7 +242,7 @@ def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
     constant_I, refs_IxR = definitions.constant_I, definitions.refs_IxR
     number_I = arithmetic.constants(keys.named(key, Stage.CONSTANTS), ops.times_I, refs_IxR, spec)
     number_I = jnp.where(constant_I, number_I, 0)
-    value_P = arithmetic.values(definitions, number_I, ops, params, spec)
+    value_P = arithmetic.values(definitions, number_I, ops, exists_P, spec)
     word = draws.words(keys.named(key, Stage.NAMES), 2 + 2 * spec.max_depth)
     subcategory_D = draws.below(word[2 : 2 + spec.max_depth], spec.subcategories)
     all_names = jnp.ones(spec.names, bool)
@@ -266,7 +265,7 @@ def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
         times_I=ops.times_I,
         difference_I=ops.difference_I,
         value_P=value_P,
-        sentences_E=draws.shuffled(sentence_word, params.exists_P[:instances], spec.edge_cap),
+        sentences_E=draws.shuffled(sentence_word, exists_P[:instances], spec.edge_cap),
         hierarchy=draws.below(word[0], spec.hierarchies),
         first_category=draws.below(word[1], 4 - graph.depth + 1),
         subcategory_D=subcategory_D,

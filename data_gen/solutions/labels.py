@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.problems.parameters import closure, needs, parameters, schedule
+from data_gen.problems.parameters import closure, direct_needs, parameters
 from data_gen.problems.problem import Problem
 from data_gen.solutions.document import Document
 from data_gen.solutions.script import Script
@@ -31,16 +31,15 @@ class Labels(NamedTuple):
 
 def labels(problem: Problem, spec: Spec) -> Labels:
     """All labels of one problem; `vmap` for more."""
-    when = schedule(problem, spec)
-    params = parameters(problem.structure, spec)
-    needs_PxP = needs(problem, params, spec)
+    params = parameters(problem, spec)
+    needs_PxP = direct_needs(params, spec)
     dep_PxP = closure(needs_PxP)
     after_X = jnp.minimum(np.arange(problem.order_T.shape[0] + 1), problem.steps)[:, None]
-    known_XxP = when.solved_P < after_X
-    can_next_XxP = when.slot_P & (when.ready_P <= after_X) & ~known_XxP
+    known_XxP = params.solved_P < after_X
+    can_next_XxP = params.slot_P & (params.ready_P <= after_X) & ~known_XxP
     nece_P = dep_PxP[problem.query]
     return Labels(
-        slot_P=when.slot_P,
+        slot_P=params.slot_P,
         known_XxP=known_XxP,
         can_next_XxP=can_next_XxP,
         nece_P=nece_P,

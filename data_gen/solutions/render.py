@@ -6,10 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.problems.parameters import Schedule
 from data_gen.problems.problem import Problem
 from data_gen.problems.slots import layout
 from data_gen.solutions import grammar
+from data_gen.solutions.computation import (
+    LEFT,
+    LEFT_VALUE,
+    OPERATOR,
+    RESULT,
+    RIGHT,
+    RIGHT_VALUE,
+    first_case,
+)
 from data_gen.solutions.document import (
     ANSWER,
     PROBLEM,
@@ -19,7 +27,6 @@ from data_gen.solutions.document import (
     WRONG_WORDS,
     Document,
 )
-from data_gen.solutions.errors import Options
 from data_gen.solutions.grammar import (
     CONSTANT,
     EQUALS,
@@ -37,18 +44,10 @@ from data_gen.solutions.grammar import (
     STOP,
 )
 from data_gen.solutions.language import Vocabulary, vocabulary
-from data_gen.solutions.lines import (
-    LEFT,
-    LEFT_VALUE,
-    OPERATOR,
-    RESULT,
-    RIGHT,
-    RIGHT_VALUE,
-    first_case,
-)
-from data_gen.solutions.mistakes import PARAMETERS, Mistakes
-from data_gen.solutions.script import RESTART, Script
+from data_gen.solutions.mistakes import RESTART, Mistakes
+from data_gen.solutions.script import Script
 from data_gen.solutions.sentences import Written, written
+from data_gen.solutions.steps import Steps
 from data_gen.spec import Spec
 
 # How many symbols there are in a sentence's beginning, with the mark after it; in a line, likewise;
@@ -109,8 +108,7 @@ def _words(problem: Problem, vocab: Vocabulary, spec: Spec) -> _Words:
 def document(
     problem: Problem,
     script: Script,
-    when: Schedule,
-    choices: Options | None,
+    steps: Steps,
     size: int,
     spec: Spec,
     mistakes: Mistakes,
@@ -120,8 +118,7 @@ def document(
     Args:
       problem: what is asked.
       script: the sentences of its solution.
-      when: the schedule of the problem (`data_gen.solutions.labels`).
-      choices: what wrong sentences are drawn from (`data_gen.solutions.errors`).
+      steps: what is worked out of the problem, which the script was drawn from.
       size: room for tokens; what goes beyond is cut, `length` tells the whole length.
       spec: the class.
       mistakes: the distribution that the script was drawn from.
@@ -130,7 +127,7 @@ def document(
     words = _words(problem, vocab, spec)
     pieces = _Pieces()
     prompt = _problem(pieces, problem, words, vocab, spec)
-    made = written(problem, script, when, choices, mistakes, spec)
+    made = written(problem, script, steps, mistakes, spec)
     end = _solution(pieces, prompt, script, made, words, vocab, mistakes)
     answer = vocab.numbers + problem.value_P[problem.query]
     ending = [jnp.int32(token) for token in grammar.ANSWER.fill(vocab.ids, number=answer)]
@@ -222,7 +219,7 @@ def _solution(
     slot_S, wrong_S = jnp.maximum(script.slot_S, 0), script.wrong_S
     stops_S = live_S & ~written.body_S
     taken_S = wrong_S | (script.after_S >= 0)
-    named_S = wrong_S & (script.kind_S < len(PARAMETERS))
+    named_S = script.misnamed_S
     words_role_S = jnp.where(taken_S, WRONG_WORDS, SOLUTION)
     name_role_S = jnp.where(named_S, WRONG_NAME, words_role_S)
     marker_role_S = jnp.where(stops_S, WRONG_MARKER, words_role_S)

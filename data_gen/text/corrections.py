@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.solutions import document
+from data_gen.solutions import document, faults, kinds
 from data_gen.solutions.document import Document
 from data_gen.solutions.grammar import (
     ANSWER,
@@ -31,7 +31,6 @@ from data_gen.solutions.grammar import (
     STOP,
 )
 from data_gen.solutions.language import LETTERS, Vocabulary, vocabulary
-from data_gen.solutions.mistakes import KINDS
 from data_gen.spec import Spec
 from data_gen.text.judge import (
     Verdict,
@@ -146,7 +145,7 @@ def corrected(
     before, wrong = sentences[:at], sentences[at]
     prefix = [sentences[place] for place in places if place < at]
     named = named_in(wrong)
-    if verdict.kind == "skip" and named and not whole:
+    if verdict.kind == faults.SKIP and named and not whole:
         wrong = NAMED.write(parameter=named)
     order = [found[0] for found in map(defined_in, standing(record["solution"])) if found]
     if not order or order[-1] != facts.query:
@@ -166,13 +165,13 @@ def corrected(
 def mixture(verdicts: Iterable[Verdict]) -> str:
     """The kinds of mistake that a model makes, as `Mistakes.kind`.
 
-    Of the first wrong steps, those that `data_gen.solutions.mistakes` has a kind for are counted.
+    Of the first wrong steps, those that there is a kind for (`data_gen.solutions.kinds`) count.
 
     Raises:
       ValueError: there is none.
     """
     counts = collections.Counter(verdict.kind for verdict in verdicts)
-    known = {kind: counts[kind] for kind in KINDS if counts[kind]}
+    known = {kind: counts[fault] for fault, kind in kinds.by_fault().items() if counts[fault]}
     if not known:
         raise ValueError("no solution has a first wrong step of a known kind.")
     total = sum(known.values())

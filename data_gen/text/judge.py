@@ -4,6 +4,21 @@ import dataclasses
 import re
 from typing import NamedTuple
 
+from data_gen.solutions.faults import (
+    CALCULATION,
+    FORM,
+    MISREAD,
+    MISSING,
+    NEEDLESS,
+    OPERATOR,
+    REFERENCE,
+    REPEATED,
+    SKIP,
+    UNDEFINED,
+    UNKNOWN,
+    UNNEEDED,
+    VALUE,
+)
 from data_gen.solutions.grammar import (
     EQUALS,
     HEADER,
@@ -28,9 +43,6 @@ _MENDING = {marker: mending for mending, marker in MENDING_MARKERS.items()}
 _MARKERS = re.compile(f"(?:{_MARKER.pattern})+")
 _NEXT, _STOP, _EQUALS, _SO = f"{NEXT} ", f"{STOP} ", f"{EQUALS} ", f"{SO} ".lstrip()
 
-# What can be wrong with a step beyond `solutions.mistakes.KINDS`: it cannot be read or written so,
-# names a parameter that there is not, uses a letter that stands for nothing, or was done before.
-FORM, UNKNOWN, UNDEFINED, REPEATED = "form", "unknown", "undefined", "repeated"
 # Nothing was wrong with what was taken back.
 RIGHT = "right"
 
@@ -39,7 +51,7 @@ class Mended(NamedTuple):
     """A mistake that a solution took back."""
 
     step: int  # steps before it that stand
-    kind: str  # "skip", "unneeded", "calculation", …; of `data_gen.solutions.mistakes` or as above
+    kind: str  # of `data_gen.solutions.faults`, or RIGHT
     mending: str  # "back", "fix" or "restart"
     late: int  # further sentences taken back with it
 
@@ -197,7 +209,7 @@ def _fault(book: "_Book", sentences: list[str]) -> tuple[int, str]:
     needless = None
     for at, sentence in enumerate(sentences):
         kind = book.look(sentence)
-        if kind not in (RIGHT, REPEATED, "unneeded"):
+        if kind not in (RIGHT, *NEEDLESS):
             return at, kind
         if kind != RIGHT and needless is None:
             needless = at, kind
@@ -240,7 +252,7 @@ class _Book:
                 return error.kind
         if before:
             return REPEATED
-        return RIGHT if named in self.facts.necessary else "unneeded"
+        return RIGHT if named in self.facts.necessary else UNNEEDED
 
     def step(self, sentence: str) -> None:
         """Reads one step; raises _Wrong at the first thing that is not right."""
@@ -250,7 +262,7 @@ class _Book:
         except _Wrong as error:
             # Whatever it says, what cannot be computed yet can only be said wrongly.
             if named is not None and self.facts.needs.get(named, frozenset()) - self.done:
-                error.kind = "skip"
+                error.kind = SKIP
             raise
 
     def _step(self, sentence: str) -> None:
@@ -274,13 +286,13 @@ class _Book:
             self.value[written], self.stands_for[written] = result, used
         needed = self.facts.needs[parameter]
         if used - needed:
-            raise _Wrong(f"{parameter} does not depend on {min(used - needed)}", "reference")
+            raise _Wrong(f"{parameter} does not depend on {min(used - needed)}", REFERENCE)
         if needed - used:
-            raise _Wrong(f"{parameter} depends on {min(needed - used)} too", "missing")
+            raise _Wrong(f"{parameter} depends on {min(needed - used)} too", MISSING)
         if self.value[letter] != self.facts.value[parameter]:
             side = self.facts.sides.get(parameter)
             stated = [] if side is None or side.number is None else [side.number]
-            kind = "operator" if constants == stated else "misread"
+            kind = OPERATOR if constants == stated else MISREAD
             raise _Wrong(f"{parameter} is {self.facts.value[parameter]}", kind)
         self.stands_for[letter] = frozenset({parameter})
         if parameter in self.done or parameter not in self.facts.necessary:
@@ -312,7 +324,7 @@ class _Book:
         used = self.quote(symbols[1], left, constants) | self.quote(symbols[3], right, constants)
         computed = OPERATIONS[symbols[2]](left, right)
         if computed % self.facts.modulus != result:
-            raise _Wrong(f"{parts[1]} is not {result}", "calculation")
+            raise _Wrong(f"{parts[1]} is not {result}", CALCULATION)
         return letter, used, result
 
     def quote(self, symbol: str, number: int, constants: list[int]) -> frozenset[str]:
@@ -320,12 +332,12 @@ class _Book:
         if symbol.isdecimal():
             constants.append(self.number(symbol))
             if constants[-1] != number:
-                raise _Wrong(f"{symbol} is quoted as {number}", "value")
+                raise _Wrong(f"{symbol} is quoted as {number}", VALUE)
             return frozenset()
         if symbol not in self.value:
             raise _Wrong(f"{symbol[:20]} is not defined", UNDEFINED)
         if self.value[symbol] != number:
-            raise _Wrong(f"{symbol} is {self.value[symbol]}, not {number}", "value")
+            raise _Wrong(f"{symbol} is {self.value[symbol]}, not {number}", VALUE)
         return self.stands_for[symbol]
 
     def number(self, text: str) -> int:

@@ -11,12 +11,11 @@ import numpy as np
 
 from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
-from data_gen.problems.parameters import schedule
 from data_gen.problems.problem import Problem
 from data_gen.problems.search import sample_many
 from data_gen.problems.structure import Goal
 from data_gen.settings import RefusedError
-from data_gen.solutions import errors, render
+from data_gen.solutions import render
 from data_gen.solutions.document import (
     OUTSIDE,
     PROBLEM,
@@ -26,7 +25,8 @@ from data_gen.solutions.document import (
     Document,
 )
 from data_gen.solutions.mistakes import Mistakes
-from data_gen.solutions.script import script
+from data_gen.solutions.script import draw_script
+from data_gen.solutions.steps import right_steps
 from data_gen.spec import Spec
 from data_gen.windows import packing
 from data_gen.windows.configuration import Windows
@@ -63,12 +63,11 @@ def documents(
     """
 
     def write(sentences: int, key: jax.Array, problem: Problem) -> Document:
-        when = schedule(problem, spec)
-        choices = errors.options(problem, mistakes, spec)
+        right = right_steps(problem, mistakes, spec)
         # Mistakes have a key of their own, so that a problem is the same at every rate.
         key = keys.named(key, Stage.MISTAKES)
-        plan = script(key, problem, when, choices, mistakes, spec, sentences)
-        document = render.document(problem, plan, when, choices, size, spec, mistakes)
+        plan = draw_script(key, problem, right, mistakes, spec, sentences)
+        document = render.document(problem, plan, right, size, spec, mistakes)
         fits = plan.complete & problem.ok
         return document._replace(length=jnp.where(fits, document.length, no_room))
 

@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from data_gen.keys import problem_key
-from data_gen.solutions.mistakes import ERROR_FREE, ERRORS, Mistakes
+from data_gen.solutions import kinds
+from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
 from data_gen.spec import NAMED
 from data_gen.windows import stream
 
 SIZE = 1024
-ALL = ",".join(f"{kind}:0.125" for kind in ("skip", "unneeded", *ERRORS))
+# Those of which the judge can tell what they are.
+ALL = ",".join(f"{kind}:0.125" for kind in kinds.by_fault().values())
 DISTRIBUTIONS = {
     "error-free": ERROR_FREE,
     "retry 0.05": Mistakes("retry", 0.05),

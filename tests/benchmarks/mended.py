@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from data_gen import keys
 from data_gen.keys import Stage, problem_key
-from data_gen.problems.parameters import schedule
-from data_gen.solutions import errors
-from data_gen.solutions.mistakes import ERRORS, KINDS, MENDINGS, Mistakes
-from data_gen.solutions.script import script
+from data_gen.solutions import kinds
+from data_gen.solutions.faults import FORM, NEEDLESS
+from data_gen.solutions.kinds import WrongSentence
+from data_gen.solutions.mistakes import MENDINGS, Mistakes
+from data_gen.solutions.script import draw_script
+from data_gen.solutions.steps import right_steps
 from data_gen.spec import NAMED
 from data_gen.text import records
 from data_gen.text.judge import judge, split_sentences, standing_places
@@ -35,17 +37,13 @@ from data_gen.windows import stream
 BATCH = 2048
 ROOM = 4096
 
-# What the judge calls them; of the others it depends on the problem.
-_CALLED = {"retry": "skip", "skip": "skip", "unneeded": "unneeded", **{x: x for x in ERRORS}}
-
 
 def writer(spec, mistakes, room):
     """From keys and problems to documents, and what their mistakes were drawn as."""
 
     def drawn(key, problem):
-        when = schedule(problem, spec)
-        choices = errors.options(problem, mistakes, spec)
-        return script(keys.named(key, Stage.MISTAKES), problem, when, choices, mistakes, spec)
+        right = right_steps(problem, mistakes, spec)
+        return draw_script(keys.named(key, Stage.MISTAKES), problem, right, mistakes, spec)
 
     def write(keys_N, problems_N):
         documents = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=mistakes)
@@ -54,9 +52,9 @@ def writer(spec, mistakes, room):
     return jax.jit(write)
 
 
-def truths(scripts) -> list[list[tuple[str, str, int]]]:
+def truths(scripts, mistakes) -> list[list[tuple[str, str, int]]]:
     """For each document (kind, mending, late) of its mistakes, in the order of their markers."""
-    found = []
+    names, found = [kind.name for kind, _ in mistakes.rates], []
     for n in range(len(scripts.sentences)):
         ends = np.flatnonzero(scripts.back_S[n])
         after = scripts.after_S[n, ends]
@@ -64,7 +62,7 @@ def truths(scripts) -> list[list[tuple[str, str, int]]]:
         kinds, mends = scripts.kind_S[n, origin], scripts.mend_S[n, ends]
         late = scripts.back_S[n, ends] - 1
         rows = zip(kinds, mends, late, strict=True)
-        found.append([(KINDS[kind], MENDINGS[mend], int(d)) for kind, mend, d in rows])
+        found.append([(names[kind], MENDINGS[mend], int(d)) for kind, mend, d in rows])
     return found
 
 
@@ -79,10 +77,10 @@ def fault(record: dict[str, Any], truth: list[tuple[str, str, int]], modulus: in
     sentences = split_sentences(record["solution"])
     marked = [n for n, sentence in enumerate(sentences) if re.search(r" [A-Z]{3,}$", sentence)]
     for at, found, (kind, mending, late) in zip(marked, verdict.mended, truth, strict=True):
-        # Of the others some are right, and how much was taken back with them cannot be told.
-        told = (
-            (_CALLED[kind], mending, late) if kind in _CALLED else (found.kind, mending, found.late)
-        )
+        # Where the problem decides how a kind is judged, some mistakes are right, and how much was
+        # taken back with them cannot be told.
+        called = kinds.find(kind).judged
+        told = (called, mending, late) if called else (found.kind, mending, found.late)
         if found[1:] != told:
             return f"{(kind, mending, late)} was judged {found}"
         # The same document up to the mistake, with the marker and what follows removed.
@@ -90,25 +88,26 @@ def fault(record: dict[str, Any], truth: list[tuple[str, str, int]], modulus: in
         begin = places[found.step]
         wrong = re.sub(r"( BACK| FIX| RESTART)+$", "", sentences[begin])
         alone = judge(facts, ". ".join([*sentences[:begin], wrong]) + ".")
-        if kind == "unneeded":
+        named = wrong.endswith(" as")
+        if called in NEEDLESS and not named:
             as_drawn = alone.kind == "end" and alone.unnecessary == 1
         else:
             as_drawn = alone.first_wrong_step == found.step and not alone.correct
-            as_drawn &= kind not in _CALLED or alone.kind == told[0]
-        # What may be right is wrong only in that it stops at a name.
-        if not as_drawn and not (kind not in _CALLED and not wrong.endswith(" as")):
+            # What is right but for its end is wrong only in that it stops at a name.
+            as_drawn &= called is None or alone.kind == (FORM if called in NEEDLESS else called)
+        if not as_drawn and (called or named):
             return f"{kind} at step {found.step} was judged {alone} without its marker"
     return ""
 
 
 def distributions():
     """Every kind with each mending that it can have, and with all of them two steps late."""
-    for kind in KINDS:
-        mendings = [name for name in MENDINGS if name != "fix" or kind in ERRORS]
+    for kind in kinds.known():
+        mendings = [name for name in MENDINGS if name != "fix" or isinstance(kind, WrongSentence)]
         for mending in mendings:
-            yield Mistakes(kind, 0.3, mend=mending)
+            yield Mistakes(kind.name, 0.3, mend=mending)
         mixed = ",".join(f"{name}:{1 / len(mendings):.4f}" for name in mendings)
-        yield Mistakes(kind, 0.3, whole=True, mend=mixed, late=2)
+        yield Mistakes(kind.name, 0.3, whole=True, mend=mixed, late=2)
 
 
 def main() -> int:
@@ -138,7 +137,7 @@ def main() -> int:
                     lambda x, fits=fits: np.asarray(x)[fits], (problems, documents, scripts)
                 )
                 found = records.records(problems, documents, spec)
-                rows = list(zip(found, truths(scripts), strict=True))
+                rows = list(zip(found, truths(scripts, mistakes), strict=True))
                 taken_back.update(mending for _, truth in rows for _, mending, _ in truth)
                 for (record, _), reason in zip(
                     rows, pool.starmap(fault, rows, chunksize=128), strict=True

@@ -20,12 +20,12 @@ LEFT, OPERATOR, RIGHT, LEFT_VALUE, RIGHT_VALUE, RESULT = (1 << n for n in range(
 class Expression(NamedTuple):
     """What a parameter is computed from; leading axes as those of the slots asked about.
 
-    Either up to K terms, added from the left (the second may be subtracted), and a constant that
-    is added to that or multiplied with it; or K products, added up.
+    Either up to F terms, added from the left (the second may be subtracted), and a constant that
+    is added to that or multiplied with it; or F products, added up.
     """
 
-    first_K: jax.Array  # int32: slots, or -1
-    second_K: jax.Array  # int32: what each is multiplied by, or -1
+    first_F: jax.Array  # int32: slots, or -1
+    second_F: jax.Array  # int32: what each is multiplied by, or -1
     terms: jax.Array  # int32: how many terms or products
     product: jax.Array  # bool
     minus: jax.Array  # bool
@@ -46,18 +46,18 @@ class Expression(NamedTuple):
         return jnp.where(self.terms == 0, 0, jnp.where(single, 1, 2))
 
 
-def value(of: Expression, first_K: jax.Array, second_K: jax.Array, spec: Spec) -> jax.Array:
+def value_of(of: Expression, first_F: jax.Array, second_F: jax.Array, spec: Spec) -> jax.Array:
     """int32: what an expression (scalars) of terms with these values comes to."""
-    live_K = np.arange(terms_cap(spec)) < of.terms
-    term_K = jnp.where(live_K, jnp.where(of.product, first_K * second_K, first_K), 0)
-    total = term_K.sum() - jnp.where(of.minus, 2 * term_K[1], 0)
+    live_F = np.arange(terms_cap(spec)) < of.terms
+    term_F = jnp.where(live_F, jnp.where(of.product, first_F * second_F, first_F), 0)
+    total = term_F.sum() - jnp.where(of.minus, 2 * term_F[1], 0)
     number = jnp.where(of.constant, of.number, 0)
     scales = of.constant & of.times & (of.terms > 0)
     return jnp.where(scales, total * number, total + number) % spec.modulus
 
 
 def terms_cap(spec: Spec) -> int:
-    """K of an expression."""
+    """F of an expression, at most."""
     return max(spec.max_width, TERMS)
 
 
@@ -66,28 +66,28 @@ def lines_cap(spec: Spec) -> int:
     return max(2 * spec.max_width - 1, TERMS - 1)
 
 
-def expression(problem: Problem, params: Parameters, slot: jax.Array, spec: Spec) -> Expression:
+def expressions(problem: Problem, params: Parameters, slot: jax.Array, spec: Spec) -> Expression:
     """What these parameters (int32[...], slots) are computed from."""
     table, instances, width = layout(spec), spec.instance_slots, terms_cap(spec)
     instance = slot < instances
     at = jnp.where(instance, slot, 0)
     abstract = jnp.clip(slot - instances, 0, spec.abstract_slots - 1)
     child_W = jnp.asarray(table.children_AxW)[abstract]
-    edge_W = params.exists_P[child_W]
+    edge_W = params.child_AxW[abstract]
     factor_W = jnp.where(edge_W, jnp.asarray(table.factors_AxW)[abstract], -1)
     # A child and its factor are both there or both left out.
-    child_K = compact(jnp.where(edge_W, child_W, -1), width)
+    child_F = compact(jnp.where(edge_W, child_W, -1), width)
     refs_R = problem.refs_IxR[at]
     room = [(0, 0)] * (refs_R.ndim - 1) + [(0, width - refs_R.shape[-1])]
-    refs_K = jnp.pad(refs_R, room, constant_values=-1)
-    first_K = jnp.where(instance[..., None], refs_K, child_K)
-    second_K = jnp.where(instance[..., None], -1, compact(factor_W, width))
-    count = (first_K >= 0).sum(-1)
+    refs_F = jnp.pad(refs_R, room, constant_values=-1)
+    first_F = jnp.where(instance[..., None], refs_F, child_F)
+    second_F = jnp.where(instance[..., None], -1, compact(factor_W, width))
+    count = (first_F >= 0).sum(-1)
     return Expression(
-        first_K=first_K,
-        second_K=second_K,
+        first_F=first_F,
+        second_F=second_F,
         terms=count,
-        product=second_K[..., 0] >= 0,
+        product=second_F[..., 0] >= 0,
         minus=instance & problem.difference_I[at] & (count == 2),
         constant=instance & problem.constant_I[at],
         times=problem.times_I[at],
@@ -101,8 +101,8 @@ def pack_expression(of: Expression) -> jax.Array:
     Slots take 7 bits, of which none is all ones; there are at most four terms.
     """
     first, second = (
-        sum((terms_K[..., k] & 127) << 7 * k for k in range(4))
-        for terms_K in (of.first_K, of.second_K)
+        sum((terms_F[..., k] & 127) << 7 * k for k in range(4))
+        for terms_F in (of.first_F, of.second_F)
     )
     rest, shift = of.terms, 3
     for flag in (of.product, of.minus, of.constant, of.times):
@@ -112,14 +112,14 @@ def pack_expression(of: Expression) -> jax.Array:
 
 def unpack_expression(packed: jax.Array, spec: Spec) -> Expression:
     """The expressions of `pack_expression`."""
-    first_K, second_K = (
+    first_F, second_F = (
         jnp.stack([(packed[..., n] >> 7 * k) & 127 for k in range(terms_cap(spec))], -1)
         for n in range(2)
     )
-    first_K, second_K = (jnp.where(x == 127, -1, x) for x in (first_K, second_K))
+    first_F, second_F = (jnp.where(x == 127, -1, x) for x in (first_F, second_F))
     rest = packed[..., 2]
     product, minus, constant, times = ((rest >> 3 + n) & 1 != 0 for n in range(4))
-    return Expression(first_K, second_K, rest & 7, product, minus, constant, times, rest >> 7)
+    return Expression(first_F, second_F, rest & 7, product, minus, constant, times, rest >> 7)
 
 
 class Slip(NamedTuple):
@@ -142,10 +142,10 @@ def no_slip() -> Slip:
 class Operands(NamedTuple):
     """What is written for an expression's terms: letters (as numbers) and values."""
 
-    first_K: jax.Array
-    first_value_K: jax.Array
-    second_K: jax.Array
-    second_value_K: jax.Array
+    first_F: jax.Array
+    first_value_F: jax.Array
+    second_F: jax.Array
+    second_value_F: jax.Array
 
 
 class Line(NamedTuple):
@@ -208,7 +208,7 @@ def first_case(cases: list[jax.Array], values: list[Any], other: Any) -> jax.Arr
     return found
 
 
-def work(
+def computed(
     of: Expression, operands: Operands, slip: Slip, letters_J: jax.Array, spec: Spec
 ) -> Packed:
     """Computes a sentence line by line; the last one's value is the sentence's.
@@ -234,25 +234,25 @@ def work(
         cases = [finishes, multiplies, adds, jnp.bool_(j == 0)]
         left = first_case(
             cases,
-            [-1 - of.number, operands.first_K[pair], letters_J[two_before], operands.first_K[0]],
+            [-1 - of.number, operands.first_F[pair], letters_J[two_before], operands.first_F[0]],
             letters_J[before],
         )
         left_value = first_case(
             cases,
-            [of.number, operands.first_value_K[pair], value_two_before, operands.first_value_K[0]],
+            [of.number, operands.first_value_F[pair], value_two_before, operands.first_value_F[0]],
             value_before,
         )
         left_term = first_case(cases, [jnp.int32(-1), pair, jnp.int32(-1), 0], -1)
         cases = [finishes & (j == 0), multiplies, finishes | adds]
         right = first_case(
             cases,
-            [operands.first_K[0], operands.second_K[pair], letters_J[before]],
-            operands.first_K[term],
+            [operands.first_F[0], operands.second_F[pair], letters_J[before]],
+            operands.first_F[term],
         )
         right_value = first_case(
             cases,
-            [operands.first_value_K[0], operands.second_value_K[pair], value_before],
-            operands.first_value_K[term],
+            [operands.first_value_F[0], operands.second_value_F[pair], value_before],
+            operands.first_value_F[term],
         )
         right_term = first_case(cases, [jnp.int32(0), pair, jnp.int32(-1)], term)
 
