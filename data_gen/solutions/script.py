@@ -78,11 +78,10 @@ def draw_script(
     upto_K = np.cumsum([rate for _, rate in rates])
     upto_K = np.minimum((upto_K * 2.0**32).astype(np.uint64), 2**32 - 1).astype(np.uint32)
     pool_of = _pools(problem, steps, mistakes, spec)
-    sentence_K, any_TxK = list(wrong_sentences(mistakes)), jnp.zeros((spec.op_room, 0), bool)
-    if steps.candidates is not None:
-        any_TxK = steps.candidates.any_TxK
+    numbers, candidates = list(wrong_sentences(mistakes)), steps.candidates
+    any_TxK = jnp.zeros((spec.op_room, 0), bool) if candidates is None else candidates.any_TxK
 
-    def write(state: _State, word_2: jax.Array) -> tuple[_State, tuple[jax.Array, ...]]:
+    def write(state: _State, word_2: jax.Array) -> tuple[_State, dict[str, jax.Array]]:
         step, follows = state.step, state.left > 0
         about = jnp.where(follows, state.ahead, step)
         live = follows | (step < problem.steps)
@@ -94,7 +93,7 @@ def draw_script(
         for number, (drawn, _) in enumerate(rates):
             if isinstance(drawn, WrongParameter):
                 pool_P = jnp.where(kind == number, pool_of(drawn, step), pool_P)
-        for place, number in enumerate(sentence_K):
+        for place, number in enumerate(numbers):
             errs |= (kind == number) & any_TxK[at, place]
         pool_P &= ~state.named_P
         free = live & ~follows & ~state.fixing & (step >= state.until)
@@ -112,18 +111,18 @@ def draw_script(
         goes_on = live & ~wrong & ~follows
 
         named_P = state.named_P | (misnamed & (slot_P == slot))
-        written = (
-            jnp.where(live, slot, -1),
-            about,
-            wrong,
-            misnamed,
-            jnp.where(wrong, kind, -1),
-            jnp.where(follows, state.origin, -1),
-            jnp.where(noticed, taken, 0),
-            mend,
-            state.attempt,
-            draws.named(word_2[1], "sentence"),
-        )
+        written = {
+            "slot_S": jnp.where(live, slot, -1),
+            "step_S": about,
+            "wrong_S": wrong,
+            "misnamed_S": misnamed,
+            "kind_S": jnp.where(wrong, kind, -1),
+            "after_S": jnp.where(follows, state.origin, -1),
+            "back_S": jnp.where(noticed, taken, 0),
+            "mend_S": mend,
+            "attempt_S": state.attempt,
+            "word_S": draws.named(word_2[1], "sentence"),
+        }
         state = _State(
             step=jnp.where(anew, 0, step + goes_on),
             named_P=named_P & ~(goes_on & (step >= state.until)),
@@ -142,8 +141,12 @@ def draw_script(
     zero, no = jnp.int32(0), jnp.bool_(False)
     start = _State(zero, jnp.zeros(spec.slots, bool), zero, no, *[zero] * 7)
     end, written = jax.lax.scan(write, start, word_Sx2)
-    columns = (end.step >= problem.steps, (written[0] >= 0).sum(), *written, source.word(0))
-    return Script(*columns)
+    return Script(
+        complete=end.step >= problem.steps,
+        sentences=(written["slot_S"] >= 0).sum(),
+        **written,
+        anew=source.word(0),
+    )
 
 
 def _mending(word: jax.Array, errs: jax.Array, attempt: jax.Array, mistakes: Mistakes) -> jax.Array:
