@@ -26,7 +26,7 @@ def test_abstract_closure_matches_a_walk():
     """Closures and costs from words equal a recursive walk over the definition."""
     spec = MED
     problems, _, _ = drawn(spec)
-    params = jax.vmap(functools.partial(parameters, spec=spec))(problems.structure)
+    params = jax.vmap(functools.partial(parameters, spec=spec))(problems)
     table, first = slots.layout(spec), spec.instance_slots
 
     def closures(graph):
