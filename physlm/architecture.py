@@ -7,6 +7,9 @@ from typing import NamedTuple
 from data_gen import settings
 from data_gen.settings import RefusedError
 
+# The places of Canon layers.
+CANON = "ABCD"
+
 # What `jax.checkpoint` policies call the products of activations and kernels.
 PRODUCT = "product"
 
@@ -125,6 +128,23 @@ class ModelConfig:
         "Base of the geometric series of rotary wavelengths; 10,000 as RoFormer has it.",
         above=1,
     )
+    rotary_fraction: float = settings.number(
+        1.0,
+        "The part of a head that rotary positions turn, its first channels; 0 is attention without "
+        "positions. The paper's is 1; Part 4.1 finds that fewer generalise better to longer texts "
+        "where there are Canon layers.",
+        at_least=0,
+        at_most=1,
+    )
+    canon: str = settings.text(
+        "",
+        "Which Canon layers a block has (physlm.canon): A before attention, B on queries, keys and "
+        "values, C before the MLP, D inside it. The paper's model has none.",
+        f"letters of {CANON} in their order",
+    )
+    canon_width: int = settings.whole(
+        4, "Positions that a Canon layer takes in, its own among them; Part 4.1's 4.", low=2
+    )
     norm_eps: float = settings.number(
         1e-5, "Added to the variance in normalisation; GPT-2's value.", above=0
     )
@@ -171,6 +191,16 @@ class ModelConfig:
         if self.mixture < self.experts_per_token and self.mixture > 1:
             allowed = f"at most the number of experts, {self.mixture}"
             raise RefusedError("experts_per_token", self.experts_per_token, allowed)
+        if self.head_dim * self.rotary_fraction % 2:
+            allowed = f"such that it turns whole pairs of the {self.head_dim} channels of a head"
+            raise RefusedError("rotary_fraction", self.rotary_fraction, allowed)
+        if self.canon != "".join(letter for letter in CANON if letter in self.canon):
+            raise RefusedError("canon", self.canon, f"letters of {CANON} in their order")
+        if "D" in self.canon and self.mixture > 1:
+            raise RefusedError("canon", self.canon, "without D where a block has experts")
+        if self.canon_width > self.window:
+            allowed = f"at most the window (train.window), {self.window}"
+            raise RefusedError("canon_width", self.canon_width, allowed)
         if self.window > self.positions:
             allowed = f"at least the window (train.window), {self.window}"
             raise RefusedError("positions", self.positions, allowed)
@@ -189,6 +219,11 @@ class ModelConfig:
     def shared_heads(self) -> int:
         """Heads of keys and values."""
         return self.kv_heads or self.heads
+
+    @property
+    def rotary_channels(self) -> int:
+        """Channels of a head that rotary positions turn."""
+        return round(self.head_dim * self.rotary_fraction)
 
     @property
     def mixture(self) -> int:

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from physlm.architecture import PRODUCT, ModelConfig
+from physlm.canon import Canon, Neighbours
 from physlm.sharding import FREE, constrain, gathered_along, manual_size, over_tensor
 
 # Splash attention works on tiles of a multiple of this many positions.
@@ -21,7 +22,7 @@ _TILE = 128
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of the rotary angles, each [..., T, K / 2] in float32."""
+    """Cosines and sines of the rotary angles, each [..., T, R / 2] in float32; R channels turn."""
 
     cos: jax.Array
     sin: jax.Array
@@ -29,16 +30,21 @@ class Rotary(NamedTuple):
 
 def rotary_angles(config: ModelConfig, positions: jax.Array) -> Rotary:
     """The rotary angles of integer positions [..., T] (RoFormer, arXiv 2104.09864)."""
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    channels = config.rotary_channels
+    exponents = jnp.arange(0, channels, 2, dtype=jnp.float32) / max(channels, 1)
     angles = positions[..., None].astype(jnp.float32) * config.rotary_base**-exponents
     return Rotary(jnp.cos(angles), jnp.sin(angles))
 
 
 def rotate(x_BxHxTxK: jax.Array, rotary: Rotary) -> jax.Array:
-    """Rotates each pair of components (i, i + K / 2) of a head by the angle of its position."""
+    """Rotates each pair of channels (i, i + R / 2) of a head by the angle of its position.
+
+    R channels of a head rotate, its first; the others stay as they are.
+    """
     cos, sin = (a[..., None, :, :].astype(x_BxHxTxK.dtype) for a in rotary)
-    a, b = jnp.split(x_BxHxTxK, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    half = cos.shape[-1]
+    a, b, rest = jnp.split(x_BxHxTxK, [half, 2 * half], axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 
 def attention(
@@ -261,12 +267,30 @@ class Attention(nnx.Module):
                 nnx.RMSNorm, config.head_dim, epsilon=config.norm_eps, dtype=dtype, rngs=rngs
             )
             self.norm_query, self.norm_key = norm(), norm()
+        self.canon = "B" in config.canon
+        if self.canon:
+            heads = P(None, None, "tensor", None)
+            shapes = {
+                "query": config.heads,
+                "key": config.shared_heads,
+                "value": config.shared_heads,
+            }
+            self.canon_query, self.canon_key, self.canon_value = (
+                Canon(config, name, (count, config.head_dim), heads)
+                for name, count in shapes.items()
+            )
 
-    def project(self, x_BxTxD: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(
+        self, x_BxTxD: jax.Array, rotary: Rotary, neighbours: Neighbours
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, H, T, K], rotated keys and values [B, N, T, K]."""
         q, k, v = self._projected(x_BxTxD)
         if self.qk_norm:
             q, k = self.norm_query(q), self.norm_key(k)
+        if self.canon:
+            q = neighbours(self.canon_query, q)
+            k = neighbours(self.canon_key, k)
+            v = neighbours(self.canon_value, v)
         heads = P(FREE, "tensor", FREE, None)
         q, k, v = (constrain(jnp.swapaxes(x, 1, 2), heads) for x in (q, k, v))
         return rotate(q, rotary), rotate(k, rotary), v

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from physlm import model
 from physlm.architecture import ModelConfig
-from physlm.model import KeyValue, Params
+from physlm.model import Memory, Params
 from physlm.sharding import AXES, along
 
 # The number of new tokens that the cache has room for at first.
@@ -23,7 +23,7 @@ class _State(NamedTuple):
     n: jax.Array  # int32: number of new tokens so far
     token_B: jax.Array  # int32: the last new token of each row
     out_BxN: jax.Array
-    cache: list[KeyValue]
+    cache: list[Memory]
 
 
 def greedy(
@@ -172,12 +172,17 @@ def _decode(
     state = _State(jnp.int32(1), token_B, out_BxN, cache)
     # The cache grows when it is full, so that short answers do not cost as much as long ones.
     for limit in [*_doublings(_FIRST_GROWTH, new), new]:
-        spare = width + limit - state.cache[0].k_BxNxSxK.shape[2]
+        spare = width + limit - state.cache[0].attention.k_BxNxSxK.shape[2]
         grow = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, spare), (0, 0)))
         state = jax.lax.while_loop(
             functools.partial(unfinished, limit=limit),
             functools.partial(advance, slots=jnp.arange(width + limit)),
-            state._replace(cache=jax.tree.map(grow, state.cache)),
+            state._replace(
+                cache=[
+                    layer._replace(attention=jax.tree.map(grow, layer.attention))
+                    for layer in state.cache
+                ]
+            ),
         )
     return state.out_BxN
 

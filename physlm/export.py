@@ -89,7 +89,7 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
     }
     if config.variant == "gpt2":
         # By default GPT-NeoX rotates only a quarter of each head.
-        content["rope_parameters"]["partial_rotary_factor"] = 1.0
+        content["rope_parameters"]["partial_rotary_factor"] = config.rotary_fraction
         return content | {
             "hidden_act": "gelu_new",
             "hidden_dropout": config.dropout,
@@ -142,6 +142,14 @@ def state_dict(config: ModelConfig, params: dict[str, Any]) -> Leaves:
 
 def _architecture(config: ModelConfig) -> tuple[str, str]:
     variant = config.variant
+    if config.canon:
+        raise ValueError(f"model.canon is {config.canon!r}; it must be '' for Hugging Face.")
+    if config.rotary_fraction < 1 and (variant != "gpt2" or not config.rotary_channels):
+        allowed = "above 0" if variant == "gpt2" else "1"
+        raise ValueError(
+            f"model.rotary_fraction is {config.rotary_fraction}; it must be {allowed} for Hugging "
+            f"Face's {variant}."
+        )
     if config.logit_cap:
         raise ValueError(f"model.logit_cap is {config.logit_cap}; it must be 0 for Hugging Face.")
     if (variant, config.qk_norm) not in _ARCHITECTURES:

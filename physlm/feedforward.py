@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from physlm.architecture import PRODUCT, ModelConfig
+from physlm.canon import Canon, Neighbours
 from physlm.sharding import FREE, constrain, manual_size
 
 
@@ -45,17 +46,29 @@ class MLP(nnx.Module):
         if config.family.gated:
             self.gate = linear(config.width, config.hidden, config.init_std)
         self.down = linear(config.hidden, config.width, config.residual_std)
+        self.canon = "D" in config.canon
+        if self.canon:
+            place = P(None, None, "tensor")
+            self.canon_up = Canon(config, "up", (config.hidden,), place)
+            if config.family.gated:
+                self.canon_gate = Canon(config, "gate", (config.hidden,), place)
 
-    def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x_BxTxD: jax.Array, neighbours: Neighbours) -> tuple[jax.Array, jax.Array]:
         """The output [B, T, D]; and a load-balancing loss of 0, since there are no experts."""
         if self.config.family.gated:
             # One product, so that along `tensor` its input's gradient is one all-reduce.
             kernels = (self.up.kernel[...], self.gate.kernel[...])
             kernel_Dx2xF = jnp.stack([k.astype(x_BxTxD.dtype) for k in kernels], axis=1)
             both = _divided(jnp.einsum("btd,dgf->btgf", x_BxTxD, kernel_Dx2xF))
-            hidden = both[:, :, 0] * _activation(self.config, both[:, :, 1])
+            up, gate = both[:, :, 0], both[:, :, 1]
+            if self.canon:
+                up, gate = neighbours(self.canon_up, up), neighbours(self.canon_gate, gate)
+            hidden = up * _activation(self.config, gate)
         else:
-            hidden = _activation(self.config, _divided(self.up(x_BxTxD)))
+            up = _divided(self.up(x_BxTxD))
+            if self.canon:
+                up = neighbours(self.canon_up, up)
+            hidden = _activation(self.config, up)
         return self.down(hidden), jnp.zeros((), jnp.float32)
 
 

@@ -22,6 +22,7 @@ from data_gen import keys
 from data_gen.keys import Stage
 from physlm.architecture import PRODUCT, ModelConfig
 from physlm.attention import Attention, Rotary, attention, causal, rotary_angles
+from physlm.canon import Behind, Canon, Neighbours, same_document, with_halo, with_zeros
 from physlm.feedforward import MLP, Mixture
 from physlm.sharding import FREE, constrain, gathered, manual_size
 
@@ -36,8 +37,30 @@ class KeyValue(NamedTuple):
 
 
 # How a block attends: from the layer's number, queries, keys and values to the output of the heads
-# and to what the layer keeps for later tokens. Training, prefill and decoding differ only in this.
+# and to what the layer keeps for later tokens.
 Attend = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+class Reading(NamedTuple):
+    """How blocks read earlier tokens: training, prefill and decoding differ in this alone.
+
+    Attributes:
+      attend: by attention.
+      behind: by Canon layers.
+      same: for distances 1, 2, …, whether the position so far before is of the same document
+        (bool [B, T]); None where all are.
+    """
+
+    attend: Attend
+    behind: Behind
+    same: list[jax.Array] | None = None
+
+
+class Memory(NamedTuple):
+    """What a layer keeps for later tokens."""
+
+    attention: KeyValue
+    canon: dict[str, jax.Array]  # the last W - 1 inputs of each Canon layer, [B, W - 1, …]
 
 
 class Block(nnx.Module):
@@ -48,6 +71,10 @@ class Block(nnx.Module):
         self.norm_attention = _norm(config, rngs)
         self.attention = Attention(config, rngs=rngs)
         self.norm_mlp = _norm(config, rngs)
+        if "A" in config.canon:
+            self.canon_attention = Canon(config, "attention", (config.width,), P())
+        if "C" in config.canon:
+            self.canon_mlp = Canon(config, "mlp", (config.width,), P())
         if config.mixture > 1:
             self.mixture = Mixture(config, rngs=rngs)
         else:
@@ -58,30 +85,40 @@ class Block(nnx.Module):
         layer: Any,
         x_BxTxD: jax.Array,
         rotary: Rotary,
-        attend: Attend,
+        reading: Reading,
         keys_B: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, Any]:
+    ) -> tuple[jax.Array, jax.Array, Memory]:
         """Applies the block to the residual stream.
 
         Args:
-          layer: its number, as `attend` is given it.
+          layer: its number, as `reading` is given it.
           x_BxTxD: the residual stream before the block.
           rotary: the rotary angles of the positions.
-          attend: computes attention.
+          reading: how earlier tokens are read.
           keys_B: a key for each row, for dropout; None drops nothing.
 
         Returns:
           The residual stream after the block, the load-balancing loss of its experts (0 without
-          experts), and what `attend` keeps.
+          experts), and what the block keeps for later tokens.
         """
-        q, k, v = self.attention.project(self.norm_attention(x_BxTxD), rotary)
-        read_BxHxTxK, kept = attend(layer, q, k, v)
+        neighbours = Neighbours(layer, reading.behind, reading.same)
+        h_BxTxD = self.norm_attention(x_BxTxD)
+        if "A" in self.config.canon:
+            h_BxTxD = neighbours(self.canon_attention, h_BxTxD)
+        q, k, v = self.attention.project(h_BxTxD, rotary, neighbours)
+        read_BxHxTxK, kept = reading.attend(layer, q, k, v)
         added_BxTxD = checkpoint_name(self.attention.merge(read_BxHxTxK), PRODUCT)
         x_BxTxD += _dropped(self.config, added_BxTxD, keys_B, 2 * layer + 1)
-        second = self.mixture if self.config.mixture > 1 else self.mlp
-        added_BxTxD, loss = second(self.norm_mlp(x_BxTxD))
+        h_BxTxD = self.norm_mlp(x_BxTxD)
+        if "C" in self.config.canon:
+            h_BxTxD = neighbours(self.canon_mlp, h_BxTxD)
+        if self.config.mixture > 1:
+            added_BxTxD, loss = self.mixture(h_BxTxD)
+        else:
+            added_BxTxD, loss = self.mlp(h_BxTxD, neighbours)
         x_BxTxD += _dropped(self.config, added_BxTxD, keys_B, 2 * layer + 2)
-        return constrain(x_BxTxD, P(FREE, FREE, None)), loss, kept
+        memory = Memory(kept, neighbours.kept)
+        return constrain(x_BxTxD, P(FREE, FREE, None)), loss, memory
 
 
 class Frame(nnx.Module):
@@ -208,7 +245,7 @@ def run(
     params: Params,
     tokens_BxT: jax.Array,
     positions: jax.Array,
-    attend: Attend,
+    reading: Reading,
     keys_B: jax.Array | None = None,
 ) -> tuple[Frame, jax.Array, jax.Array, list[Any]]:
     """Runs the model up to its last block.
@@ -218,7 +255,7 @@ def run(
       params: its parameters, `unrolled` or not.
       tokens_BxT: int32 token ids.
       positions: their positions, [T] or [B, T].
-      attend: computes attention in every block.
+      reading: how blocks read earlier tokens.
       keys_B: a key for each row, for dropout; None drops nothing.
 
     Returns:
@@ -232,7 +269,7 @@ def run(
 
     def block(layer: Any, x: jax.Array, one: Params) -> tuple[jax.Array, jax.Array, Any]:
         one = gathered(one, "blocks", config.dtype, layer=True)
-        return nnx.merge(graph, one)(layer, x, rotary, attend, keys_B)
+        return nnx.merge(graph, one)(layer, x, rotary, reading, keys_B)
 
     policy = _policy(config)
     if policy is not None:
@@ -283,10 +320,18 @@ def apply_with_loss(
         del layer
         return causal(config, q, k, v, segments_BxT), None
 
+    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, None]:
+        del layer, name
+        return with_halo(x, config.canon_width - 1, place), None
+
+    same = None
+    if segments_BxT is not None and config.canon:
+        same = same_document(segments_BxT, config.canon_width - 1, tokens_BxT.shape[1])
+    reading = Reading(attend, behind, same)
     positions_T = jnp.arange(tokens_BxT.shape[1])
     if manual_size("sequence") > 1:
         positions_T += jax.lax.axis_index("sequence") * tokens_BxT.shape[1]
-    frame, x_BxTxD, losses, _ = run(config, params, tokens_BxT, positions_T, attend, keys_B)
+    frame, x_BxTxD, losses, _ = run(config, params, tokens_BxT, positions_T, reading, keys_B)
     return frame.logits(x_BxTxD), losses / config.layers
 
 
@@ -302,7 +347,7 @@ def apply(
 
 def prefill(
     config: ModelConfig, params: Params, prompts_BxP: jax.Array, lengths_B: jax.Array
-) -> tuple[jax.Array, list[KeyValue]]:
+) -> tuple[jax.Array, list[Memory]]:
     """Runs the model on right-padded prompts, all positions at once.
 
     Args:
@@ -312,16 +357,25 @@ def prefill(
       lengths_B: the number of tokens of each prompt, at least 1.
 
     Returns:
-      Float32 logits [B, V] of the token after each prompt, and the keys and values [B, N, P, K] of
-      each layer, those of the padding included.
+      Float32 logits [B, V] of the token after each prompt, and what each layer keeps: keys and
+      values [B, N, P, K], those of the padding included, and inputs of Canon layers.
     """
 
     def attend(layer: Any, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
         del layer
         return causal(config, *qkv), KeyValue(*qkv[1:])
 
-    positions = jnp.arange(prompts_BxP.shape[1])
-    frame, x_BxPxD, _, cache = run(config, params, prompts_BxP, positions, attend)
+    count = config.canon_width - 1
+
+    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
+        del layer, name, place
+        behind_BxZxC = with_zeros(x, count)
+        # Input t stands in place t + count; the last of a row is that of its length, less one.
+        last_BxK = lengths_B[:, None] + jnp.arange(count)
+        return behind_BxZxC, jax.vmap(lambda row, at: row[at])(behind_BxZxC, last_BxK)
+
+    positions, reading = jnp.arange(prompts_BxP.shape[1]), Reading(attend, behind)
+    frame, x_BxPxD, _, cache = run(config, params, prompts_BxP, positions, reading)
     last_Bx1xD = jnp.take_along_axis(x_BxPxD, lengths_B[:, None, None] - 1, axis=1)
     return frame.logits(last_Bx1xD[:, 0]), cache
 
@@ -331,10 +385,10 @@ def decode_step(
     params: Params,
     tokens_B: jax.Array,
     positions_B: jax.Array,
-    cache: list[KeyValue],
+    cache: list[Memory],
     slot: jax.Array,
     visible_BxS: jax.Array,
-) -> tuple[jax.Array, list[KeyValue]]:
+) -> tuple[jax.Array, list[Memory]]:
     """Runs the model on one more token of each row.
 
     Args:
@@ -342,7 +396,7 @@ def decode_step(
       params: its parameters, `unrolled`.
       tokens_B: int32 token ids.
       positions_B: their positions. Rows may differ in it, while all use the same slot.
-      cache: the keys and values of each layer so far.
+      cache: what each layer has kept so far.
       slot: the cache slot that takes this token's keys and values.
       visible_BxS: bool, the slots that each row attends to, this one included.
 
@@ -351,11 +405,18 @@ def decode_step(
     """
 
     def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValue]:
+        before = cache[layer].attention
         kept = KeyValue(
-            jax.lax.dynamic_update_slice_in_dim(cache[layer].k_BxNxSxK, k, slot, axis=2),
-            jax.lax.dynamic_update_slice_in_dim(cache[layer].v_BxNxSxK, v, slot, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(before.k_BxNxSxK, k, slot, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(before.v_BxNxSxK, v, slot, axis=2),
         )
         return attention(q, *kept, visible_BxS[:, None, None, :]), kept
 
-    frame, x_Bx1xD, _, cache = run(config, params, tokens_B[:, None], positions_B[:, None], attend)
+    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
+        del place
+        behind_BxWxC = jnp.concatenate([cache[layer].canon[name], x], axis=1)
+        return behind_BxWxC, behind_BxWxC[:, 1:]
+
+    positions, reading = positions_B[:, None], Reading(attend, behind)
+    frame, x_Bx1xD, _, cache = run(config, params, tokens_B[:, None], positions, reading)
     return frame.logits(x_Bx1xD[:, 0]), cache

@@ -129,7 +129,18 @@ def losses(directory: pathlib.Path, name: str) -> list[float]:
     ("optimizer", "accumulate", "meshes", "model"),
     [
         ("adamw", 1, ["1x1", "8x1", "4x2", "2x4", "2x2x2", "all"], {}),
-        ("muon", 2, ["1x1", "2x2x2", "all"], {"variant": "llama", "qk_norm": True, "scan": True}),
+        (
+            "muon",
+            2,
+            ["1x1", "2x2x2", "all"],
+            {
+                "variant": "llama",
+                "qk_norm": True,
+                "scan": True,
+                "canon": "ABCD",
+                "rotary_fraction": 0.5,
+            },
+        ),
         (
             "adamw",
             1,

@@ -46,6 +46,7 @@ CONFIG = ModelConfig(
 MIXTRAL = {"variant": "mixtral", "experts": 4, "mlp_width": 40}
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "gpt2": ({"variant": "gpt2"}, "GPTNeoX"),
+    "gpt2-half-turned": ({"variant": "gpt2", "rotary_fraction": 0.5}, "GPTNeoX"),
     "gpt2-tied": ({"variant": "gpt2", "tied": True, "mlp_width": 56}, "GPTNeoX"),
     "llama-shared": ({"variant": "llama", "kv_heads": 2}, "Llama"),
     "llama-tied": ({"variant": "llama", "tied": True, "mlp_width": 56}, "Llama"),
@@ -204,3 +205,56 @@ def test_balance_of_experts_is_theirs(tmp_path: Any) -> None:
     assert np.std(want) > 1e-3
     together = apply(config, params, sequences)[1]
     assert float(together) == pytest.approx(sum(want), abs=1e-4)
+
+
+# The published Canon layers stand in a Llama; here they are PyTorch's own convolutions, put where
+# the paper puts them.
+CANON = dataclasses.replace(
+    CONFIG, variant="llama", kv_heads=2, mlp_width=56, canon="ABCD", canon_width=4
+)
+
+
+def _hook(kernel_WxC: np.ndarray) -> Any:
+    kernel_WxC = kernel_WxC.reshape(len(kernel_WxC), -1)
+    width, channels = kernel_WxC.shape
+    convolution = torch.nn.Conv1d(
+        channels, channels, width, groups=channels, bias=False, padding=width - 1
+    )
+    # PyTorch's last weight is that of the position itself.
+    convolution.weight.data = torch.tensor(kernel_WxC[::-1].T[:, None].copy())
+
+    def add(module: Any, inputs: Any, output: Any) -> Any:
+        added = convolution(output.transpose(1, 2))[..., : output.shape[1]]
+        return output + added.transpose(1, 2)
+
+    return add
+
+
+def test_canon_layers_are_convolutions_where_the_paper_has_them(tmp_path: Any) -> None:
+    params = _random(CANON)
+    plain = dataclasses.replace(CANON, canon="")
+    bare = jax.tree.map(lambda leaf: leaf, params)
+    blocks = bare["blocks"]
+    kernels = {"canon_attention": "input_layernorm", "canon_mlp": "post_attention_layernorm"}
+    inside = {
+        "attention": {"canon_query": "q_proj", "canon_key": "k_proj", "canon_value": "v_proj"},
+        "mlp": {"canon_up": "up_proj", "canon_gate": "gate_proj"},
+    }
+    places = [(blocks.pop(ours), theirs) for ours, theirs in kernels.items()]
+    for part, names in inside.items():
+        module = "self_attn" if part == "attention" else part
+        places += [(blocks[part].pop(a), f"{module}.{b}") for a, b in names.items()]
+    theirs = _theirs(plain, bare, tmp_path)
+    for leaves, name in places:
+        for layer, kernel in enumerate(np.asarray(leaves["kernel"])):
+            theirs.get_submodule(f"model.layers.{layer}.{name}").register_forward_hook(
+                _hook(kernel)
+            )
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(0, CANON.vocab, (ROWS, WINDOW))
+    with torch.no_grad():
+        want = theirs(torch.tensor(tokens)).logits.numpy()
+    got = jax.jit(model.apply, static_argnums=0)(CANON, params, jnp.asarray(tokens, jnp.int32))
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    without = jax.jit(model.apply, static_argnums=0)(plain, bare, jnp.asarray(tokens, jnp.int32))
+    assert np.abs(without - want).max() > 0.1

@@ -291,7 +291,9 @@ def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, An
             return attention.in_blocks(q, k, v), None
 
         tokens, positions = jnp.zeros((64, config.window), jnp.int32), jnp.arange(config.window)
-        return model.run(config, params, tokens, positions, attend, keys_B)[1]
+        # Without Canon layers nothing is read from before but by attention.
+        reading = model.Reading(attend, behind=None)
+        return model.run(config, params, tokens, positions, reading, keys_B)[1]
 
     kept = stream(_keys(64)) * 0.75
     np.testing.assert_allclose(kept, np.round(kept), atol=1e-4)
