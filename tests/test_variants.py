@@ -272,6 +272,10 @@ def test_a_row_is_dropped_by_its_own_key_alone() -> None:
     np.testing.assert_allclose(twice[0], twice[1], atol=1e-5)
 
 
+def _not_asked(*_: Any) -> Any:
+    raise AssertionError("without Canon layers nothing is read from before but by attention")
+
+
 @pytest.mark.parametrize("changes", [{}, {"scan": True}, {"remat": "full"}], ids=str)
 def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, Any]) -> None:
     config = dataclasses.replace(CONFIG, layers=3, dropout=0.25, **changes)
@@ -291,8 +295,7 @@ def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, An
             return attention.in_blocks(q, k, v), None
 
         tokens, positions = jnp.zeros((64, config.window), jnp.int32), jnp.arange(config.window)
-        # Without Canon layers nothing is read from before but by attention.
-        reading = model.Reading(attend, behind=None)
+        reading = model.Reading(attend, behind=_not_asked)
         return model.run(config, params, tokens, positions, reading, keys_B)[1]
 
     kept = stream(_keys(64)) * 0.75
