@@ -61,7 +61,10 @@ def test_positions_matter_and_a_common_shift_does_not() -> None:
         def attend(layer, q, k, v):
             return attention.in_blocks(q, k, v), None
 
-        return model.run(CONFIG, params, tokens, positions, attend)[1]
+        def not_asked(*_):
+            raise AssertionError("there are no Canon layers")
+
+        return model.run(CONFIG, params, tokens, positions, model.Reading(attend, not_asked))[1]
 
     plain = hidden(jnp.arange(CONFIG.window))
     np.testing.assert_allclose(hidden(jnp.arange(CONFIG.window) + 40), plain, atol=2e-4)
