@@ -37,7 +37,8 @@ class Setting:
       type: of its values: int, float, bool, str, or tuple (of whole numbers).
       allowed: which values it may have, in words that go on after "it must be".
       accepts: whether it may have a value.
-      decides: it can change a run's weights, so that it belongs to the run's identity.
+      decides: it can change what comes out, so that it belongs to an identity: a run's, whose
+        weights it changes, or an evaluation's, whose numbers.
       of_member: runs that are trained as one program may differ in it.
     """
 

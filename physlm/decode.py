@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from physlm import model
 from physlm.architecture import ModelConfig
-from physlm.model import Memory, Params
+from physlm.block import Memory
+from physlm.model import Params
 from physlm.sharding import AXES, along
 
 # The number of new tokens that the cache has room for at first.

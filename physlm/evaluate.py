@@ -34,7 +34,7 @@ _ROUNDS = 8
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What a model is tested on; nothing of it decides a run's weights.
+    """What a model is tested on. It decides the numbers of an evaluation, and no run's weights.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -45,7 +45,6 @@ class EvalConfig:
         "Problems of a cell. Those whose error-free document exceeds the training window are left "
         "out (Part 2.2, Appendix) and others drawn in their place.",
         low=1,
-        decides=False,
         of_member=True,
     )
     batch: int = settings.whole(
@@ -55,7 +54,6 @@ class EvalConfig:
         (20, 21, 22, 23),
         "Numbers of operations past the training cap (data.max_op), a cell each.",
         low=1,
-        decides=False,
         of_member=True,
     )
     max_new_tokens: int = settings.whole(
@@ -63,14 +61,12 @@ class EvalConfig:
         "Tokens at which decoding stops; a solution that has not ended by then is wrong. The paper "
         "generates up to 2048 tokens, up to a window of which are the problem's.",
         low=1,
-        decides=False,
         of_member=True,
     )
     seed: int = settings.whole(
         0,
         "Seed of the problems, one for all runs, so that these are compared on the same ones.",
         high=2**31 - 1,
-        decides=False,
         of_member=True,
     )
 

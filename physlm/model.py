@@ -4,182 +4,27 @@ Array names carry their axes: B batch, T position, P position of a prompt, S key
 D model width, H head, N head of keys and values, K head width, V vocabulary.
 
 Parameters are a plain nested dictionary; those of `blocks` have the layers as their first axis.
-Flax modules are used only here, in `physlm.attention` and in `physlm.feedforward`: the rest of the
-package calls functions of parameters.
+Flax modules are used only here and in the modules of a block: the rest of the package calls
+functions of parameters.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from data_gen import keys
 from data_gen.keys import Stage
 from physlm.architecture import PRODUCT, ModelConfig
-from physlm.attention import Attention, Rotary, attention, causal, rotary_angles
-from physlm.canon import Behind, Canon, Neighbours, same_document, with_halo, with_zeros
-from physlm.feedforward import MLP, Mixture
-from physlm.sharding import FREE, constrain, gathered, manual_size
+from physlm.attention import attention, causal, rotary_angles
+from physlm.block import Block, Frame, KeyValue, Memory, Reading, dropped
+from physlm.canon import same_document, with_halo, with_zeros
+from physlm.sharding import gathered, manual_size
 
 Params = dict[str, Any]
-
-
-class KeyValue(NamedTuple):
-    """Keys (already rotated) and values of one layer, each [B, N, S, K]."""
-
-    k_BxNxSxK: jax.Array
-    v_BxNxSxK: jax.Array
-
-
-# How a block attends: from the layer's number, queries, keys and values to the output of the heads
-# and to what the layer keeps for later tokens.
-Attend = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
-
-
-class Reading(NamedTuple):
-    """How blocks read earlier tokens: training, prefill and decoding differ in this alone.
-
-    Attributes:
-      attend: by attention.
-      behind: by Canon layers.
-      same: for distances 1, 2, …, whether the position so far before is of the same document
-        (bool [B, T]); None where all are.
-    """
-
-    attend: Attend
-    behind: Behind
-    same: list[jax.Array] | None = None
-
-
-class Memory(NamedTuple):
-    """What a layer keeps for later tokens."""
-
-    attention: KeyValue
-    canon: dict[str, jax.Array]  # the last W - 1 inputs of each Canon layer, [B, W - 1, …]
-
-
-class Block(nnx.Module):
-    """One pre-normalised block: attention, then an MLP or a mixture of several."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        self.norm_attention = _norm(config, rngs)
-        self.attention = Attention(config, rngs=rngs)
-        self.norm_mlp = _norm(config, rngs)
-        if "A" in config.canon:
-            self.canon_attention = Canon(config, "attention", (config.width,), P())
-        if "C" in config.canon:
-            self.canon_mlp = Canon(config, "mlp", (config.width,), P())
-        if config.mixture > 1:
-            self.mixture = Mixture(config, rngs=rngs)
-        else:
-            self.mlp = MLP(config, rngs=rngs)
-
-    def __call__(
-        self,
-        layer: Any,
-        x_BxTxD: jax.Array,
-        rotary: Rotary,
-        reading: Reading,
-        keys_B: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, Memory]:
-        """Applies the block to the residual stream.
-
-        Args:
-          layer: its number, as `reading` is given it.
-          x_BxTxD: the residual stream before the block.
-          rotary: the rotary angles of the positions.
-          reading: how earlier tokens are read.
-          keys_B: a key for each row, for dropout; None drops nothing.
-
-        Returns:
-          The residual stream after the block, the load-balancing loss of its experts (0 without
-          experts), and what the block keeps for later tokens.
-        """
-        neighbours = Neighbours(layer, reading.behind, reading.same)
-        h_BxTxD = self.norm_attention(x_BxTxD)
-        if "A" in self.config.canon:
-            h_BxTxD = neighbours(self.canon_attention, h_BxTxD)
-        q, k, v = self.attention.project(h_BxTxD, rotary, neighbours)
-        read_BxHxTxK, kept = reading.attend(layer, q, k, v)
-        added_BxTxD = checkpoint_name(self.attention.merge(read_BxHxTxK), PRODUCT)
-        x_BxTxD += _dropped(self.config, added_BxTxD, keys_B, 2 * layer + 1)
-        h_BxTxD = self.norm_mlp(x_BxTxD)
-        if "C" in self.config.canon:
-            h_BxTxD = neighbours(self.canon_mlp, h_BxTxD)
-        if self.config.mixture > 1:
-            added_BxTxD, loss = self.mixture(h_BxTxD)
-        else:
-            added_BxTxD, loss = self.mlp(h_BxTxD, neighbours)
-        x_BxTxD += _dropped(self.config, added_BxTxD, keys_B, 2 * layer + 2)
-        memory = Memory(kept, neighbours.kept)
-        return constrain(x_BxTxD, P(FREE, FREE, None)), loss, memory
-
-
-class Frame(nnx.Module):
-    """The parts of the model outside of its blocks: embedding, final normalisation and head."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        dtype = jnp.dtype(config.dtype)
-        init = nnx.initializers.normal(config.init_std)
-        self.embed = nnx.Embed(
-            config.vocab, config.width, embedding_init=init, dtype=dtype, rngs=rngs
-        )
-        self.norm = _norm(config, rngs)
-        if not config.tied:
-            self.head = nnx.Linear(
-                config.width,
-                config.vocab,
-                use_bias=False,
-                kernel_init=init,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
-    def begin(self, tokens_BxT: jax.Array) -> jax.Array:
-        """The residual stream [B, T, D] that enters the first block."""
-        x_BxTxD = self.embed(tokens_BxT)
-        if self.config.family.scaled_embedding:
-            x_BxTxD *= jnp.asarray(self.config.width**0.5, x_BxTxD.dtype)
-        return constrain(x_BxTxD, P(FREE, FREE, None))
-
-    def logits(self, stream: jax.Array) -> jax.Array:
-        """Float32 logits [..., V] of any part [..., D] of the stream after the last block."""
-        stream = self.norm(stream)
-        out = self.embed.attend(stream) if self.config.tied else self.head(stream)
-        out, cap = out.astype(jnp.float32), self.config.logit_cap
-        return cap * jnp.tanh(out / cap) if cap else out
-
-
-def _norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm | nnx.RMSNorm:
-    """Normalisation with a scale, and a bias where the variant has one; statistics in float32."""
-    dtype, epsilon = jnp.dtype(config.dtype), config.norm_eps
-    if config.family.norm == "rms":
-        return nnx.RMSNorm(config.width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-    return nnx.LayerNorm(config.width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-
-
-def _dropped(config: ModelConfig, x_BxTxD: jax.Array, keys_B: Any, place: Any) -> jax.Array:
-    """Dropout from a key of each row, so that it does not depend on which device has the row."""
-    if keys_B is None or not config.dropout:
-        return x_BxTxD
-    length, parts = x_BxTxD.shape[1], manual_size("sequence")
-
-    def kept(key: jax.Array) -> jax.Array:
-        shape = (parts * length, config.width)
-        kept_TxD = jax.random.bernoulli(keys.numbered(key, place), 1 - config.dropout, shape)
-        if parts == 1:
-            return kept_TxD
-        first = jax.lax.axis_index("sequence") * length
-        return jax.lax.dynamic_slice_in_dim(kept_TxD, first, length)
-
-    return jnp.where(jax.vmap(kept)(keys_B), x_BxTxD / (1 - config.dropout), 0)
 
 
 @functools.lru_cache(maxsize=64)
@@ -265,7 +110,7 @@ def run(
     """
     frame, graph = _frame(config, params), _graph(Block, config)
     rotary = rotary_angles(config, positions)
-    x_BxTxD = _dropped(config, frame.begin(tokens_BxT), keys_B, 0)
+    x_BxTxD = dropped(config, frame.begin(tokens_BxT), keys_B, 0)
 
     def block(layer: Any, x: jax.Array, one: Params) -> tuple[jax.Array, jax.Array, Any]:
         one = gathered(one, "blocks", config.dtype, layer=True)

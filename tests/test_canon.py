@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_variants import _logits_and_grads, apply, config_of, params_of, some_tokens
 
-from physlm import decode, model
+from physlm import canon, decode, model
 from physlm.architecture import ModelConfig
 
 # With a second interpreter CI leaves these out: they take long.
@@ -36,14 +36,14 @@ def _by_hand(config: ModelConfig, kernel_WxC: np.ndarray, x_TxC: np.ndarray) -> 
 def test_a_canon_layer_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     # With all weights but those of one Canon layer as they are, what enters and leaves it is seen.
     seen: list[tuple[str, Any, Any, Any]] = []
-    whole = model.Canon.__call__
+    whole = canon.Canon.__call__
 
     def watched(self: Any, x: jax.Array, behind: jax.Array, same: Any) -> jax.Array:
         out = whole(self, x, behind, same)
         seen.append((self.name, self.kernel[...], x, out))
         return out
 
-    monkeypatch.setattr(model.Canon, "__call__", watched)
+    monkeypatch.setattr(canon.Canon, "__call__", watched)
     with jax.disable_jit():
         model.apply(EVERY, params_of(EVERY), some_tokens(1))
     names = ["attention", "query", "key", "value", "mlp", "up", "gate"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from physlm import attention, model
+from physlm import attention, block, model
 from physlm.architecture import ModelConfig
 
 CONFIG = ModelConfig(vocab=17, window=12, layers=2, heads=2, head_dim=8)
@@ -64,7 +64,7 @@ def test_positions_matter_and_a_common_shift_does_not() -> None:
         def not_asked(*_):
             raise AssertionError("there are no Canon layers")
 
-        return model.run(CONFIG, params, tokens, positions, model.Reading(attend, not_asked))[1]
+        return model.run(CONFIG, params, tokens, positions, block.Reading(attend, not_asked))[1]
 
     plain = hidden(jnp.arange(CONFIG.window))
     np.testing.assert_allclose(hidden(jnp.arange(CONFIG.window) + 40), plain, atol=2e-4)

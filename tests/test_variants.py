@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from physlm import attention, model
+from physlm import attention, block, model
 from physlm.architecture import VARIANTS, ModelConfig, sized
 
 # With a second interpreter CI leaves these out: they take long.
@@ -295,7 +295,7 @@ def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, An
             return attention.in_blocks(q, k, v), None
 
         tokens, positions = jnp.zeros((64, config.window), jnp.int32), jnp.arange(config.window)
-        reading = model.Reading(attend, behind=_not_asked)
+        reading = block.Reading(attend, behind=_not_asked)
         return model.run(config, params, tokens, positions, reading, keys_B)[1]
 
     kept = stream(_keys(64)) * 0.75

@@ -98,10 +98,14 @@ class Mistakes:
             )
 
     @property
+    def kinds(self) -> tuple[tuple[Kind, float], ...]:
+        """Each kind with its share of the mistakes."""
+        return _shares("kind", self.kind, kinds.find, kinds.names())
+
+    @property
     def rates(self) -> tuple[tuple[Kind, float], ...]:
         """Each kind with its rate."""
-        shares = _shares("kind", self.kind, kinds.find, kinds.names())
-        return tuple((kind, share * self.rate) for kind, share in shares)
+        return tuple((kind, share * self.rate) for kind, share in self.kinds)
 
     @property
     def mendings(self) -> tuple[tuple[str, float], ...]:

@@ -1,6 +1,8 @@
 """What the command lines of studies have in common."""
 
 import argparse
+import os
+import sys
 from typing import NoReturn
 
 
@@ -21,6 +23,15 @@ class Parser(argparse.ArgumentParser):
             metavar="KEY=VALUE",
             help=description,
         )
+
+
+def put(text: str) -> None:
+    """Prints a text to standard output, as far as somebody reads it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader has seen enough; what Python prints on leaving goes nowhere, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: Exception) -> str:

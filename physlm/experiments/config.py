@@ -212,7 +212,8 @@ def decides(key: str) -> bool:
     Raises:
       ValueError: there is no such key.
     """
-    return key not in ARGUMENTS and _setting(key).decides
+    judges = key.partition(".")[0] == "evaluate"
+    return key not in ARGUMENTS and _setting(key).decides and not judges
 
 
 def of_member(key: str) -> bool:

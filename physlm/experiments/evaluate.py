@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from physlm import devices
 from physlm.experiments import execution, results
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, one_line
+from physlm.experiments.arguments import Parser, one_line, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for cell in cells:
         fields = [name for name in results.FIELDS if name not in results.STUDY_FIELDS]
-        print(json.dumps({name: cell[name] for name in fields}))
+        put(json.dumps({name: cell[name] for name in fields}))
     return 0
 
 

@@ -6,15 +6,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from data_gen import settings as settings_lib
 from physlm.evaluate import EvalConfig
 from physlm.experiments.identity import digest
 from physlm.experiments.run import ERROR_FILE, in_a_path, last_step
 
 # How the tokens of a solution are chosen.
 _DECODE = "greedy"
-
-# Settings that say how fast a model is judged, but not what comes out.
-_SPEED = ("batch",)
 
 EVALUATIONS_DIR = "evaluations"
 RESULT_FILE = "result.json"
@@ -33,8 +31,9 @@ class Evaluation:
     @property
     def config(self) -> dict[str, Any]:
         """All that decides the numbers which a given model gets, as plain JSON data."""
-        settings = dataclasses.asdict(self.settings)
-        kept = {name: value for name, value in settings.items() if name not in _SPEED}
+        declared = settings_lib.of(self.settings)
+        values = {name: getattr(self.settings, name) for name in declared}
+        kept = {name: value for name, value in values.items() if declared[name].decides}
         return json.loads(json.dumps({"decode": _DECODE, "evaluate": kept}))
 
 

@@ -11,7 +11,7 @@ from data_gen.windows.tokenizer import tokenizer
 from physlm.experiments import config as config_lib
 
 
-def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+def of_run(config: Mapping[str, Any], settings: config_lib.Settings) -> dict[str, Any]:
     """What decides the weights of a run, by the dotted names of its settings.
 
     Two runs of equal facts have equal weights after each step, up to the order in which devices add
@@ -19,11 +19,15 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
 
     Args:
         config: the resolved configuration.
-        spec: its section `data`, checked.
+        settings: the same, checked.
     """
+    spec, mistakes = settings.data, settings.mistakes
     flat = config_lib.flatten(config)
     facts = {key: value for key, value in flat.items() if config_lib.decides(key)}
-    if not flat["mistakes.rate"]:
+    if mistakes.rate:
+        # An alias is the same kind; the order of several decides what a random word means.
+        facts["mistakes.kind"] = [[kind.name, share] for kind, share in mistakes.kinds]
+    else:
         # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
         facts = {key: facts[key] for key in facts if key not in unread - {"mistakes.rate"}}

@@ -77,10 +77,14 @@ def configure(study: Study, scale: str) -> ConfigDict:
     """The configuration of `study` at `scale`, before any override.
 
     Raises:
-        ValueError: there is no such scale.
+        ValueError: there is no such scale, or the study sets what is not there.
     """
     config_lib.check_scale(scale)
-    config = study.get_config(scale)
+    try:
+        config = study.get_config(scale)
+    # What ml_collections raises for a name or a type that is wrong.
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"get_config of the study {study.name!r} fails: {error}.") from error
     config.study = study.name
     return config
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
 from physlm.experiments import files, plot, results
-from physlm.experiments.arguments import one_line
+from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
 from physlm.experiments.run import CONFIG_FILE, rounded
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("study", type=pathlib.Path, metavar="DIR/STUDY-SCALE")
     options = parser.parse_args(arguments)
     try:
-        print(make(options.study))
+        put(make(options.study))
     except (ValueError, OSError) as error:
         print(one_line(error), file=sys.stderr)
         return 2

@@ -59,7 +59,7 @@ def make_run(config: ConfigDict) -> Run:
     plain = json.loads(json.dumps(config.to_dict()))
     # Which study asks for a run at which scale is nothing of the run.
     plain = {key: value for key, value in plain.items() if key not in config_lib.ARGUMENTS}
-    facts = identity.of_run(plain, settings.data)
+    facts = identity.of_run(plain, settings)
     run = Run("", plain, settings, facts)
     return dataclasses.replace(run, name=f"{_in_words(run)[:150]}-{identity.digest(facts)}")
 

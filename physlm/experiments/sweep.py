@@ -25,7 +25,7 @@ from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import execution, files, registry, report, results
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, one_line
+from physlm.experiments.arguments import Parser, one_line, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
 from physlm.experiments.plan import groups, plan, tasks
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         if options.settings:
             shared = registry.configure(registry.load(options.study), options.scale)
             chosen = dict(config_lib.parse_assignment(text) for text in options.set)
-            print(manual(config_lib.override(shared, chosen)))
+            put(manual(config_lib.override(shared, chosen)))
             return 0
         entries = plan(registry.load(options.study), options.scale, options.set)
         view.check()
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             devices.join(options.distributed)
         check_mesh(runs)
         if options.dry_run:
-            print(describe(entries, store))
+            put(describe(entries, store))
             return 0
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
@@ -250,7 +250,7 @@ def _steps(text: str) -> int:
 def _report(view: View) -> None:
     if not results.read(view.directory / results.FILE):
         return
-    print(report.make(view.directory))
+    put(report.make(view.directory))
 
 
 def _refresh(view: View) -> None:
