@@ -158,6 +158,21 @@ def test_study_with_a_bad_override_is_refused(changes, complaint):
         plan.plan(study, "smoke")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [("step", 5, "get_config of the study 'quickstart' fails: .*step"), ("steps", "5", "fails: ")],
+)
+def test_study_that_sets_what_is_not_there_is_refused(key, value, complaint):
+    def get_config(scale):
+        shared = config.base(scale)
+        shared.train[key] = value
+        return shared
+
+    study = dataclasses.replace(QUICKSTART, get_config=get_config)
+    with pytest.raises(ValueError, match=complaint):
+        plan.plan(study, "smoke")
+
+
 def test_override_leaves_the_original_alone():
     changed = config.override(SMOKE, {"train.steps": 7, "mistakes.rate": 0})
     assert changed.train.steps == 7
@@ -191,9 +206,8 @@ def test_identity_is_stable():
 @given(st.sampled_from(SETTINGS))
 def test_identity_knows_every_setting_that_can_change_weights(key):
     value = config.flatten(SMOKE)[key]
-    other = (
-        0.25 if key == "mistakes.rate" else (*value, 9) if isinstance(value, tuple) else f"{value}x"
-    )
+    possible = {"mistakes.rate": 0.25, "mistakes.kind": "value"}
+    other = (*value, 9) if isinstance(value, tuple) else possible.get(key, f"{value}x")
     speed = {"train.log_every", "train.save_every", "train.keep", "train.accumulate"}
     speed |= {"model.scan", "model.remat", "model.kernel", "model.positions"}
     # Where files are; what they hold is another matter.
@@ -257,7 +271,7 @@ def test_files_count_by_what_they_hold(tmp_path):
 def test_run_is_named_by_what_it_is_seed_and_identity():
     first, second = smoke_plan("seed=3")
     assert re.fullmatch(r"error-free,gpt2-2-2,20\.5k,seed=3-[0-9a-f]{8}", first.run.name)
-    assert re.fullmatch(r"retry-0\.5,gpt2-2-2,20\.5k,seed=3-[0-9a-f]{8}", second.run.name)
+    assert re.fullmatch(r"skip-0\.5,gpt2-2-2,20\.5k,seed=3-[0-9a-f]{8}", second.run.name)
     assert first.condition == {"retry_rate": 0.0}
 
 
@@ -302,6 +316,12 @@ def test_one_run_is_trained_once_however_often_it_is_judged():
 def test_equal_runs_are_merged():
     (only,) = smoke_plan("mistakes.rate=0.2")
     assert only.condition == {"retry_rate": 0.2}
+
+
+def test_a_kind_by_another_name_is_the_same_run():
+    named = [entry.run.name for entry in smoke_plan("mistakes.kind=skip")]
+    assert named == [entry.run.name for entry in smoke_plan("mistakes.kind=retry")]
+    assert named != [entry.run.name for entry in smoke_plan("mistakes.kind=retry_weak")]
 
 
 def test_a_mixture_of_kinds_is_swept_over_its_rate():

@@ -3,6 +3,8 @@
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -180,13 +182,20 @@ def test_settings_are_printed_with_value_and_meaning(capsys):
     for key, setting in KNOWN.items():
         (at,) = (n for n, line in enumerate(lines) if line.split()[:1] == [key])
         entry = lines[at : lines.index("", at)]
-        mark = [] if setting.decides else ["*"]
+        mark = [] if config.decides(key) else ["*"]
         assert entry[0].split()[1 : len(mark) + 2] == [*mark, settings.written(values[key]) or '""']
         other = "(" + (settings.written(paper[key]) or '""') + ")"
         shown = any(line.split()[:1] == [other] for line in entry[1:])
         assert shown == (values[key] != paper[key]), key
         words = " ".join(line[right:].strip() for line in entry).strip()
         assert words.lower().endswith(f"{setting.meaning} {setting.allowed}.".lower()), key
+
+
+def test_who_has_read_enough_of_the_settings_is_left_alone():
+    command = f"{sys.executable} -m physlm.experiments.sweep --settings | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("Settings of the study quickstart")
+    assert not done.stderr
 
 
 def test_settings_are_printed_of_studies_that_there_are(capsys):

@@ -103,6 +103,13 @@ class Mistakes:
         return _shares("kind", self.kind, kinds.find, kinds.names())
 
     @property
+    def kind_by_name(self) -> str:
+        """The same as `kind`, with names instead of aliases."""
+        if len(self.kinds) == 1:
+            return self.kinds[0][0].name
+        return ",".join(f"{kind.name}:{share:g}" for kind, share in self.kinds)
+
+    @property
     def rates(self) -> tuple[tuple[Kind, float], ...]:
         """Each kind with its rate."""
         return tuple((kind, share * self.rate) for kind, share in self.kinds)

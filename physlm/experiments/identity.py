@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_gen.solutions.language import vocabulary
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
 from physlm.experiments import config as config_lib
 
 
-def of_run(config: Mapping[str, Any], settings: config_lib.Settings) -> dict[str, Any]:
+def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """What decides the weights of a run, by the dotted names of its settings.
 
     Two runs of equal facts have equal weights after each step, up to the order in which devices add
@@ -19,14 +20,12 @@ def of_run(config: Mapping[str, Any], settings: config_lib.Settings) -> dict[str
 
     Args:
         config: the resolved configuration.
-        settings: the same, checked.
+        spec: its section `data`, checked.
     """
-    spec, mistakes = settings.data, settings.mistakes
     flat = config_lib.flatten(config)
     facts = {key: value for key, value in flat.items() if config_lib.decides(key)}
-    if mistakes.rate:
-        # An alias is the same kind; the order of several decides what a random word means.
-        facts["mistakes.kind"] = [[kind.name, share] for kind, share in mistakes.kinds]
+    if flat["mistakes.rate"]:
+        facts["mistakes.kind"] = Mistakes(flat["mistakes.kind"]).kind_by_name
     else:
         # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}

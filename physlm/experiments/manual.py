@@ -50,7 +50,7 @@ def _heading(section: str) -> list[str]:
 
 def _entry(key: str, setting: Setting, value: str, published: str, column: int) -> Iterator[str]:
     """The lines of one setting; a value that is too long for its column has a line of its own."""
-    name = key if setting.decides else f"{key} *"
+    name = key if config_lib.decides(key) else f"{key} *"
     left = [f"{name:<{column}}{value}"]
     if value != published:
         left.append(f"{'':<{column}}({published})")

@@ -59,14 +59,15 @@ def make_run(config: ConfigDict) -> Run:
     plain = json.loads(json.dumps(config.to_dict()))
     # Which study asks for a run at which scale is nothing of the run.
     plain = {key: value for key, value in plain.items() if key not in config_lib.ARGUMENTS}
-    facts = identity.of_run(plain, settings)
+    facts = identity.of_run(plain, settings.data)
     run = Run("", plain, settings, facts)
     return dataclasses.replace(run, name=f"{_in_words(run)[:150]}-{identity.digest(facts)}")
 
 
 def _in_words(run: Run) -> str:
     mistakes, model = run.settings.mistakes, run.settings.model
-    data = f"{in_a_path(mistakes.kind)}-{mistakes.rate:g}" if mistakes.rate else "error-free"
+    kind = in_a_path(mistakes.kind_by_name)
+    data = f"{kind}-{mistakes.rate:g}" if mistakes.rate else "error-free"
     size = f"{model.variant}-{model.layers}-{model.heads}"
     return ",".join([data, size, rounded(run.tokens), f"seed={run.settings.seed}"])
 
