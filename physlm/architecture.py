@@ -198,7 +198,7 @@ class ModelConfig:
             raise RefusedError("canon", self.canon, f"letters of {CANON} in their order")
         if "D" in self.canon and self.mixture > 1:
             raise RefusedError("canon", self.canon, "without D where a block has experts")
-        if self.canon_width > self.window:
+        if self.canon and self.canon_width > self.window:
             allowed = f"at most the window (train.window), {self.window}"
             raise RefusedError("canon_width", self.canon_width, allowed)
         if self.window > self.positions:

@@ -1,6 +1,13 @@
 """Most of the tests' time is compilation: programs are compiled once, and in a hurry."""
 
 import os
+import pathlib
+
+import pytest
+
+# Memory maps of a process beyond which compiled programs are let go. Each has a few, and Linux
+# allows 65,530: a compilation that would need more ends the process.
+MANY_MAPS = 20_000
 
 
 def pytest_configure(config):
@@ -12,3 +19,14 @@ def pytest_configure(config):
     # Programs that run once need not be fast, and are ready in half the time. XLA_FLAGS= keeps
     # what users have.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Lets compiled programs go when a module is done and there are many; files keep them."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > MANY_MAPS:
+        import jax
+
+        jax.clear_caches()

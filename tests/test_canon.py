@@ -125,7 +125,7 @@ def test_scans_and_rematerialisation_change_nothing(changes: dict[str, Any]) -> 
         ({"canon": "AA"}, r"canon is 'AA'; it must be "),
         ({"canon": "D", "variant": "mixtral"}, r"canon is 'D'; it must be without D "),
         ({"canon_width": 1}, r"canon_width is 1; it must be "),
-        ({"canon_width": 13}, r"canon_width is 13; it must be .*12"),
+        ({"canon": "A", "canon_width": 13}, r"canon_width is 13; it must be .*12"),
         ({"rotary_fraction": 0.3}, r"rotary_fraction is 0\.3; it must be "),
         ({"rotary_fraction": 0.125}, r"rotary_fraction is 0\.125; it must .* pairs"),
         ({"rotary_fraction": 1.5}, r"rotary_fraction is 1\.5; it must be "),

@@ -34,8 +34,12 @@ def test_every_leaf_of_a_state_matches_exactly_one_rule(name: str, variant: str)
 
 def test_every_rule_is_used() -> None:
     paths = []
-    for name, variant in (("adamw", "gpt2"), ("muon", "gemma"), ("muon", "mixtral")):
-        config = dataclasses.replace(CONFIG, variant=variant, qk_norm=True)
+    for name, variant, canon in (
+        ("adamw", "gpt2", ""),
+        ("muon", "gemma", "ABCD"),
+        ("muon", "mixtral", ""),
+    ):
+        config = dataclasses.replace(CONFIG, variant=variant, qk_norm=True, canon=canon)
         transform = optimizer.make(OptimizerConfig(name=name, warmup_steps=1), 5)
         state = jax.eval_shape(
             lambda c=config, t=transform: step_lib.init_state(c, t, jax.random.key(0))
