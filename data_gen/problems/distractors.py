@@ -16,6 +16,7 @@ from data_gen.spec import Spec
 # Random words that each distractor spends beside those of its terms, and all of them together.
 _WORDS = 4
 _FIRST_WORDS = TERMS
+_BYTE_R = 8 * np.arange(TERMS, dtype=np.uint32)
 
 
 class Definitions(NamedTuple):
@@ -35,15 +36,26 @@ class _Pool(NamedTuple):
 
     members: bits.Bits
     size: jax.Array  # int32
-    first_R: jax.Array  # int32: slots, or -1
+    first: jax.Array  # uint32: a byte for each of the first TERMS slots, the lowest the first
+
+    @property
+    def first_R(self) -> jax.Array:
+        """int32: the first members, as far as there are so many."""
+        return ((self.first >> _BYTE_R) & 0xFF).astype(jnp.int32)
 
     def joined(self, members: bits.Bits, size: jax.Array, new: Sequence[jax.Array]) -> "_Pool":
         """With so many more members, `new` (slots, or -1) being the first of these in order."""
-        first_R, end = self.first_R, self.size
+        first, end = self.first, self.size
         for slot in new:
-            first_R = jnp.where((np.arange(TERMS) == end) & (slot >= 0), slot, first_R)
+            byte = 8 * jnp.minimum(end, TERMS - 1).astype(jnp.uint32)
+            fits = (slot >= 0) & (end < TERMS)
+            first |= jnp.where(fits, slot.astype(jnp.uint32) << byte, jnp.uint32(0))
             end += slot >= 0
-        return _Pool(self.members | members, self.size + size, first_R)
+        return _Pool(self.members | members, self.size + size, first)
+
+
+def _empty(nothing: bits.Bits) -> _Pool:
+    return _Pool(nothing, jnp.int32(0), jnp.uint32(0))
 
 
 class _Filling(NamedTuple):
@@ -124,7 +136,7 @@ def fill(
     start = _Filling(
         rest=bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds),
         known=_known(source, needed, picks, open_, needs, spec),
-        independent=_Pool(nothing, jnp.int32(0), jnp.full(TERMS, -1, jnp.int32)),
+        independent=_empty(nothing),
         open_=open_,
     )
     _, (slot_E, constant_E, refs_ExR) = jax.lax.scan(add, start, jnp.arange(spec.edge_cap))
@@ -153,7 +165,7 @@ def _known(
     the next layer first. The order is right where it matters: in pools of less than TERMS.
     """
     instances, nothing = spec.instance_slots, bits.empty(needs.exists.bounds)
-    pool = _Pool(nothing, jnp.int32(0), jnp.full(TERMS, -1, jnp.int32))
+    pool = _empty(nothing)
     # In so small a pool at most TERMS - 1 were picked, and none needs more than it needs directly.
     for n in reversed(range(TERMS - 1)):
         number = (picks >> np.uint32(n * PICK_BITS)) & np.uint32(2**PICK_BITS - 1)
@@ -164,8 +176,8 @@ def _known(
         parts += list(zip(new.words[:-1], new.bounds[:-2], strict=True))
         pool = pool.joined(new, new.size(), bits.in_turn(parts, TERMS - 1))
     others = needed - pool.members
-    other_R = others.picks(source.word(jnp.arange(_FIRST_WORDS)))
-    pool = pool.joined(others, others.size(), list(other_R)[: TERMS - 1])
+    picked = others.picks(source.word(jnp.arange(TERMS - 1)))
+    pool = pool.joined(others, others.size(), list(picked))
     free = needs.exists.words[-1] & ~open_ & ~needed.words[-1]
     next_layer = np.uint32(reach_words(spec)[0])
     parts = [(free & next_layer, instances), (free & ~next_layer, instances)]
