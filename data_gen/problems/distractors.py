@@ -1,6 +1,5 @@
 """Instance parameters that the query does not need, and what they are computed from."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,8 @@ from data_gen.spec import Spec
 # Random words that each distractor spends beside those of its terms, and all of them together.
 _WORDS = 4
 _FIRST_WORDS = TERMS
-_BYTE_R = 8 * np.arange(TERMS, dtype=np.uint32)
+# Members of a pool that can be taken whole, at most: a constant takes part then.
+_FEW = TERMS - 1
 
 
 class Definitions(NamedTuple):
@@ -27,44 +27,25 @@ class Definitions(NamedTuple):
     refs_IxR: jax.Array  # int32: slots, in the sentence's order, or -1
 
 
-class _Pool(NamedTuple):
-    """Parameters that a distractor may refer to, and the first of them in their order.
-
-    A right side that adds up a whole pool names it in that order. It has at most TERMS terms, a
-    constant among them, so that no more than the first ones matter.
-    """
-
-    members: bits.Bits
-    size: jax.Array  # int32
-    first: jax.Array  # uint32: a byte for each of the first TERMS slots, the lowest the first
-
-    @property
-    def first_R(self) -> jax.Array:
-        """int32: the first members, as far as there are so many."""
-        return ((self.first >> _BYTE_R) & 0xFF).astype(jnp.int32)
-
-    def joined(self, members: bits.Bits, size: jax.Array, new: Sequence[jax.Array]) -> "_Pool":
-        """With so many more members, `new` (slots, or -1) being the first of these in order."""
-        first, end = self.first, self.size
-        for slot in new:
-            byte = 8 * jnp.minimum(end, TERMS - 1).astype(jnp.uint32)
-            fits = (slot >= 0) & (end < TERMS)
-            first |= jnp.where(fits, slot.astype(jnp.uint32) << byte, jnp.uint32(0))
-            end += slot >= 0
-        return _Pool(self.members | members, self.size + size, first)
-
-
-def _empty(nothing: bits.Bits) -> _Pool:
-    return _Pool(nothing, jnp.int32(0), jnp.uint32(0))
-
-
 class _Filling(NamedTuple):
     """Where the definition of distractors stands (step 9)."""
 
     rest: bits.Bits  # not defined yet
-    known: _Pool  # what the solution needs, what was defined since, what these make available
-    independent: _Pool  # independent distractors
+    known: bits.Bits  # what the solution needs, what was defined since, what these make available
+    independent: bits.Bits  # independent distractors
     open_: jax.Array  # a word of the abstract parameters that are not available
+
+
+class _Defined(NamedTuple):
+    """What the turn of one distractor gave."""
+
+    slot: jax.Array  # int32, or -1 once all are defined
+    independent: jax.Array  # bool
+    made: jax.Array  # int32: the abstract parameter that this made available, or -1
+    constant: jax.Array  # bool: a constant takes part
+    taken: jax.Array  # int32: how many parameters take part
+    everything: jax.Array  # bool: they are a whole pool, named in its order
+    drawn_R: jax.Array  # int32: or these, the first `taken`
 
 
 def fill(
@@ -95,51 +76,58 @@ def fill(
     step_T = arranged.step_T
     needed, _ = jax.lax.scan(lambda found, slot: (found | found.one(slot), None), nothing, step_T)
 
-    def add(at: _Filling, turn: jax.Array) -> tuple[_Filling, tuple[jax.Array, ...]]:
+    def add(at: _Filling, turn: jax.Array) -> tuple[_Filling, _Defined]:
         start = _FIRST_WORDS + (_WORDS + TERMS) * turn
         word = [source.word(start + n) for n in range(_WORDS)]
         slot = at.rest.pick(word[0])
         independent = draws.coin(word[1])
-        pool = jax.tree.map(
-            lambda mine, all_: jnp.where(independent, mine, all_), at.independent, at.known
-        )
+        pool = at.independent.where(independent, at.known)
+        size = pool.size()
         # 1 + Geometric(1/2), read off the leading zeros of a random word.
         count = jnp.minimum(
-            1 + jax.lax.clz(word[2]).astype(jnp.int32), jnp.minimum(pool.size + 1, TERMS)
+            1 + jax.lax.clz(word[2]).astype(jnp.int32), jnp.minimum(size + 1, TERMS)
         )
-        everything = count == pool.size + 1
+        everything = count == size + 1
         constant = everything | draws.coin(word[3])
-        count = count - constant
-        drawn_R = pool.members.picks(source.word(start + _WORDS + jnp.arange(TERMS)))
-        refs_R = jnp.where(everything, pool.first_R, drawn_R)
-        refs_R = jnp.where(np.arange(TERMS) < count, refs_R, -1)
+        drawn_R = pool.picks(source.word(start + _WORDS + jnp.arange(TERMS)))
 
         here = nothing.one(slot)
-        defined = at.known.members | here
+        defined = at.known | here
         open_ = complete(at.open_, slot, defined, needs, spec)
-        made = needs.exists.words[-1] & at.open_ & ~open_
+        word_made = needs.exists.words[-1] & at.open_ & ~open_
         # Where this makes several available, the pool is too large for their order to matter.
-        new = [slot, *bits.in_turn([(made, instances)], 1)]
-        there = (slot >= 0).astype(jnp.int32)
-        abstract = bits.Bits((*nothing.words[:-1], made), nothing.bounds)
-        return _Filling(
+        (made,) = bits.in_turn([(word_made, instances)], 1)
+        after = _Filling(
             rest=at.rest - here,
-            known=at.known.joined(here | abstract, there + bits.count(made), new),
-            independent=at.independent.joined(
-                here.only(independent), there * independent, [jnp.where(independent, slot, -1)]
-            ),
+            known=bits.Bits((*defined.words[:-1], defined.words[-1] | word_made), defined.bounds),
+            independent=at.independent | here.only(independent),
             open_=open_,
-        ), (slot, constant, refs_R)
+        )
+        return after, _Defined(
+            slot, independent, made, constant, count - constant, everything, drawn_R
+        )
 
     rest = needs.exists - needed
     open_ = unavailable(needed, needs, spec)
+    known, first = _known(source, needed, picks, open_, needs, spec)
     start = _Filling(
         rest=bits.Bits((*rest.words[:-1], jnp.uint32(0)), rest.bounds),
-        known=_known(source, needed, picks, open_, needs, spec),
-        independent=_empty(nothing),
+        known=known,
+        independent=nothing,
         open_=open_,
     )
-    _, (slot_E, constant_E, refs_ExR) = jax.lax.scan(add, start, jnp.arange(spec.edge_cap))
+    _, turn_E = jax.lax.scan(add, start, jnp.arange(spec.edge_cap))
+
+    # A pool that is taken whole has less than TERMS members. These are its first ones to the end,
+    # as a pool grows only, and a turn adds to what is known, so that few turns decide them.
+    early = [x_E[n] for n in range(_FEW) for x_E in (turn_E.slot, turn_E.made)]
+    known_F = _leading(jnp.stack([*first, *early]))
+    alone_F = _leading(jnp.where(turn_E.independent, turn_E.slot, -1))
+    whole_ExF = jnp.where(turn_E.independent[:, None], alone_F, known_F)
+    whole_ExR = jnp.pad(whole_ExF, ((0, 0), (0, TERMS - _FEW)), constant_values=-1)
+    refs_ExR = jnp.where(turn_E.everything[:, None], whole_ExR, turn_E.drawn_R)
+    refs_ExR = jnp.where(np.arange(TERMS) < turn_E.taken[:, None], refs_ExR, -1)
+    slot_E, constant_E = turn_E.slot, turn_E.constant
 
     slot_V = jnp.concatenate([step_T, slot_E])
     at_V = jnp.where((slot_V >= 0) & (slot_V < instances), slot_V, instances)
@@ -150,6 +138,13 @@ def fill(
     return Definitions(slot_V, constant_I, refs_IxR)
 
 
+def _leading(slot_C: jax.Array) -> jax.Array:
+    """int32[F]: the first _FEW slots of a list without those that are -1, then anything."""
+    place_C = jnp.where(slot_C >= 0, jnp.cumsum(slot_C >= 0) - 1, -1)
+    here_FxC = np.arange(_FEW)[:, None] == place_C
+    return jnp.where(here_FxC, slot_C, 0).sum(-1, dtype=jnp.int32)
+
+
 def _known(
     source: draws.Source,
     needed: bits.Bits,
@@ -157,32 +152,34 @@ def _known(
     open_: jax.Array,
     needs: Prerequisites,
     spec: Spec,
-) -> _Pool:
-    """What distractors may refer to at first.
+) -> tuple[bits.Bits, list[jax.Array]]:
+    """What distractors may refer to at first, and its first members (int32, or -1) in order.
 
     In the public program's order: the parameters that were picked, each followed by what it needs;
     instance parameters chosen at random; abstract parameters that are available besides, those of
     the next layer first. The order is right where it matters: in pools of less than TERMS.
     """
     instances, nothing = spec.instance_slots, bits.empty(needs.exists.bounds)
-    pool = _empty(nothing)
+    pool, ordered = nothing, list[jax.Array]()
     # In so small a pool at most TERMS - 1 were picked, and none needs more than it needs directly.
-    for n in reversed(range(TERMS - 1)):
+    for n in reversed(range(_FEW)):
         number = (picks >> np.uint32(n * PICK_BITS)) & np.uint32(2**PICK_BITS - 1)
         bit = jnp.where(number > 0, jnp.uint32(1) << (number - (number > 0)), jnp.uint32(0))
         one = bits.Bits((*nothing.words[:-1], bit), nothing.bounds)
-        new = (one | needs.direct(bit)) - pool.members
+        new = (one | needs.direct(bit)) - pool
         parts = [(new.words[-1], instances)]
         parts += list(zip(new.words[:-1], new.bounds[:-2], strict=True))
-        pool = pool.joined(new, new.size(), bits.in_turn(parts, TERMS - 1))
-    others = needed - pool.members
-    picked = others.picks(source.word(jnp.arange(TERMS - 1)))
-    pool = pool.joined(others, others.size(), list(picked))
+        pool |= new
+        ordered += bits.in_turn(parts, _FEW)
+    others = needed - pool
+    picked = others.picks(source.word(jnp.arange(_FEW)))
+    ordered += list(picked)
     free = needs.exists.words[-1] & ~open_ & ~needed.words[-1]
     next_layer = np.uint32(reach_words(spec)[0])
     parts = [(free & next_layer, instances), (free & ~next_layer, instances)]
     made = bits.Bits((*nothing.words[:-1], free), nothing.bounds)
-    return pool.joined(made, bits.count(free), bits.in_turn(parts, TERMS - 1))
+    ordered += bits.in_turn(parts, _FEW)
+    return pool | others | made, ordered
 
 
 def unavailable(needed: bits.Bits, needs: Prerequisites, spec: Spec) -> jax.Array:
