@@ -166,7 +166,8 @@ def _write(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
 ) -> tuple[Document, Document]:
     """Error-free documents, in symbols and in tokens."""
-    written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=ERROR_FREE)
+    room = tokenizer(spec).symbols(size)
+    written = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=ERROR_FREE)
     return written, stream.encoded(written, size=size, spec=spec)
 
 
