@@ -2,8 +2,8 @@
 
 `python -m physlm.experiments.report DIR/<study>-<scale>` reads `results.jsonl` there and writes,
 beside it, `results.md`, `accuracy.png` and `report.html`. What `results.jsonl` does not say, it
-finds in the models of the store DIR, as far as they are still there: intervals of
-retries, held-out problems, settings.
+finds in the models of the store DIR, as far as they are still there: how conditions compare problem
+by problem, intervals of retries, held-out problems, settings.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import files, outcomes, page, plot, results
+from physlm.experiments import comparison, files, outcomes, page, plot, results
 from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -29,6 +29,8 @@ from physlm.experiments.summary import Line, Point, cap_of, summarise
 MARKDOWN_FILE = "results.md"
 PLOT_FILE = "accuracy.png"
 PAGE_FILE = "report.html"
+
+_VERSUS = "Against error-free solutions: difference in points [95% interval], p"
 
 
 def accuracy_table(lines: Sequence[Line]) -> Table:
@@ -140,10 +142,13 @@ def make(directory: pathlib.Path) -> str:
     title = f"{rows[0]['study']}: {_size(rows)}"
     png = plot.against_op(lines, title)
     tables = [("Strict accuracy by number of operations, % [95% interval]", accuracy_table(lines))]
+    compared = comparison.compare(lines, found)
+    if versus := comparison.table(compared):
+        tables.append((_VERSUS, versus))
     tables.append(("Details", detail_table(lines)))
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
-    notes = _notes(lines, rows)
+    notes = [*_notes(lines, rows), *comparison.notes(compared)]
     files.write_atomically(directory / PLOT_FILE, png)
     files.write_atomically(
         directory / MARKDOWN_FILE, page.markdown(title, tables, notes, PLOT_FILE)
