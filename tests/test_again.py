@@ -1,8 +1,10 @@
 """A finished run is judged again from its checkpoints, and never trained again."""
 
 import json
+import logging
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -110,8 +112,19 @@ def test_final_and_best_and_every_step_can_be_judged(
     assert all("evaluations" in path.parts for path in new)
 
 
+@pytest.fixture
+def steps_compiled(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], int]]:
+    """How many training steps JAX has compiled since, or taken from its cache."""
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        yield lambda: sum("Compiling jit(step)" in text for text in caplog.messages)
+
+
 def test_a_study_finds_what_is_trained_and_judged(
-    trained: tuple[run.Run, pathlib.Path], capsys: pytest.CaptureFixture[str], calls: list[str]
+    trained: tuple[run.Run, pathlib.Path],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    calls: list[str],
+    steps_compiled: Callable[[], int],
 ) -> None:
     _, directory = trained
     workdir = directory.parents[1]
@@ -128,6 +141,10 @@ def test_a_study_finds_what_is_trained_and_judged(
     assert len(rows) == 4 and {row["step"] for row in rows} == {6}
     assert calls == ["evaluate"]
     assert times(directory) == before
+    assert steps_compiled() == 0
+    # What is counted is what training does.
+    swept(tmp_path, "seed=1")
+    assert steps_compiled() == 1
     # What was not judged is judged, and not trained.
     assert len(swept(workdir, "evaluate.seed=2")) == 6
     assert calls == ["evaluate"] * 2
