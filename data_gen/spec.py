@@ -7,6 +7,7 @@ import itertools
 from data_gen import settings
 from data_gen.settings import RefusedError
 
+OP_DRAWS = ("lesser", "uniform")
 ORDERS = ("pq", "qp")
 SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
@@ -43,6 +44,13 @@ class Spec:
         low=1,
         high=LETTER_LIMIT,
         besides=(None,),
+    )
+    op_draw: str = settings.choice(
+        "lesser",
+        "How many operations a problem has, where that is drawn: lesser, the lesser of two draws "
+        "of 1..max_op, as published, so that few are the most frequent; or uniform, each number as "
+        "likely as another. Problems of a given number have the same law under both.",
+        OP_DRAWS,
     )
     min_depth: int = settings.whole(
         2, "Layers of the structure graph, at least.", low=2, high=DEPTH_LIMIT

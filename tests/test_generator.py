@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from drawn import COUNT, ROOM, SMALL, TINY, drawn, facts_of, first_keys, writer, written
 
 from data_gen.problems import search, structure
@@ -75,6 +76,20 @@ def test_op_follows_its_law_and_fixed_op_is_exact():
     counts, expected = (np.append(x[:12], x[12:].sum()) for x in (counts, expected))
     assert ((counts - expected) ** 2 / expected).sum() < 32.9  # 12 degrees, p = 0.001
     assert (drawn(CLASSES["fixed op, qp"])[0].op == 20).all()
+
+
+def test_op_is_uniform_where_the_class_says_so():
+    spec = dataclasses.replace(SMALL, op_draw="uniform")
+    problems, _, found = drawn(spec)
+    counts = np.bincount(problems.op, minlength=5)[1:]
+    assert (counts == np.bincount([r["solution"].count(";") for r in found], minlength=5)[1:]).all()
+    assert problems.ok.all() and scipy.stats.chisquare(counts).pvalue > 1e-3
+    # That is a question of frequency alone: a problem of a given number is what it was.
+    goals = structure.Goal(*(jnp.asarray(x) for x in (problems.op, np.full(COUNT, 4))))
+    published = stream.problems(first_keys(COUNT), goals, spec=SMALL)
+    jax.tree.map(np.testing.assert_array_equal, problems, jax.tree.map(np.asarray, published))
+    fixed = stream.problems(first_keys(16), spec=dataclasses.replace(spec, op=2))
+    assert (fixed.op == 2).all()
 
 
 def test_many_equal_one_by_one():
@@ -298,6 +313,7 @@ def test_decoding_is_the_text():
             "max_op is 15; it must be at most 6, what max_edges=4, max_depth=2, max_width=2 and "
             "max_terms=2 leave room for.",
         ),
+        ({"op_draw": "even"}, "op_draw is 'even'; it must be one of lesser, uniform."),
         ({"order": "qqp"}, "order is 'qqp'; it must be one of pq, qp."),
         ({"letters": 10}, "letters is 10; it must be at least max_op, 15, so"),
         ({"letters": 10, "op": 12}, "letters is 10; it must be at least op, 12, so"),
