@@ -11,7 +11,7 @@ OP_DRAWS = ("lesser", "uniform")
 ORDERS = ("pq", "qp")
 SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
-TOKENIZERS = ("word", "gpt2")
+TOKENIZERS = ("word", "parameter", "gpt2")
 
 # A structure graph has slots for this much at most; the published class fills it.
 DEPTH_LIMIT = 4
@@ -126,7 +126,9 @@ class Spec:
     )
     tokenizer: str = settings.choice(
         "word",
-        "word, a token for each symbol of the grammar; or gpt2, GPT-2's byte pairs.",
+        'word, a token for each symbol of the grammar; parameter, one for a whole parameter ("Oak '
+        "Library's Red Shelf\") and each other symbol, for classes of few names; or gpt2, GPT-2's "
+        "byte pairs.",
         TOKENIZERS,
     )
     tokenizer_files: str = settings.text(

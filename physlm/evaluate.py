@@ -56,6 +56,14 @@ class EvalConfig:
         low=1,
         of_member=True,
     )
+    within: tuple[int, ...] = settings.wholes(
+        (),
+        "Numbers of operations up to the training cap (data.max_op), a cell each beside the cap's "
+        "own, which is always there. One that has no test problem, as may be where a small class "
+        "has few templates, gets no cell.",
+        low=1,
+        of_member=True,
+    )
     max_new_tokens: int = settings.whole(
         1280,
         "Tokens at which decoding stops; a solution that has not ended by then is wrong. The paper "
@@ -74,6 +82,10 @@ class EvalConfig:
         settings.check(self)
 
 
+class NoProblemsError(ValueError):
+    """A cell has no test problem."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """A set of test problems."""
@@ -84,8 +96,12 @@ class Cell:
 
 
 def cells(spec: Spec, config: EvalConfig) -> list[Cell]:
-    """The paper's cells: op up to the cap, as the class draws it, the cap, each number beyond."""
-    fixed = [Cell(str(op), op, True) for op in (spec.max_op, *config.beyond)]
+    """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
+
+    The first collects all up to the cap, as the class draws them; the others follow by their op, those beyond as given.
+    """
+    inside = sorted({*config.within, spec.max_op})
+    fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
     return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed]
 
 
@@ -129,7 +145,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
       window: in tokens; problems with longer documents are left out.
 
     Raises:
-      ValueError: no problem of the cell fits the window.
+      NoProblemsError: no problem of the cell is found, or none fits the window.
     """
     root = keys.root(config.seed, Purpose.TESTING)
     root = keys.numbered(root, cell.op if cell.fixed else 0)
@@ -144,16 +160,20 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         documents, tokens = _write(keys_N, problems, size=window, spec=spec)
         found = (problems, documents, tokens, templates(problems, spec).shared)
         found = jax.tree.map(np.asarray, found)
+        some = found[0].ok.any()
         fits = np.flatnonzero(found[2].length <= window)[: config.problems - len(prompts)]
         problems, documents, tokens, shared_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
         lengths = tokens.prompt.tolist()
         prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
         shared += shared_N.tolist()
         kept += records.records(problems, documents, spec)
-        if len(prompts) == config.problems:
+        # Where no search found any, all have tried long enough; others would find none either.
+        if len(prompts) == config.problems or not some:
             break
     if not prompts:
-        raise ValueError(f"No problem of the cell {cell.name} fits a window of {window} tokens.")
+        raise NoProblemsError(
+            f"No problem of the cell {cell.name} fits a window of {window} tokens."
+        )
     lengths_N = np.array([len(ids) for ids in prompts], np.int32)
     prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
     for row, ids in zip(prompts_NxP, prompts, strict=True):
@@ -161,12 +181,43 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     return TestSet(prompts_NxP, lengths_N, np.array(shared), kept)
 
 
+def test_sets(
+    spec: Spec,
+    config: EvalConfig,
+    window: int,
+    progress: Callable[[str, int, str], AbstractContextManager[Reporter]],
+) -> list[tuple[Cell, TestSet]]:
+    """The problems of all cells, but for those of `within` that have none.
+
+    Args:
+      spec: the class that was trained on.
+      config: what to test on.
+      window: in tokens; problems with longer documents are left out.
+      progress: makes a progress display of (title, total, unit).
+
+    Raises:
+      NoProblemsError: another cell has none.
+    """
+    todo, drawn_from = cells(spec, config), test_spec(spec, config)
+    sets: list[tuple[Cell, TestSet]] = []
+    with progress("problems", len(todo), "cell") as shown:
+        for number, cell in enumerate(todo):
+            try:
+                sets.append((cell, test_set(cell, drawn_from, config, window)))
+            except NoProblemsError:
+                if cell.op >= spec.max_op:
+                    raise
+            shown.update(number + 1)
+    return sets
+
+
 @functools.partial(jax.jit, static_argnames=("size", "spec"))
 def _write(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
 ) -> tuple[Document, Document]:
     """Error-free documents, in symbols and in tokens."""
-    written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=ERROR_FREE)
+    room = tokenizer(spec).symbols(size)
+    written = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=ERROR_FREE)
     return written, stream.encoded(written, size=size, spec=spec)
 
 
@@ -199,27 +250,21 @@ def evaluate(
       keep: takes each cell's problems with what was written, and the verdicts.
 
     Returns:
-      a dictionary per cell: cell, op, n, accuracy (whole solutions, in 0..1), answer_accuracy,
-      ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary (steps, a
-      problem); and held_out and shared, dictionaries of n and accuracy (None where n is 0) of the
-      problems whose templates training never shows and of the others (`Spec.unsplit_op`).
+      a dictionary per cell of `test_sets`: cell, op, n, accuracy (whole solutions, in 0..1),
+      answer_accuracy, ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary
+      (steps, a problem); and held_out and shared, dictionaries of n and accuracy (None where n is
+      0) of the problems whose templates training never shows and of the others (`Spec.unsplit_op`).
     """
-    width = 0
-    sets = []
-    todo = cells(spec, config)
+    sets = test_sets(spec, config, model.window, progress)
     spec = test_spec(spec, config)
-    with progress("problems", len(todo), "cell") as shown:
-        for number, cell in enumerate(todo):
-            sets.append(test_set(cell, spec, config, model.window))
-            width = max(width, sets[-1].prompts_NxP.shape[1])
-            shown.update(number + 1)
     # Prompts of all cells are padded alike, to a multiple that changes little between seeds.
+    width = max(tests.prompts_NxP.shape[1] for _, tests in sets)
     width = -(-width // 32) * 32
-    total = sum(len(tests.lengths_N) for tests in sets)
+    total = sum(len(tests.lengths_N) for _, tests in sets)
     end = tokenizer(spec).end
     rows_done, found = 0, []
     with progress("evaluate", total, "problem") as shown:
-        for cell, tests in zip(todo, sets, strict=True):
+        for cell, tests in sets:
             written_NxM = np.zeros((len(tests.lengths_N), config.max_new_tokens), np.int32)
             for rows, prompts, lengths in _batches(tests, config.batch):
                 prompts = np.pad(
@@ -262,6 +307,8 @@ def _answered(
             "reason": verdict.reason,
             "first_wrong_step": verdict.first_wrong_step,
             "kind": verdict.kind,
+            "retries": verdict.retries,
+            "unnecessary": verdict.unnecessary,
             "mended": [mistake._asdict() for mistake in verdict.mended],
         }
         found.append({"cell": cell.name, **record, **said})

@@ -30,3 +30,11 @@ def few_programs():
         import jax
 
         jax.clear_caches()
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """The directory of what a study shows, in a store."""
+    directory = tmp_path / "quickstart-quick"
+    directory.mkdir()
+    return directory

@@ -136,6 +136,7 @@ def test_what_was_written_is_kept(monkeypatch):
     for row, verdict in zip(json.loads(json.dumps(kept)), judged, strict=True):
         assert row["correct"] == verdict.correct == bool(row["op"] % 2)
         assert (row["written"] == row["solution"]) == verdict.correct
+        assert (row["retries"], row["unnecessary"]) == (verdict.retries, verdict.unnecessary)
         assert row["written_answer"].strip() == str(row["answer"])
         assert row["kind"] == ("" if verdict.correct else "unknown")
 
@@ -203,3 +204,48 @@ def test_test_problems_are_not_training_problems():
     seen = language.vocabulary(SMALL).decode(stream.batch(0)["tokens"])
     long = [r["problem"] for r in tests.records if r["op"] > 2]
     assert long and not any(problem in seen for problem in long)
+
+
+def test_cells_within_the_cap_are_those_asked_for_beside_the_caps_own():
+    named = dataclasses.replace(CONFIG, within=(4, 2, 1, 2))
+    assert [cell.name for cell in evaluate.cells(SMALL, named)] == ["<=4", "1", "2", "4", "5"]
+    assert [cell.name for cell in evaluate.cells(SMALL, CONFIG)] == ["<=4", "4", "5"]
+    spec = evaluate.test_spec(SMALL, named)
+    tests = evaluate.test_set(evaluate.cells(SMALL, named)[2], spec, named, 160)
+    assert {record["op"] for record in tests.records} == {2}
+    assert tests.shared_N.all()  # As `unsplit_op` has it, and the cell says so.
+
+
+def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkeypatch):
+    searched = []
+    real = evaluate.stream.problems
+
+    def problems(keys_N, goals_N, *, spec):
+        found = real(keys_N, goals_N, spec=spec)
+        if (np.asarray(goals_N.target) == lost).all():
+            searched.append(len(keys_N))
+            found = found._replace(ok=found.ok & False)
+        return found
+
+    monkeypatch.setattr(evaluate.stream, "problems", problems)
+    monkeypatch.setattr(
+        evaluate.decode,
+        "greedy",
+        lambda model, params, prompts, lengths, *, max_new_tokens, stop: np.full(
+            (len(prompts), max_new_tokens), stop, np.int32
+        ),
+    )
+
+    def judged():
+        within = dataclasses.replace(CONFIG, within=(1, 2))
+        found = evaluate.evaluate(
+            {}, model=model_of(SMALL), spec=SMALL, config=within, progress=Silent
+        )
+        return [cell["cell"] for cell in found]
+
+    lost = 1
+    assert judged() == ["<=4", "2", "4", "5"]
+    assert searched == [CONFIG.problems]
+    lost = 4  # The cap's cell must be there.
+    with pytest.raises(evaluate.NoProblemsError, match="No problem of the cell 4"):
+        judged()

@@ -119,6 +119,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.problems": 512,
         "evaluate.batch": 128,
         "evaluate.beyond": (6,),
+        "evaluate.within": (1, 2, 3, 4),
         "evaluate.max_new_tokens": 256,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
@@ -181,6 +182,11 @@ class Settings:
         if beyond and min(beyond) <= most:
             raise RefusedError(
                 "evaluate.beyond", beyond, f"whole numbers above data.max_op, {most}"
+            )
+        within = self.evaluate.within
+        if within and max(within) > most:
+            raise RefusedError(
+                "evaluate.within", within, f"whole numbers up to data.max_op, {most}"
             )
         for op in beyond:
             # That class must exist too, and fit; its own checks say why it does not.

@@ -31,7 +31,7 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
         facts = {key: facts[key] for key in facts if key not in unread - {"mistakes.rate"}}
     facts["data.names_file"] = digest(vocabulary(spec).tokens) if spec.names_file else ""
-    facts["data.tokenizer_files"] = "" if spec.tokenizer == "word" else _content_of_table(spec)
+    facts["data.tokenizer_files"] = _content_of_table(spec) if spec.tokenizer == "gpt2" else ""
     return facts
 
 
