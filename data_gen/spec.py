@@ -51,6 +51,7 @@ class Spec:
         "of 1..max_op, as published, so that few are the most frequent; or uniform, each number as "
         "likely as another. Problems of a given number have the same law under both.",
         OP_DRAWS,
+        added=True,
     )
     min_depth: int = settings.whole(
         2, "Layers of the structure graph, at least.", low=2, high=DEPTH_LIMIT
@@ -66,6 +67,7 @@ class Spec:
         "this is.",
         low=1,
         high=TERM_LIMIT,
+        added=True,
     )
     min_width: int = settings.whole(2, "Items of a layer, at least.", low=1, high=WIDTH_LIMIT)
     max_width: int = settings.whole(4, "Items of a layer, at most.", low=1, high=WIDTH_LIMIT)

@@ -98,7 +98,8 @@ class Cell:
 def cells(spec: Spec, config: EvalConfig) -> list[Cell]:
     """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
 
-    The first collects all up to the cap, as the class draws them; the others follow by their op, those beyond as given.
+    The first collects all up to the cap, as the class draws them; the others follow by their op,
+    those beyond as given.
     """
     inside = sorted({*config.within, spec.max_op})
     fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
