@@ -98,7 +98,8 @@ class Cell:
 def cells(spec: Spec, config: EvalConfig) -> list[Cell]:
     """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
 
-    The first collects all up to the cap; the others follow by their op, those beyond as given.
+    The first collects all up to the cap, as the class draws them; the others follow by their op,
+    those beyond as given.
     """
     inside = sorted({*config.within, spec.max_op})
     fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
@@ -126,12 +127,12 @@ class TestSet:
     records: list[dict[str, Any]]
 
 
-@functools.partial(jax.jit, static_argnames=("cap", "fixed"))
-def _goals(keys_N: jax.Array, *, cap: int, fixed: bool) -> structure.Goal:
+@functools.partial(jax.jit, static_argnames=("cap", "fixed", "spec"))
+def _goals(keys_N: jax.Array, *, cap: int, fixed: bool, spec: Spec) -> structure.Goal:
     if fixed:
         op_N = jnp.full(keys_N.shape, cap, jnp.int32)
         return structure.Goal(op_N, op_N)
-    draw = functools.partial(structure.goal_up_to, cap=cap)
+    draw = functools.partial(structure.goal_up_to, cap=cap, spec=spec)
     return jax.vmap(lambda key: draw(keys.named(key, Stage.GOAL)))(keys_N)
 
 
@@ -155,7 +156,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
         keys_N = keys.all_numbered(root, indices_N)
-        goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed)
+        goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed, spec=spec)
         problems = stream.problems(keys_N, goals_N, spec=spec)
         documents, tokens = _write(keys_N, problems, size=window, spec=spec)
         found = (problems, documents, tokens, templates(problems, spec).shared)

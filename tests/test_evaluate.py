@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from drawn import SMALL as UNSHARED
+from drawn import first_keys
 
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
@@ -156,6 +158,16 @@ def test_cells_have_the_op_they_name_and_only_test_templates():
     }
     assert ops["4"] == {4} and ops["5"] == {5}
     assert ops["<=4"] <= {1, 2, 3, 4} and len(ops["<=4"]) > 1
+
+
+def test_the_mixed_cell_has_the_mixture_of_the_class():
+    """At most the cap, though the class that all cells are drawn from goes beyond it."""
+    for draw, weights in (("lesser", [7, 5, 3, 1]), ("uniform", [4, 4, 4, 4])):
+        spec = evaluate.test_spec(dataclasses.replace(SMALL, op_draw=draw), CONFIG)
+        goals = evaluate._goals(first_keys(4096), cap=4, fixed=False, spec=spec)
+        counts = np.bincount(goals.target, minlength=5)
+        assert counts[0] == 0 and (goals.cap == 4).all()
+        assert scipy.stats.chisquare(counts[1:], 256 * np.array(weights)).pvalue > 1e-3
 
 
 def test_problems_longer_than_the_window_are_replaced():

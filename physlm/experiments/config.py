@@ -224,6 +224,16 @@ def decides(key: str) -> bool:
     return key not in ARGUMENTS and _setting(key).decides and not judges
 
 
+def goes_without_saying(key: str, value: Any) -> bool:
+    """Whether a run that does not name what stands under a dotted key has this value for it.
+
+    Raises:
+      ValueError: there is no such key.
+    """
+    known = _setting(key)
+    return known.added and value == known.default
+
+
 def of_member(key: str) -> bool:
     """Whether runs that are trained as one program may differ in what stands under a dotted key.
 

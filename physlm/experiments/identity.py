@@ -23,7 +23,11 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         spec: its section `data`, checked.
     """
     flat = config_lib.flatten(config)
-    facts = {key: value for key, value in flat.items() if config_lib.decides(key)}
+    facts = {
+        key: value
+        for key, value in flat.items()
+        if config_lib.decides(key) and not config_lib.goes_without_saying(key, value)
+    }
     if flat["mistakes.rate"]:
         facts["mistakes.kind"] = Mistakes(flat["mistakes.kind"]).kind_by_name
     else:

@@ -115,7 +115,7 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
     }
     declared = config_lib.declared()
     # How it is judged, and on which devices, is no matter of the weights.
-    free = {key: known for key, known in declared.items() if key.startswith(_FREE)}
+    free = {key: known for key, known in declared.items() if key.startswith(_FREE) or known.added}
     kept = {key: known.default for key, known in free.items()} | kept
     if missing := [key for key in declared if key not in kept]:
         raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
