@@ -146,6 +146,21 @@ def test_problems_that_training_shares_are_told_apart_where_there_are_any(shown)
     assert "shared" not in report.make(shown)
 
 
+def test_problems_and_templates_that_differ_are_shown(shown):
+    rows = fake_rows(rates=(0.5,))
+    fake_sweep(shown, rows, parts={"5": {"distinct": {"problems": 140, "templates": 3}}})
+    report.make(shown)
+    details = (shown / report.MARKDOWN_FILE).read_text().split("## Details")[1]
+    assert "| seeds | distinct | templates |" in details
+    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| retry")]
+    assert [[cell.strip() for cell in end] for end in ends] == [
+        ["–", "–"],
+        ["–", "–"],
+        ["140", "3"],
+        ["–", "–"],
+    ]
+
+
 def test_labels_leave_out_what_all_conditions_share():
     rows = fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "names", "layers": 4})
     assert [line.label for line in summarise(rows)] == ["retry rate 0", "retry rate 0.5"]

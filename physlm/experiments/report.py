@@ -57,10 +57,13 @@ def accuracy_table(lines: Sequence[Line]) -> Table:
 def detail_table(lines: Sequence[Line]) -> Table:
     """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
 
-    Where training may show templates of test problems, how many these are, and the strict accuracy
-    on the others.
+    Where it is known, how many different problems and templates these are. Where training may show
+    templates of test problems, how many these are, and the strict accuracy on the others.
     """
     table = [["condition", "op", "strict %", "answer %", "retries", "unnecessary", "n", "seeds"]]
+    known = any(point.distinct is not None for line in lines for point in line.points)
+    if known:
+        table[0] += ["distinct", "templates"]
     some_shared = any(point.shared for line in lines for point in line.points)
     if some_shared:
         table[0] += ["shared with training", "held out: strict %"]
@@ -76,6 +79,8 @@ def detail_table(lines: Sequence[Line]) -> Table:
                 str(point.n),
                 str(len(point.by_seed)),
             ]
+            if known:
+                row += ["–" if n is None else str(n) for n in (point.distinct, point.templates)]
             if some_shared:
                 row.append(str(point.shared))
                 row.append("–" if point.held_out is None else _percent(point.held_out))
