@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import files, plot, results
+from physlm.experiments import files, overlap, plot, results
 from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -149,7 +149,8 @@ def make(directory: pathlib.Path) -> str:
         raise ValueError(f"{path} is empty: no run has finished yet.")
     store = Store(directory.parent)
     configs = _configs(store, rows)
-    lines = summarise(_with_parts(store, rows))
+    told = _with_parts(store, rows)
+    lines = summarise(told)
     title = f"{rows[0]['study']}: {_size(rows)}"
     png = plot.accuracy_against_op(lines, title)
     tables = [
@@ -158,7 +159,7 @@ def make(directory: pathlib.Path) -> str:
     ]
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
-    notes = _notes(lines, rows)
+    notes = _notes(lines, rows) + overlap.note(told, _evaluations(store, rows))
     files.write_atomically(directory / PLOT_FILE, png)
     files.write_atomically(directory / MARKDOWN_FILE, _markdown(title, tables, notes))
     files.write_atomically(directory / PAGE_FILE, _page(title, tables, notes, png, configs))
