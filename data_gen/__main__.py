@@ -260,7 +260,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     drawing.add_argument("--names-file", help="a JSON file of names")
     drawing.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="any other field of the spec"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other field of the spec",
     )
 
     def adding(name: str, count: int, help: str) -> argparse.ArgumentParser:

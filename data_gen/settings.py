@@ -40,6 +40,8 @@ class Setting:
       decides: it can change what comes out, so that it belongs to an identity: a run's, whose
         weights it changes, or an evaluation's, whose numbers.
       of_member: runs that are trained as one program may differ in it.
+      added: there were runs before it. One that does not name it has its default, which is no part
+        of an identity, so that theirs stays.
     """
 
     default: Any
@@ -49,6 +51,7 @@ class Setting:
     accepts: Callable[[Any], bool]
     decides: bool = True
     of_member: bool = False
+    added: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """Sees to it that a value is allowed.

@@ -7,17 +7,19 @@ import itertools
 from data_gen import settings
 from data_gen.settings import RefusedError
 
+OP_DRAWS = ("lesser", "uniform")
 ORDERS = ("pq", "qp")
 SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
 SPLIT_BY = ("solution", "problem")
-TOKENIZERS = ("word", "gpt2")
+TOKENIZERS = ("word", "parameter", "gpt2")
 
 # A structure graph has slots for this much at most; the published class fills it.
 DEPTH_LIMIT = 4
 WIDTH_LIMIT = 4
 LETTER_LIMIT = 52
 MODULUS_LIMIT = 256  # what is drawn without bias
+TERM_LIMIT = 4  # of a right side; the published class fills it
 EDGE_LIMIT = 255  # beyond what any structure holds, and within what is drawn without bias
 
 
@@ -44,11 +46,29 @@ class Spec:
         high=LETTER_LIMIT,
         besides=(None,),
     )
+    op_draw: str = settings.choice(
+        "lesser",
+        "How many operations a problem has, where that is drawn: lesser, the lesser of two draws "
+        "of 1..max_op, as published, so that few are the most frequent; or uniform, each number as "
+        "likely as another. Problems of a given number have the same law under both.",
+        OP_DRAWS,
+        added=True,
+    )
     min_depth: int = settings.whole(
         2, "Layers of the structure graph, at least.", low=2, high=DEPTH_LIMIT
     )
     max_depth: int = settings.whole(
         4, "Layers of the structure graph, at most.", low=2, high=DEPTH_LIMIT
+    )
+    max_terms: int = settings.whole(
+        TERM_LIMIT,
+        "Terms that the right side of a sentence of the problem adds up, at most: other parameters "
+        "and, where it has one, a constant; with 1, it is a constant or another parameter. What no "
+        "sentence states, the sums over an item's things, has a term for each of them whatever "
+        "this is.",
+        low=1,
+        high=TERM_LIMIT,
+        added=True,
     )
     min_width: int = settings.whole(2, "Items of a layer, at least.", low=1, high=WIDTH_LIMIT)
     max_width: int = settings.whole(4, "Items of a layer, at most.", low=1, high=WIDTH_LIMIT)
@@ -117,7 +137,9 @@ class Spec:
     )
     tokenizer: str = settings.choice(
         "word",
-        "word, a token for each symbol of the grammar; or gpt2, GPT-2's byte pairs.",
+        'word, a token for each symbol of the grammar; parameter, one for a whole parameter ("Oak '
+        "Library's Red Shelf\") and each other symbol, for classes of few names; or gpt2, GPT-2's "
+        "byte pairs.",
         TOKENIZERS,
     )
     tokenizer_files: str = settings.text(
@@ -156,8 +178,8 @@ class Spec:
         reach = reachable_op(self)
         if self.op_cap > reach:
             allowed = (
-                f"at most {reach}, what max_edges={self.max_edges}, max_depth={self.max_depth} and "
-                f"max_width={self.max_width} leave room for"
+                f"at most {reach}, what max_edges={self.max_edges}, max_depth={self.max_depth}, "
+                f"max_width={self.max_width} and max_terms={self.max_terms} leave room for"
             )
             raise RefusedError(cap, self.op_cap, allowed)
 
@@ -195,17 +217,24 @@ class Spec:
 def reachable_op(spec: Spec) -> int:
     """The largest number of operations that the caps leave room for.
 
-    An instance parameter costs up to 3 operations (4 predecessors), except the first two in
-    the solution's order (1) and the third (2); an abstract one costs what its children make
-    it cost, so it is dearest where one item has many of them.
+    An instance parameter costs up to `max_terms` - 1 operations, and at least one; the first
+    three in the solution's order cost no more than what is there to add up, 1, 1 and 2. An abstract
+    one costs what its children make it cost, so it is dearest where one item has many of them. Of
+    classes with hardly more edges than their items need, this is an estimate: sums that stand among
+    the first three allow one or two more, and not all sums of items without children can be needed.
     """
     widths = (spec.min_width, spec.max_width)
     depths = (spec.min_depth, spec.max_depth)
-    return _reachable_op(depths, widths, spec.max_edges)
+    return _reachable_op(depths, widths, spec.max_edges, spec.max_terms)
 
 
 @functools.lru_cache(maxsize=256)
-def _reachable_op(depths: tuple[int, int], widths: tuple[int, int], max_edges: int) -> int:
+def _reachable_op(
+    depths: tuple[int, int], widths: tuple[int, int], max_edges: int, max_terms: int
+) -> int:
+    most_each = max(max_terms - 1, 1)
+    # Nothing but the constant is there for the first to add up, one parameter for the second.
+    lost = [most_each - max(min(terms, max_terms) - 1, 1) for terms in range(1, TERM_LIMIT)]
     best = 0
     for depth in range(depths[0], depths[1] + 1):
         for sizes in itertools.product(range(widths[0], widths[1] + 1), repeat=depth):
@@ -216,21 +245,22 @@ def _reachable_op(depths: tuple[int, int], widths: tuple[int, int], max_edges: i
                 for used, op in most.items():
                     for edges in range(sizes[i + 1], sizes[i] * sizes[i + 1] + 1):
                         if used + edges <= max_edges:
-                            cost = op + _layer_op(edges, sizes[i], sizes[i + 1], depth - i - 2)
+                            sums = _sum_op(edges, sizes[i], sizes[i + 1], depth - i - 2)
+                            cost = op + most_each * edges + sums
                             step[used + edges] = max(step.get(used + edges, 0), cost)
                 most = step
             for edges, op in most.items():
-                best = max(best, op - sum((2, 2, 1)[:edges]))
+                best = max(best, op - sum(lost[:edges]))
     return best
 
 
-def _layer_op(edges: int, parents: int, children: int, layers_below: int) -> int:
-    """Operations of a layer's parameters when its edges crowd on as few parents as can be."""
+def _sum_op(edges: int, parents: int, children: int, layers_below: int) -> int:
+    """Operations of a layer's abstract ones when its edges crowd on as few parents as can be."""
     full, rest = divmod(edges, children)
     counts = ([children] * full + [rest] + [0] * parents)[:parents]
     sums = sum(max(c - 1, 1) for c in counts)
     products = sum(max(2 * c - 1, 1) for c in counts)
-    return 3 * edges + sums + layers_below * products
+    return sums + layers_below * products
 
 
 MED = Spec()

@@ -56,6 +56,14 @@ class EvalConfig:
         low=1,
         of_member=True,
     )
+    within: tuple[int, ...] = settings.wholes(
+        (),
+        "Numbers of operations up to the training cap (data.max_op), a cell each beside the cap's "
+        "own, which is always there. One that has no test problem, as may be where a small class "
+        "has few templates, gets no cell.",
+        low=1,
+        of_member=True,
+    )
     max_new_tokens: int = settings.whole(
         1280,
         "Tokens at which decoding stops; a solution that has not ended by then is wrong. The paper "
@@ -74,6 +82,10 @@ class EvalConfig:
         settings.check(self)
 
 
+class NoProblemsError(ValueError):
+    """A cell has no test problem."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """A set of test problems."""
@@ -84,8 +96,13 @@ class Cell:
 
 
 def cells(spec: Spec, config: EvalConfig) -> list[Cell]:
-    """The paper's cells: op up to the cap, at the cap, and at each number beyond it."""
-    fixed = [Cell(str(op), op, True) for op in (spec.max_op, *config.beyond)]
+    """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
+
+    The first collects all up to the cap, as the class draws them; the others follow by their op,
+    those beyond as given.
+    """
+    inside = sorted({*config.within, spec.max_op})
+    fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
     return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed]
 
 
@@ -111,12 +128,12 @@ class TestSet:
     records: list[dict[str, Any]]
 
 
-@functools.partial(jax.jit, static_argnames=("cap", "fixed"))
-def _goals(keys_N: jax.Array, *, cap: int, fixed: bool) -> structure.Goal:
+@functools.partial(jax.jit, static_argnames=("cap", "fixed", "spec"))
+def _goals(keys_N: jax.Array, *, cap: int, fixed: bool, spec: Spec) -> structure.Goal:
     if fixed:
         op_N = jnp.full(keys_N.shape, cap, jnp.int32)
         return structure.Goal(op_N, op_N)
-    draw = functools.partial(structure.goal_up_to, cap=cap)
+    draw = functools.partial(structure.goal_up_to, cap=cap, spec=spec)
     return jax.vmap(lambda key: draw(keys.named(key, Stage.GOAL)))(keys_N)
 
 
@@ -130,7 +147,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
       window: in tokens; problems with longer documents are left out.
 
     Raises:
-      ValueError: no problem of the cell fits the window.
+      NoProblemsError: no problem of the cell is found, or none fits the window.
     """
     root = keys.root(config.seed, Purpose.TESTING)
     root = keys.numbered(root, cell.op if cell.fixed else 0)
@@ -140,21 +157,25 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
         keys_N = keys.all_numbered(root, indices_N)
-        goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed)
+        goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed, spec=spec)
         problems = stream.problems(keys_N, goals_N, spec=spec)
         documents, tokens = _write(keys_N, problems, size=window, spec=spec)
         found = (problems, documents, tokens, templates(problems, spec))
         found = jax.tree.map(np.asarray, found)
+        some = found[0].ok.any()
         fits = np.flatnonzero(found[2].length <= window)[: config.problems - len(prompts)]
         problems, documents, tokens, side_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
         lengths = tokens.prompt.tolist()
         prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
         sides.append(side_N)
         kept += records.records(problems, documents, spec)
-        if len(prompts) == config.problems:
+        # Where no search found any, all have tried long enough; others would find none either.
+        if len(prompts) == config.problems or not some:
             break
     if not prompts:
-        raise ValueError(f"No problem of the cell {cell.name} fits a window of {window} tokens.")
+        raise NoProblemsError(
+            f"No problem of the cell {cell.name} fits a window of {window} tokens."
+        )
     lengths_N = np.array([len(ids) for ids in prompts], np.int32)
     prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
     for row, ids in zip(prompts_NxP, prompts, strict=True):
@@ -169,7 +190,7 @@ def test_sets(
     window: int,
     progress: Callable[[str, int, str], AbstractContextManager[Reporter]],
 ) -> list[tuple[Cell, TestSet]]:
-    """The problems of all cells.
+    """The problems of all cells, but for those of `within` that have none.
 
     Args:
       spec: the class that was trained on. Where that is not the split "train", training may show
@@ -179,15 +200,19 @@ def test_sets(
       progress: makes a progress display of (title, total, unit).
 
     Raises:
-      ValueError: no problem of a cell fits the window.
+      NoProblemsError: another cell has none.
     """
-    todo, sets = cells(spec, config), []
-    drawn_from = test_spec(spec, config)
+    todo, drawn_from = cells(spec, config), test_spec(spec, config)
+    sets: list[tuple[Cell, TestSet]] = []
     with progress("problems", len(todo), "cell") as shown:
         for number, cell in enumerate(todo):
-            tests = test_set(cell, drawn_from, config, window)
-            shared_N = tests.shared_N | (spec.split != "train")
-            sets.append((cell, dataclasses.replace(tests, shared_N=shared_N)))
+            try:
+                tests = test_set(cell, drawn_from, config, window)
+                shared_N = tests.shared_N | (spec.split != "train")
+                sets.append((cell, dataclasses.replace(tests, shared_N=shared_N)))
+            except NoProblemsError:
+                if cell.op >= spec.max_op:
+                    raise
             shown.update(number + 1)
     return sets
 
@@ -197,7 +222,8 @@ def _write(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
 ) -> tuple[Document, Document]:
     """Error-free documents, in symbols and in tokens."""
-    written = stream.documents(keys_N, problems_N, size=size, spec=spec, mistakes=ERROR_FREE)
+    room = tokenizer(spec).symbols(size)
+    written = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=ERROR_FREE)
     return written, stream.encoded(written, size=size, spec=spec)
 
 
@@ -230,10 +256,10 @@ def evaluate(
       keep: takes each cell's problems with what was written, and the verdicts.
 
     Returns:
-      a dictionary per cell: cell, op, n, accuracy (whole solutions, in 0..1), answer_accuracy,
-      ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary (steps, a
-      problem); held_out and shared, dictionaries of n and accuracy (None where n is 0) of the
-      problems whose templates training never shows and of the others (`Spec.unsplit_op`); and
+      a dictionary per cell of `test_sets`: cell, op, n, accuracy (whole solutions, in 0..1),
+      answer_accuracy, ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary
+      (steps, a problem); held_out and shared, dictionaries of n and accuracy (None where n is 0) of
+      the problems whose templates training never shows and of the others (`Spec.unsplit_op`); and
       distinct, a dictionary of how many different problems (prompts) and templates the n are.
     """
     sets = test_sets(spec, config, model.window, progress)
@@ -288,6 +314,8 @@ def _answered(
             "reason": verdict.reason,
             "first_wrong_step": verdict.first_wrong_step,
             "kind": verdict.kind,
+            "retries": verdict.retries,
+            "unnecessary": verdict.unnecessary,
             "mended": [mistake._asdict() for mistake in verdict.mended],
         }
         found.append({"cell": cell.name, **record, **said})

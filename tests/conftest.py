@@ -30,3 +30,19 @@ def few_programs():
         import jax
 
         jax.clear_caches()
+
+
+@pytest.fixture
+def devices_stay(monkeypatch):
+    """Sweeps in this process leave its devices, which its first test that touched JAX chose."""
+    from physlm import devices
+
+    monkeypatch.setattr(devices, "prepare", lambda mesh, batch, cache_dir: None)
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """The directory of what a study shows, in a store."""
+    directory = tmp_path / "quickstart-quick"
+    directory.mkdir()
+    return directory

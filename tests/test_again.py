@@ -1,8 +1,10 @@
 """A finished run is judged again from its checkpoints, and never trained again."""
 
 import json
+import logging
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -110,8 +112,19 @@ def test_final_and_best_and_every_step_can_be_judged(
     assert all("evaluations" in path.parts for path in new)
 
 
+@pytest.fixture
+def steps_compiled(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], int]]:
+    """How many training steps JAX has compiled since, or taken from its cache."""
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        yield lambda: sum("Compiling jit(step)" in text for text in caplog.messages)
+
+
 def test_a_study_finds_what_is_trained_and_judged(
-    trained: tuple[run.Run, pathlib.Path], capsys: pytest.CaptureFixture[str], calls: list[str]
+    trained: tuple[run.Run, pathlib.Path],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    calls: list[str],
+    steps_compiled: Callable[[], int],
 ) -> None:
     _, directory = trained
     workdir = directory.parents[1]
@@ -128,6 +141,10 @@ def test_a_study_finds_what_is_trained_and_judged(
     assert len(rows) == 4 and {row["step"] for row in rows} == {6}
     assert calls == ["evaluate"]
     assert times(directory) == before
+    assert steps_compiled() == 0
+    # What is counted is what training does.
+    swept(tmp_path, "seed=1")
+    assert steps_compiled() == 1
     # What was not judged is judged, and not trained.
     assert len(swept(workdir, "evaluate.seed=2")) == 6
     assert calls == ["evaluate"] * 2
@@ -225,7 +242,13 @@ def test_other_directories_are_refused(
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert evaluate.main([str(tmp_path)]) == 2
     assert "holds a run of an older version" in capsys.readouterr().err
-    del config["study"], config["scale"], config["model"]["variant"]
+    # What is no matter of the weights may be missing, as from before there was such a setting; and
+    # so may what was added since.
+    del config["study"], config["scale"], config["evaluate"]["within"], config["mesh"]["tensor"]
+    del config["data"]["max_terms"], config["data"]["op_draw"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run.load(tmp_path).settings == config_lib.resolve(config_lib.base("smoke"))
+    del config["model"]["variant"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert evaluate.main([str(tmp_path)]) == 2
     assert "lacks the setting model.variant" in capsys.readouterr().err

@@ -52,6 +52,12 @@ def test_start_only_says_where_to_begin(sampled):
     assert part == whole[4:]
 
 
+def test_fields_may_be_set_one_by_one(sampled):
+    one_by_one = [part for field in TINY[1:] for part in ("--set", field)]
+    whole, _ = sampled
+    assert printed("--count", "6", "--mistakes", "retry", "--rate", "0.5", *one_by_one) == whole
+
+
 def test_check_judges_what_sample_prints(sampled, tmp_path, capsys):
     whole, _ = sampled
     spoilt = dict(whole[1], solution=whole[1]["solution"].replace("so ", "thus ", 1))

@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from drawn import SMALL as UNSHARED
+from drawn import first_keys
 
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
@@ -158,6 +160,7 @@ def test_what_was_written_is_kept(monkeypatch):
     for row, verdict in zip(json.loads(json.dumps(kept)), judged, strict=True):
         assert row["correct"] == verdict.correct == bool(row["op"] % 2)
         assert (row["written"] == row["solution"]) == verdict.correct
+        assert (row["retries"], row["unnecessary"]) == (verdict.retries, verdict.unnecessary)
         assert row["written_answer"].strip() == str(row["answer"])
         assert row["kind"] == ("" if verdict.correct else "unknown")
 
@@ -179,6 +182,16 @@ def test_cells_have_the_op_they_name_and_only_test_templates():
     }
     assert ops["4"] == {4} and ops["5"] == {5}
     assert ops["<=4"] <= {1, 2, 3, 4} and len(ops["<=4"]) > 1
+
+
+def test_the_mixed_cell_has_the_mixture_of_the_class():
+    """At most the cap, though the class that all cells are drawn from goes beyond it."""
+    for draw, weights in (("lesser", [7, 5, 3, 1]), ("uniform", [4, 4, 4, 4])):
+        spec = evaluate.test_spec(dataclasses.replace(SMALL, op_draw=draw), CONFIG)
+        goals = evaluate._goals(first_keys(4096), cap=4, fixed=False, spec=spec)
+        counts = np.bincount(goals.target, minlength=5)
+        assert counts[0] == 0 and (goals.cap == 4).all()
+        assert scipy.stats.chisquare(counts[1:], 256 * np.array(weights)).pvalue > 1e-3
 
 
 def test_problems_longer_than_the_window_are_replaced():
@@ -215,3 +228,48 @@ def test_test_problems_are_not_training_problems():
     seen = language.vocabulary(SMALL).decode(stream.batch(0)["tokens"])
     long = [r["problem"] for r in tests.records if r["op"] > 2]
     assert long and not any(problem in seen for problem in long)
+
+
+def test_cells_within_the_cap_are_those_asked_for_beside_the_caps_own():
+    named = dataclasses.replace(CONFIG, within=(4, 2, 1, 2))
+    assert [cell.name for cell in evaluate.cells(SMALL, named)] == ["<=4", "1", "2", "4", "5"]
+    assert [cell.name for cell in evaluate.cells(SMALL, CONFIG)] == ["<=4", "4", "5"]
+    spec = evaluate.test_spec(SMALL, named)
+    tests = evaluate.test_set(evaluate.cells(SMALL, named)[2], spec, named, 160)
+    assert {record["op"] for record in tests.records} == {2}
+    assert tests.shared_N.all()  # As `unsplit_op` has it, and the cell says so.
+
+
+def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkeypatch):
+    searched = []
+    real = evaluate.stream.problems
+
+    def problems(keys_N, goals_N, *, spec):
+        found = real(keys_N, goals_N, spec=spec)
+        if (np.asarray(goals_N.target) == lost).all():
+            searched.append(len(keys_N))
+            found = found._replace(ok=found.ok & False)
+        return found
+
+    monkeypatch.setattr(evaluate.stream, "problems", problems)
+    monkeypatch.setattr(
+        evaluate.decode,
+        "greedy",
+        lambda model, params, prompts, lengths, *, max_new_tokens, stop: np.full(
+            (len(prompts), max_new_tokens), stop, np.int32
+        ),
+    )
+
+    def judged():
+        within = dataclasses.replace(CONFIG, within=(1, 2))
+        found = evaluate.evaluate(
+            {}, model=model_of(SMALL), spec=SMALL, config=within, progress=Silent
+        )
+        return [cell["cell"] for cell in found]
+
+    lost = 1
+    assert judged() == ["<=4", "2", "4", "5"]
+    assert searched == [CONFIG.problems]
+    lost = 4  # The cap's cell must be there.
+    with pytest.raises(evaluate.NoProblemsError, match="No problem of the cell 4"):
+        judged()

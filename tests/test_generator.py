@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from drawn import COUNT, ROOM, SMALL, TINY, drawn, facts_of, first_keys, writer, written
 
 from data_gen.problems import search, structure
@@ -77,6 +78,20 @@ def test_op_follows_its_law_and_fixed_op_is_exact():
     assert (drawn(CLASSES["fixed op, qp"])[0].op == 20).all()
 
 
+def test_op_is_uniform_where_the_class_says_so():
+    spec = dataclasses.replace(SMALL, op_draw="uniform")
+    problems, _, found = drawn(spec)
+    counts = np.bincount(problems.op, minlength=5)[1:]
+    assert (counts == np.bincount([r["solution"].count(";") for r in found], minlength=5)[1:]).all()
+    assert problems.ok.all() and scipy.stats.chisquare(counts).pvalue > 1e-3
+    # That is a question of frequency alone: a problem of a given number is what it was.
+    goals = structure.Goal(*(jnp.asarray(x) for x in (problems.op, np.full(COUNT, 4))))
+    published = stream.problems(first_keys(COUNT), goals, spec=SMALL)
+    jax.tree.map(np.testing.assert_array_equal, problems, jax.tree.map(np.asarray, published))
+    fixed = stream.problems(first_keys(16), spec=dataclasses.replace(spec, op=2))
+    assert (fixed.op == 2).all()
+
+
 def test_many_equal_one_by_one():
     """Lanes, batch size and neighbours do not matter: problem i is a function of its key."""
     many, _, _ = drawn(TINY)
@@ -130,8 +145,10 @@ def template(record):
     )
 
 
-def test_train_and_test_share_no_template():
-    train, test = (dataclasses.replace(SMALL, split=split) for split in ("train", "test"))
+@pytest.mark.parametrize("max_terms", [4, 2])
+def test_train_and_test_share_no_template(max_terms):
+    small = dataclasses.replace(SMALL, max_terms=max_terms)
+    train, test = (dataclasses.replace(small, split=split) for split in ("train", "test"))
     seen = [{template(record) for record in drawn(spec)[2]} for spec in (train, test)]
     assert min(map(len, seen)) > 20
     assert not seen[0] & seen[1]
@@ -331,6 +348,14 @@ def test_decoding_is_the_text():
         ({"max_depth": 5}, "max_depth is 5; it must be a whole number in 2..4."),
         ({"max_op": 40, "max_edges": 4, "max_depth": 2}, "max_op is 40; it must be at most "),
         ({"names": 3}, "names is 3; it must be at least max_width, 4, so"),
+        ({"max_terms": 0}, "max_terms is 0; it must be a whole number in 1..4."),
+        ({"max_terms": 5}, "max_terms is 5; it must be a whole number in 1..4."),
+        (
+            {"max_terms": 2, "max_edges": 4, "max_depth": 2, "max_width": 2},
+            "max_op is 15; it must be at most 6, what max_edges=4, max_depth=2, max_width=2 and "
+            "max_terms=2 leave room for.",
+        ),
+        ({"op_draw": "even"}, "op_draw is 'even'; it must be one of lesser, uniform."),
         ({"order": "qqp"}, "order is 'qqp'; it must be one of pq, qp."),
         ({"letters": 10}, "letters is 10; it must be at least max_op, 15, so"),
         ({"letters": 10, "op": 12}, "letters is 10; it must be at least op, 12, so"),
@@ -345,14 +370,22 @@ def test_impossible_specs_are_refused(fields, said):
         Spec(**fields)
 
 
-def test_reachable_op_is_met_and_not_passed():
-    caps = {"max_edges": 4, "max_depth": 2, "max_width": 2, "names": 2}
-    # Four instance parameters cost 1, 1, 2 and 3, two sums of two children 1 each.
-    assert reachable_op(Spec(max_op=9, **caps)) == 9
-    with pytest.raises(ValueError, match=r"max_op is 10; it must be at most 9, what max_edges=4"):
-        Spec(max_op=10, **caps)
-    problems, _, _ = drawn(Spec(op=9, **caps))
-    assert problems.ok.all() and (problems.op == 9).all()
+# Two sums of two children cost 1 each, and four instance parameters 1, 1, 2 and 3, where the terms
+# suffice for that.
+@pytest.mark.parametrize(("max_terms", "reach"), [(4, 9), (3, 8), (2, 6), (1, 6)])
+def test_reachable_op_is_met_and_not_passed(max_terms, reach, monkeypatch):
+    caps = {"max_edges": 4, "max_depth": 2, "max_width": 2, "names": 2, "max_terms": max_terms}
+    assert reachable_op(Spec(max_op=reach, **caps)) == reach
+    said = f"max_op is {reach + 1}; it must be at most {reach}, what max_edges=4"
+    with pytest.raises(ValueError, match=said):
+        Spec(max_op=reach + 1, **caps)
+    problems, _, _ = drawn(Spec(op=reach, **caps))
+    assert problems.ok.all() and (problems.op == reach).all()
+    if max_terms < 4:
+        # No search finds what is refused.
+        monkeypatch.setattr("data_gen.spec.reachable_op", lambda spec: reach + 1)
+        monkeypatch.setattr(search, "TRIES", 1 << 10)
+        assert not stream.problems(first_keys(16), spec=Spec(op=reach + 1, **caps)).ok.any()
 
 
 def test_goals_can_be_given():

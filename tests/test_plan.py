@@ -77,6 +77,7 @@ def test_paper_scale_is_the_published_recipe():
     assert (settings.optimizer.warmup_steps, settings.optimizer.final_fraction) == (1000, 0.01)
     assert settings.evaluate.problems == 4096
     assert settings.evaluate.beyond == (20, 21, 22, 23)
+    assert settings.evaluate.within == ()
 
 
 # Settings.
@@ -216,6 +217,14 @@ def test_identity_knows_every_setting_that_can_change_weights(key):
     assert (made() == made(key, other)) == same
 
 
+def test_the_default_of_a_setting_that_was_added_leaves_earlier_runs_their_name():
+    added = [key for key, known in config.declared().items() if known.added]
+    assert set(added) >= {"data.max_terms", "data.op_draw"} and not set(added) & set(made())
+    flat = config.flatten(SMOKE)
+    before = nested({key: value for key, value in flat.items() if key not in added})
+    assert identity.of_run(before, run.make_run(SMOKE).settings.data) == run.make_run(SMOKE).facts
+
+
 @given(st.sampled_from([key for key in SETTINGS if key.startswith("evaluate.")]))
 def test_an_evaluation_knows_every_setting_that_can_change_its_numbers(key):
     name = key.partition(".")[2]
@@ -227,6 +236,15 @@ def test_an_evaluation_knows_every_setting_that_can_change_its_numbers(key):
     names = [name_of(Evaluation(one).config, 20) for one in (settings, changed)]
     assert (names[0] == names[1]) == same
     assert names[0] != name_of(Evaluation(settings).config, 10)
+
+
+def test_a_setting_that_came_later_leaves_evaluations_as_they_were():
+    """The hash is that of the version before `evaluate.within`."""
+    settings = run.make_run(SMOKE).settings.evaluate
+    known = "step=20,greedy,problems=16,beyond=4-5-21f4a567"
+    assert name_of(Evaluation(settings).config, 20) == known
+    more = name_of(Evaluation(dataclasses.replace(settings, within=(1, 2))).config, 20)
+    assert more.startswith("step=20,greedy,problems=16,within=1-2,beyond=4-5-")
 
 
 @given(st.randoms(use_true_random=False))
@@ -353,6 +371,10 @@ def test_a_size_by_name_is_its_three_settings() -> None:
         (
             ["train.window=3000"],
             r"^model\.positions is 2048; it must be at least the window \(train\.window\), 3000",
+        ),
+        (
+            ["evaluate.within=1,4"],
+            r"^evaluate\.within is \(1, 4\); it must be whole numbers up to data\.max_op, 3",
         ),
         (
             ["evaluate.max_new_tokens=2000"],

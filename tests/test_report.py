@@ -6,10 +6,14 @@ import struct
 import pytest
 
 from physlm import metrics
-from physlm.experiments import overlap, plot, report, results, run
+from physlm.experiments import inference, overlap, plot, report, results, run
 from physlm.experiments.summary import summarise
 
 CELLS = {"<=4": 4, "4": 4, "5": 5, "6": 6}
+
+
+PLAIN = {"mistakes": {"kind": "retry", "rate": 0, "mask": "none"}}
+RETRY = "with mistakes and corrections, rate 0.5"
 
 
 def solved(rate, seed, op):
@@ -47,14 +51,6 @@ def fake_rows(rates=(0.0, 0.5), seeds=1, condition=lambda rate: {"retry_rate": r
     return rows
 
 
-@pytest.fixture
-def shown(tmp_path):
-    """The directory of what a study shows, in a store."""
-    directory = tmp_path / "quickstart-quick"
-    directory.mkdir()
-    return directory
-
-
 def fake_sweep(directory, rows, kind="retry", parts=None):
     results.write(directory / results.FILE, rows)
     for row in rows:
@@ -85,7 +81,7 @@ def test_table_has_the_numbers_of_the_rows():
     rows = fake_rows()
     table = report.accuracy_table(summarise(rows))
     assert table[0] == ["condition", "op <=4", "op 4", "op 5", "op 6"]
-    assert [line[0] for line in table[1:]] == ["retry rate 0", "retry rate 0.5"]
+    assert [line[0] for line in table[1:]] == ["error-free solutions", RETRY]
     shown = [[float(n) for n in re.findall(r"[\d.]+", t)] for line in table[1:] for t in line[1:]]
     for numbers, row in zip(shown, rows, strict=True):
         wanted = [100 * row[name] for name in ("accuracy", "ci_low", "ci_high")]
@@ -104,7 +100,8 @@ def test_seeds_are_merged_into_mean_interval_and_spread():
     # 195, 188 and 181 of 200.
     assert point.by_seed == (0.975, 0.94, 0.905)
     assert point.accuracy == pytest.approx(0.94)
-    assert (point.low, point.high) == metrics.wilson_interval(188, 200)
+    assert (point.low, point.high) == inference.of_share([0.975, 0.94, 0.905], 200)
+    assert point.low < metrics.wilson_interval(188, 200)[0]
     assert point.n == 200
     assert report.accuracy_table([line])[1][1].endswith("±3.5")
 
@@ -112,7 +109,7 @@ def test_seeds_are_merged_into_mean_interval_and_spread():
 def test_details_have_both_accuracies_retries_and_unnecessary_steps():
     head, first, *_ = report.detail_table(summarise(fake_rows(rates=(0.5,))))
     assert dict(zip(head, first, strict=True)) == {
-        "condition": "retry rate 0.5",
+        "condition": RETRY,
         "op": "<=4",
         "strict %": "97.5",
         "answer %": "98.5",
@@ -135,7 +132,7 @@ def test_problems_that_training_shares_are_told_apart_where_there_are_any(shown)
     text = (shown / report.MARKDOWN_FILE).read_text()
     details = text[text.index("## Details") :]
     assert "| seeds | shared with training | held out: strict % |" in details
-    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| retry")]
+    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| with")]
     assert [[cell.strip() for cell in end] for end in ends] == [
         ["50", "90.0"],
         ["200", "–"],
@@ -207,7 +204,30 @@ def test_report_says_what_training_shows_of_test_problems(shown):
 
 def test_labels_leave_out_what_all_conditions_share():
     rows = fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "names", "layers": 4})
-    assert [line.label for line in summarise(rows)] == ["retry rate 0", "retry rate 0.5"]
+    assert [line.label for line in summarise(rows)] == ["error-free solutions", RETRY]
+    masks = {0.0: "none", 0.5: "name"}
+    rows = fake_rows(condition=lambda rate: {"retry_rate": 0.5, "mask": masks[rate]})
+    assert [line.label for line in summarise(rows)] == ["not masked", "masked"]
+
+
+def test_conditions_are_called_in_words_and_stand_by_their_rate():
+    """What an error-free run does not read does not set it apart: it is one line."""
+    rows = []
+    for mask in ("none", "name"):
+        made = fake_rows(rates=(0.2, 0.0, 0.1))
+        for row in made:
+            rate = row["condition"]["retry_rate"]
+            apart = {"run": row["run"] + (mask if rate else "")}
+            rows.append(row | apart | {"condition": {"retry_rate": rate, "mask": mask}})
+    lines = summarise(rows)
+    assert [line.label for line in lines] == [
+        "error-free solutions",
+        "with mistakes and corrections, rate 0.1",
+        "with mistakes and corrections, rate 0.1, masked",
+        "with mistakes and corrections, rate 0.2",
+        "with mistakes and corrections, rate 0.2, masked",
+    ]
+    assert len(lines[0].judged) == len(lines[0].points[0].by_seed) == 1
 
 
 def test_report_writes_plot_page_and_markdown(shown, capsys):
@@ -232,17 +252,28 @@ def test_report_writes_plot_page_and_markdown(shown, capsys):
 
 def test_many_conditions_and_seeds_can_be_drawn():
     lines = summarise(fake_rows(rates=[n / 10 for n in range(9)], seeds=2))
-    assert png_size(plot.accuracy_against_op(lines, "title"))[0] > 0
+    assert png_size(plot.against_op(lines, "what was run"))[0] > 0
+
+
+def test_a_line_goes_through_every_op_that_has_a_cell():
+    """The cell of all up to the cap stands beside it only where nothing else is within."""
+    (line,) = summarise(fake_rows(rates=(0.5,)))
+    assert [point.cell for point in plot._shown(line)] == ["<=4", "4", "5", "6"]
+    within = [row | {"cell": "2", "op": 2} for row in fake_rows(rates=(0.5,))[:1]]
+    (line,) = summarise(fake_rows(rates=(0.5,)) + within)
+    assert [point.cell for point in plot._shown(line)] == ["2", "4", "5", "6"]
+    # The table has them all, in order.
+    assert report.accuracy_table([line])[0][1:] == ["op <=4", "op 2", "op 4", "op 5", "op 6"]
 
 
 @pytest.mark.parametrize("cells", [["<=4"], ["5"], ["4", "5"]])
 def test_some_cells_alone_can_be_drawn(cells):
     lines = summarise([row for row in fake_rows() if row["cell"] in cells])
-    assert png_size(plot.accuracy_against_op(lines, "title"))[0] > 0
+    assert png_size(plot.against_op(lines, "what was run"))[0] > 0
 
 
 def test_paper_stands_beside_its_own_conditions_only():
-    published = [{"mistakes": {"kind": "retry", "rate": 0, "mask": "none"}}]
+    published = [PLAIN]
     lines = summarise(fake_rows())
     table = report.paper_table(lines, published)
     assert table is not None
@@ -255,6 +286,15 @@ def test_paper_stands_beside_its_own_conditions_only():
     for field, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
         changed = [{"mistakes": {**published[0]["mistakes"], field: value}}]
         assert report.paper_table(lines, changed) is None
+
+
+def test_cells_below_the_cap_are_not_in_the_mean_beside_the_papers():
+    plain, within = (
+        fake_rows(),
+        [row | {"cell": "1", "op": 1, "accuracy": 0.0} for row in fake_rows()[::4]],
+    )
+    means = [report.paper_table(summarise(rows), [PLAIN])[1][1] for rows in (plain, plain + within)]
+    assert means[0] == means[1]
 
 
 @pytest.mark.parametrize("field", ["run", "evaluation"])

@@ -331,7 +331,7 @@ class Slow:
             alone = words.word(start + 1) >> 31 == 0
             pool = independent if alone else known
             count = 1 + 32 - words.word(start + 2).bit_length()
-            count = min(count, len(pool) + 1, 4)
+            count = min(count, len(pool) + 1, self.spec.max_terms)
             constant = count == len(pool) + 1 or words.word(start + 3) >> 31 == 0
             refs = words.picks(start + 4, pool, count - constant)
             if count == len(pool) + 1:
@@ -347,9 +347,10 @@ class Slow:
             known += sorted(fresh, key=lambda slot: (-self.abstract[slot][0], slot))
 
 
-def test_choices_and_distractors_are_those_of_a_plain_version():
+@pytest.mark.parametrize("max_terms", [4, 3])
+def test_choices_and_distractors_are_those_of_a_plain_version(max_terms):
     """Step 6 and what distractors refer to, draw by draw: small pools are taken in order."""
-    spec = Spec(max_op=6, max_edges=8)
+    spec = Spec(max_op=6, max_edges=8, max_terms=max_terms)
 
     def draw(key):
         goal = structure.goal(keys.named(key, Stage.GOAL), spec)

@@ -12,13 +12,13 @@ import pytest
 from drawn import COUNT, SMALL
 from test_stream import pack_slowly
 
-import data_gen.windows.tokenizer as room
 from data_gen import keys
 from data_gen.keys import Purpose
 from data_gen.solutions import document, language
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.text import records
-from data_gen.windows import stream
+from data_gen.windows import gpt2, stream
+from data_gen.windows import tokenizer as room
 from data_gen.windows.configuration import Windows, shortest_document
 from physlm.experiments import config, execution, registry, run, sweep
 from physlm.experiments.evaluation import Evaluation
@@ -62,7 +62,7 @@ def directory(written, tmp_path_factory):
     backend.train_from_iterator(texts, trainer)
     backend.model.save(str(found))
     vocab = json.loads((found / "vocab.json").read_text())
-    vocab[room.END_TOKEN] = len(vocab)
+    vocab[gpt2.END_TOKEN] = len(vocab)
     (found / "vocab.json").write_text(json.dumps(vocab))
     return found
 
@@ -219,9 +219,9 @@ def test_one_file_and_the_cache_of_transformers_serve_as_well(
     hub = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     # Nothing that other tests have found, or leave to be found.
-    monkeypatch.setattr(room, "_load", room._load.__wrapped__)
-    monkeypatch.setattr(room, "_gpt2", room._gpt2.__wrapped__)
-    for one in (room.gpt2(SMALL, str(snapshot)), room.gpt2(SMALL, "")):
+    monkeypatch.setattr(gpt2, "_load", gpt2._load.__wrapped__)
+    monkeypatch.setattr(gpt2, "_gpt2", gpt2._gpt2.__wrapped__)
+    for one in (gpt2.gpt2(SMALL, str(snapshot)), gpt2.gpt2(SMALL, "")):
         np.testing.assert_array_equal(one.ids_VxK, two.ids_VxK)
         assert (one.size, one.end, one.pieces) == (two.size, two.end, two.pieces)
 
@@ -229,25 +229,25 @@ def test_one_file_and_the_cache_of_transformers_serve_as_well(
 def test_missing_files_are_refused(tmp_path, monkeypatch):
     expected = "vocab.json and merges.txt, or tokenizer.json"
     with pytest.raises(ValueError, match=f"it must be a directory with GPT-2's files, {expected}"):
-        room.gpt2(SMALL, str(tmp_path))
+        gpt2.gpt2(SMALL, str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer_files='.*' cannot be read: [^\n]*\.$"):
-        room.gpt2(SMALL, str(tmp_path))
+        gpt2.gpt2(SMALL, str(tmp_path))
     hub = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=f"set tokenizer_files to a directory with its {expected}"):
-        room.gpt2(SMALL, "")
+        gpt2.gpt2(SMALL, "")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ValueError, match=r"needs the package tokenizers: pip install 'physlm\[gp"):
-        room.gpt2(SMALL, str(tmp_path / "other"))
+        gpt2.gpt2(SMALL, str(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda vocab: vocab.pop(room.END_TOKEN), "has no <|endoftext|> to end documents with"),
+        (lambda vocab: vocab.pop(gpt2.END_TOKEN), "has no <|endoftext|> to end documents with"),
         (
-            lambda vocab: vocab.update({room.END_TOKEN: 223, "\u0123": len(vocab) - 1}),
+            lambda vocab: vocab.update({gpt2.END_TOKEN: 223, "\u0123": len(vocab) - 1}),
             "<|endoftext|> is 223: the ids 222, 223, 224 are needed",
         ),
         # The comma and GPT-2's byte 222 change places.
@@ -264,7 +264,7 @@ def test_vocabularies_without_room_for_markers_are_refused(directory, tmp_path, 
     (tmp_path / "vocab.json").write_text(json.dumps(vocab))
     (tmp_path / "merges.txt").write_text((directory / "merges.txt").read_text())
     with pytest.raises(ValueError, match=complaint.replace("|", r"\|")):
-        room.gpt2(SMALL, str(tmp_path))
+        gpt2.gpt2(SMALL, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -282,9 +282,9 @@ def test_vocabularies_without_room_for_markers_are_refused(directory, tmp_path, 
 def test_symbols_that_texts_are_not_cut_around_are_refused(directory, monkeypatch, name, complaint):
     vocab = language.vocabulary(SMALL)
     changed = dataclasses.replace(vocab, tokens=(*vocab.tokens[:-1], name))
-    monkeypatch.setattr(room, "vocabulary", lambda spec: changed)
+    monkeypatch.setattr(gpt2, "vocabulary", lambda spec: changed)
     with pytest.raises(ValueError, match=complaint):
-        room.gpt2(SMALL, str(directory))
+        gpt2.gpt2(SMALL, str(directory))
 
 
 def test_vocabulary_that_changes_the_text_is_refused(directory, tmp_path):
@@ -297,13 +297,13 @@ def test_vocabulary_that_changes_the_text_is_refused(directory, tmp_path):
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"' The number of each' .*: its ids read ' the number of"):
-        room.gpt2(SMALL, str(tmp_path))
+        gpt2.gpt2(SMALL, str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tokenizer": "gpt3"}, "tokenizer is 'gpt3'; it must be one of word, gpt2."),
+        ({"tokenizer": "gpt3"}, "tokenizer is 'gpt3'; it must be one of word, parameter, gpt2."),
         ({"tokenizer_files": 3}, "tokenizer_files is 3; it must be the text of a path."),
         (
             {"tokenizer_files": "x"},

@@ -223,7 +223,7 @@ def room(arranged: Arrangement, spec: Spec) -> jax.Array:
     """int32[T]: operations that extra predecessors can add to each step (step 8)."""
     place_T = np.arange(spec.op_cap)
     instance_T = (arranged.step_T >= 0) & (arranged.step_T < spec.instance_slots)
-    return jnp.where(instance_T, np.clip(place_T + 1, 2, TERMS) - 2, 0)
+    return jnp.where(instance_T, np.clip(place_T + 1, 2, max(spec.max_terms, 2)) - 2, 0)
 
 
 def total_op(choice: Choice, arranged: Arrangement, aim: Plan, spec: Spec) -> jax.Array:
@@ -257,7 +257,7 @@ def draw_terms(key: jax.Array, arranged: Arrangement, extra_op: jax.Array, spec:
         place, slot, link, extra = step
         word = [source.word(1 + (TERMS + 2) * place + n) for n in range(2)]
         wanted = jnp.where(extra == 0, 1 + draws.coin(word[0]), extra + 2)
-        wanted = jnp.minimum(wanted, jnp.minimum(place + 1, TERMS))
+        wanted = jnp.minimum(wanted, jnp.minimum(place + 1, spec.max_terms))
         everything = wanted == place + 1
         left = wanted - (link >= 0)
         forced = draws.coin(word[1]) & (left > 0) & ~everything

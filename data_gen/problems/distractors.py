@@ -85,7 +85,7 @@ def fill(
         size = pool.size()
         # 1 + Geometric(1/2), read off the leading zeros of a random word.
         count = jnp.minimum(
-            1 + jax.lax.clz(word[2]).astype(jnp.int32), jnp.minimum(size + 1, TERMS)
+            1 + jax.lax.clz(word[2]).astype(jnp.int32), jnp.minimum(size + 1, spec.max_terms)
         )
         everything = count == size + 1
         constant = everything | draws.coin(word[3])

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from data_gen.problems.structure import Structure
+from data_gen.spec import TERM_LIMIT
 
-# Terms of an instance parameter's right side at most, a constant counted.
-TERMS = 4
+# Terms of an instance parameter's right side that arrays have room for, a constant counted;
+# `Spec.max_terms` says how many of them are used.
+TERMS = TERM_LIMIT
 
 
 class Problem(NamedTuple):

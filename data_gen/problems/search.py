@@ -30,6 +30,9 @@ STRUCTURES = 1000
 # and threads busy, few enough to stay in its cache.
 LANES = 256
 LANES_LEAST = 16
+# Once no more than this part of the lanes has a search left, those go on alone: a plan without any
+# solvable structure takes a thousand rounds, and idle lanes cost as much as busy ones.
+NARROWER = 8
 PIECE = 1024
 # Of the problems asked for, the share that is searched for at once where each may have to be
 # searched for again.
@@ -161,6 +164,13 @@ class _Lanes(NamedTuple):
     found_M: _Searching
 
 
+def _narrowed(at: _Lanes, fewer: int) -> _Lanes:
+    """So many lanes, among them all that search; those that have no search left come last."""
+    left_L = jnp.argsort(at.which_L)[:fewer]
+    which_L, place_L = jax.tree.map(lambda x_L: x_L[left_L], (at.which_L, at.place_L))
+    return at._replace(which_L=which_L, place_L=place_L)
+
+
 def find_many(
     keys_N: jax.Array,
     goals_N: structure.Goal,
@@ -178,8 +188,7 @@ def find_many(
       goals_N: their numbers of operations.
       start_N: where their searches begin.
       spec: the class.
-      lanes: drafts a round; by default few enough that those of the unluckiest problems, which
-        come last and leave most lanes idle, are a small part.
+      lanes: drafts a round, until few searches are left.
     """
     count = keys_N.shape[0]
     lanes = min(lanes or max(LANES_LEAST, min(LANES, count // 8)), count)
@@ -223,8 +232,13 @@ def find_many(
     which_M, found_M = jax.tree.map(
         lambda x: jnp.zeros((count + lanes, *x.shape[1:]), x.dtype), (first_L, found_L)
     )
-    start = _Lanes(first_L, place_L, jnp.int32(lanes), jnp.int32(0), which_M, found_M)
-    end = jax.lax.while_loop(lambda at: (at.which_L < count).any(), step, start)
+    end = _Lanes(first_L, place_L, jnp.int32(lanes), jnp.int32(0), which_M, found_M)
+    for fewer in sorted({lanes // NARROWER, 0}, reverse=True):
+
+        def crowded(at: _Lanes, fewer: int = fewer) -> jax.Array:
+            return (at.which_L < count).sum() > fewer
+
+        end = _narrowed(jax.lax.while_loop(crowded, step, end), fewer)
     place_N = jnp.argsort(end.which_M[:count])
     found_N = jax.tree.map(lambda x_M: x_M[place_N], end.found_M)
     return found_N.drawn, found_N.place

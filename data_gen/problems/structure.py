@@ -89,14 +89,20 @@ def goal(key: jax.Array, spec: Spec) -> Goal:
     """The spec's fixed number of operations, or one drawn up to its cap."""
     if spec.op is not None:
         return Goal(jnp.int32(spec.op), jnp.int32(spec.op))
-    return goal_up_to(key, spec.max_op)
+    return goal_up_to(key, spec.max_op, spec)
 
 
-def goal_up_to(key: jax.Array, cap: int) -> Goal:
-    """The lesser of two draws of 1..cap (step 1 of the class)."""
+def goal_up_to(key: jax.Array, cap: int, spec: Spec) -> Goal:
+    """A number of operations in 1..cap, of the spec's law (step 1 of the class).
+
+    What is built for it does not depend on that law: attempts aim at totals up to the cap as
+    published.
+    """
     word = draws.words(key, 2)
-    target = 1 + jnp.minimum(draws.below(word[0], cap), draws.below(word[1], cap))
-    return Goal(target, jnp.int32(cap))
+    number = draws.below(word[0], cap)
+    if spec.op_draw == "lesser":
+        number = jnp.minimum(number, draws.below(word[1], cap))
+    return Goal(1 + number, jnp.int32(cap))
 
 
 def plan(key: jax.Array, aim: Goal, spec: Spec) -> Plan:

@@ -123,8 +123,8 @@ class Igsm(tfds.core.GeneratorBasedBuilder):
 
     Features of a row:
       id: text, `name-seed-split-i`.
-      tokens: int32[n], the whole document, a token a name, number, letter or fixed phrase; the
-        metadata's `vocabulary` has the text of each.
+      tokens: int32[n], the whole document, a token a name, number, letter or fixed phrase, whatever
+        the class's `tokenizer`; the metadata's `vocabulary` has the text of each.
       prompt_length: int32, tokens up to and including the marker that the solution follows.
       op: int32, operations of the solution.
       answer: int32, modulo the class's modulus.

@@ -30,7 +30,8 @@ from data_gen.solutions.steps import right_steps
 from data_gen.spec import Spec
 from data_gen.windows import packing
 from data_gen.windows.configuration import Windows
-from data_gen.windows.tokenizer import encode, tokenizer
+from data_gen.windows.table import encode
+from data_gen.windows.tokenizer import tokenizer
 
 # Windows that are packed from one run of documents. More of them waste fewer documents at
 # the run's end; fewer let a host make its rows without making its neighbours'.
@@ -127,8 +128,9 @@ def _lay(
 ) -> tuple[packing.Packed, jax.Array]:
     """Writes D problems for each of Q segments and packs them; also the share that is too long."""
     size = packed_Q.tokens_KxS.shape[-1]
+    room = tokenizer(spec).symbols(size)
     keys_N = keys_QxD.reshape(-1)
-    written = documents(keys_N, problems_N, size=size, spec=spec, mistakes=mistakes)
+    written = documents(keys_N, problems_N, size=room, spec=spec, mistakes=mistakes)
     written = encoded(written, size=size, spec=spec)
     weights = token_weights(written.role_N, mistakes, loss_on)
     parts = (

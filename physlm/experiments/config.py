@@ -119,6 +119,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.problems": 512,
         "evaluate.batch": 128,
         "evaluate.beyond": (6,),
+        "evaluate.within": (1, 2, 3, 4),
         "evaluate.max_new_tokens": 256,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
@@ -182,6 +183,11 @@ class Settings:
             raise RefusedError(
                 "evaluate.beyond", beyond, f"whole numbers above data.max_op, {most}"
             )
+        within = self.evaluate.within
+        if within and max(within) > most:
+            raise RefusedError(
+                "evaluate.within", within, f"whole numbers up to data.max_op, {most}"
+            )
         for op in beyond:
             # That class must exist too, and fit; its own checks say why it does not.
             try:
@@ -216,6 +222,16 @@ def decides(key: str) -> bool:
     """
     judges = key.partition(".")[0] == "evaluate"
     return key not in ARGUMENTS and _setting(key).decides and not judges
+
+
+def goes_without_saying(key: str, value: Any) -> bool:
+    """Whether a run that does not name what stands under a dotted key has this value for it.
+
+    Raises:
+      ValueError: there is no such key.
+    """
+    known = _setting(key)
+    return known.added and value == known.default
 
 
 def of_member(key: str) -> bool:

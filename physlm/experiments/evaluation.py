@@ -14,6 +14,9 @@ from physlm.experiments.run import ERROR_FILE, in_a_path, last_step
 # How the tokens of a solution are chosen.
 _DECODE = "greedy"
 
+# Settings that came later; evaluations with their defaults are what they were before.
+_LATER = ("within",)
+
 EVALUATIONS_DIR = "evaluations"
 RESULT_FILE = "result.json"
 
@@ -29,12 +32,18 @@ class Evaluation:
     settings: EvalConfig
 
     @property
-    def config(self) -> dict[str, Any]:
-        """All that decides the numbers which a given model gets, as plain JSON data."""
+    def facts(self) -> dict[str, Any]:
+        """The settings that decide the numbers which a given model gets, as plain JSON data."""
         declared = settings_lib.of(self.settings)
         values = {name: getattr(self.settings, name) for name in declared}
         kept = {name: value for name, value in values.items() if declared[name].decides}
-        return json.loads(json.dumps({"decode": _DECODE, "evaluate": kept}))
+        return json.loads(json.dumps(kept))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that makes the evaluation the one that it is, as plain JSON data."""
+        kept = {n: value for n, value in self.facts.items() if n not in _LATER or value}
+        return {"decode": _DECODE, "evaluate": kept}
 
 
 def name_of(config: Mapping[str, Any], step: int) -> str:
@@ -46,6 +55,8 @@ def name_of(config: Mapping[str, Any], step: int) -> str:
     """
     evaluate = config["evaluate"]
     words = [f"step={step}", config["decode"], f"problems={evaluate['problems']}"]
+    if evaluate.get("within"):
+        words.append(f"within={in_a_path(evaluate['within'])}")
     if evaluate["beyond"]:
         words.append(f"beyond={in_a_path(evaluate['beyond'])}")
     return f"{','.join(words)[:150]}-{digest({'step': step, **config})}"

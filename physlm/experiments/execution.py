@@ -198,6 +198,10 @@ def _judge(run: Run, evaluation: Evaluation, where: pathlib.Path, state: TrainSt
     )
     if not devices.is_first():
         return
+    asked = [cell.name for cell in evaluate.cells(settings.data, evaluation.settings)]
+    if missing := set(asked) - {cell["cell"] for cell in cells}:
+        names = ", ".join(sorted(missing, key=asked.index))
+        say(f"{run.name}: the class has no test problem of op {names}; it gets no cell")
     step = int(state.step)
     header = {
         "run": run.name,

@@ -23,7 +23,11 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         spec: its section `data`, checked.
     """
     flat = config_lib.flatten(config)
-    facts = {key: value for key, value in flat.items() if config_lib.decides(key)}
+    facts = {
+        key: value
+        for key, value in flat.items()
+        if config_lib.decides(key) and not config_lib.goes_without_saying(key, value)
+    }
     if flat["mistakes.rate"]:
         facts["mistakes.kind"] = Mistakes(flat["mistakes.kind"]).kind_by_name
     else:
@@ -31,7 +35,7 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
         facts = {key: facts[key] for key in facts if key not in unread - {"mistakes.rate"}}
     facts["data.names_file"] = digest(vocabulary(spec).tokens) if spec.names_file else ""
-    facts["data.tokenizer_files"] = "" if spec.tokenizer == "word" else _content_of_table(spec)
+    facts["data.tokenizer_files"] = _content_of_table(spec) if spec.tokenizer == "gpt2" else ""
     return facts
 
 

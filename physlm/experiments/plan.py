@@ -65,7 +65,7 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
     flat = config_lib.flatten(run.config)
     # What an error-free run does not read may be what a study varies, and a file is its content.
     told = {key: value for key, value in flat.items() if config_lib.decides(key)} | dict(run.facts)
-    told |= config_lib.flatten({"evaluate": evaluation.config["evaluate"]})
+    told |= config_lib.flatten({"evaluate": evaluation.facts})
     apart = {key for key in varied if key in told} - {"mistakes.rate", "seed"}
     return {short_name(key, flat): told[key] for key in ["mistakes.rate", *sorted(apart)]}
 

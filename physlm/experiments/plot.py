@@ -1,139 +1,258 @@
-"""The plot of a study: strict accuracy against the number of operations, one line a condition."""
+"""The plot of a study: accuracy and retries by number of operations, a line for each condition."""
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from physlm.experiments.summary import Line, Point
+from physlm.experiments import condition
+from physlm.experiments.published import CAP, PAPER
+from physlm.experiments.summary import Line, Point, cap_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE_INCHES = (8.0, 4.5)
+SIZE_INCHES = (11.0, 7.0)
 DOTS_PER_INCH = 150
 
 # Okabe and Ito's palette, which the colour-blind tell apart; markers and dashes say it again.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", ":", "-.")
+_GREY = "#555555"
+
+# The rate of mistakes that the paper found best.
+_BEST = 0.5
+
+_OPERATIONS = "operations that a problem takes"
+_GAPS = {"wspace": 0.15, "hspace": 0.5}
+_LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
+
+# What a panel shows of a point: its height, and the ends of its interval where there is one.
+_Shown = tuple[float, tuple[float, float] | None]
 
 
-def accuracy_against_op(lines: Sequence[Line], title: str) -> bytes:
+def against_op(lines: Sequence[Line], about: str) -> bytes:
     """Draws the conditions and returns a PNG.
 
-    Cells of one op each are joined; a cell of all problems up to the cap stands, unjoined, left of
-    them. Bars are the 95% Wilson intervals or, with several seeds, reach from the lowest to the
-    highest seed.
+    Cells of one op each are joined. A cell of all problems up to the cap stands, unjoined, left of
+    them, unless there are cells below the cap, which say more. Bars are 95% intervals over seeds
+    and problems, small dots single seeds.
+
+    Args:
+        lines: the conditions; with fewer than two points beyond the cap or within, there is less
+            to see, but nothing fails.
+        about: what was run, for the line under the title.
     """
     # Matplotlib takes a second to import and is needed here alone. A figure of its own, without
     # pyplot, is drawn off screen and leaves no global state behind.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _frame(axes, lines)
-    for number, line in enumerate(lines):
-        _draw(axes, line, number, shift=0.06 * (number - (len(lines) - 1) / 2))
-    # Above the two words on the regions, which stand on the frame.
-    axes.set_title(title, loc="left", fontsize=12, pad=24)
-    _explain(axes, lines)
+    grid = figure.add_gridspec(
+        2, 2, width_ratios=(2, 1), left=0.07, right=0.985, bottom=0.085, top=0.845, **_GAPS
+    )
+    figure.text(0.012, 0.96, _title(lines), fontsize=15, fontweight="bold", va="center")
+    figure.text(0.012, 0.918, _subtitle(lines, about), fontsize=10, color=_GREY, va="center")
+    beside_paper = _resembles_paper(lines)
+    accuracy = figure.add_subplot(grid[:, 0])
+    retries = figure.add_subplot(grid[0, 1] if beside_paper else grid[:, 1])
+    shown = [_shown(line) for line in lines]
+    cap = cap_of([point for line in lines for point in line.points])
+    for axes, of in ((accuracy, _accuracy), (retries, _retries)):
+        _frame(axes, [point for points in shown for point in points])
+        if cap is not None:
+            _border(axes, cap + 0.5, words=axes is accuracy)
+        for number, (line, points) in enumerate(zip(lines, shown, strict=True)):
+            shift = min(0.08, 0.5 / len(lines)) * (number - (len(lines) - 1) / 2)
+            _draw(axes, line.label, points, number, shift, of)
+    _percent(accuracy)
+    accuracy.set_xlabel(_OPERATIONS, fontsize=10.5)
+    accuracy.set_ylabel("problems solved, every step right", fontsize=10.5)
+    accuracy.legend(title="trained on", alignment="left", **_LEGEND)
+    _name(retries, "Steps taken back in a solution")
+    retries.set_xlabel(_OPERATIONS, fontsize=9.5)
+    top = max(0.5, retries.get_ylim()[1])
+    retries.set_ylim(-0.03 * top, top)
+    if beside_paper:
+        _paper(figure.add_subplot(grid[1, 1]), lines)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _title(lines: Sequence[Line]) -> str:
+    if _has_both(lines):
+        return "Problems solved by models trained with and without mistakes in their data"
+    return "Problems solved, by the number of operations that they take"
+
+
+def _subtitle(lines: Sequence[Line], about: str) -> str:
+    counts = sorted({len(point.by_seed) for line in lines for point in line.points})
+    seeds = "–".join(str(number) for number in {counts[0]: 0, counts[-1]: 0})
+    over = "problems, and dots single seeds" if counts[-1] > 1 else "problems"
+    if counts[-1] > 1:
+        over = f"seeds and {over}"
+    plural = "s" if counts[-1] > 1 else ""
+    return f"{about}, {seeds} seed{plural} a condition; bars are 95% intervals over {over}"
+
+
+def _has_both(lines: Sequence[Line]) -> bool:
+    kinds = {condition.is_error_free(line.condition) for line in lines if _rate(line) is not None}
+    return kinds == {True, False}
+
+
+def _rate(line: Line) -> float | None:
+    return line.condition.get(condition.RATE)
+
+
+def _resembles_paper(lines: Sequence[Line]) -> bool:
+    """Whether its curves say what might be expected: they do where the paper's kind is compared."""
+    kinds = {line.condition.get("kind", "retry") for line in lines}
+    return _has_both(lines) and bool(kinds & {"retry", "skip"})
+
+
+def _shown(line: Line) -> list[Point]:
+    cap = cap_of(line.points)
+    below = [point for point in line.points if not point.inside and cap and point.op < cap]
+    return [point for point in line.points if not (point.inside and below)]
+
+
+def _accuracy(point: Point) -> _Shown:
+    return 100 * point.accuracy, (100 * point.low, 100 * point.high)
+
+
+def _retries(point: Point) -> _Shown:
+    return point.retries, point.retries_within
 
 
 def _position(point: Point) -> float:
     return point.op - 1.0 if point.inside else float(point.op)
 
 
-def _draw(axes: "Axes", line: Line, number: int, shift: float) -> None:
-    colour = _COLOURS[number % len(_COLOURS)]
-    marker = _MARKERS[number % len(_MARKERS)]
-    dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+def _style(number: int) -> dict[str, Any]:
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+    }
+
+
+def _dot(style: dict[str, Any]) -> dict[str, Any]:
+    return {"color": style["color"], "linewidths": 0, "zorder": 2}
+
+
+def _draw(
+    axes: "Axes",
+    label: str,
+    points: Sequence[Point],
+    number: int,
+    shift: float,
+    of: Callable[[Point], _Shown],
+) -> None:
+    style = _style(number)
     for joined in (True, False):
-        points = [point for point in line.points if point.inside != joined]
-        x = [_position(point) + shift for point in points]
-        y = [100 * point.accuracy for point in points]
-        low, high = zip(*(_ends(point) for point in points), strict=True) if points else ((), ())
+        drawn = [point for point in points if point.inside != joined]
+        if not (drawn or joined):
+            continue
+        x = [_position(point) + shift for point in drawn]
+        y = [of(point)[0] for point in drawn]
+        ends = [of(point)[1] or (of(point)[0],) * 2 for point in drawn]
         axes.errorbar(
             x,
             y,
             yerr=[
-                [max(0.0, mean - end) for mean, end in zip(y, low, strict=True)],
-                [max(0.0, end - mean) for mean, end in zip(y, high, strict=True)],
+                [max(0.0, mean - low) for mean, (low, _) in zip(y, ends, strict=True)],
+                [max(0.0, high - mean) for mean, (_, high) in zip(y, ends, strict=True)],
             ],
-            color=colour,
-            marker=marker,
+            **style | ({} if joined else {"linestyle": "none"}),
             markersize=6,
-            markerfacecolor=colour if joined else "white",
-            linestyle=dash if joined else "none",
-            linewidth=1.8,
+            markerfacecolor=style["color"] if joined else "white",
+            linewidth=2,
             elinewidth=1.2,
             capsize=3,
-            label=line.label if joined else None,
+            label=label if joined else None,
         )
-        for place, point in zip(x, points, strict=True):
-            if len(point.by_seed) > 1:
-                seeds = [100 * share for share in point.by_seed]
-                axes.scatter([place] * len(seeds), seeds, s=8, color=colour, alpha=0.6, zorder=3)
+        if of is _accuracy:
+            for place, point in zip(x, drawn, strict=True):
+                if len(point.by_seed) > 1:
+                    seeds = [100 * share for share in point.by_seed]
+                    axes.scatter([place] * len(seeds), seeds, s=12, alpha=0.5, **_dot(style))
 
 
-def _explain(axes: "Axes", lines: Sequence[Line]) -> None:
-    """The legend, inside where few lines leave room for it."""
-    seeds = sorted({len(point.by_seed) for line in lines for point in line.points})
-    count = "–".join(str(number) for number in {seeds[0]: 0, seeds[-1]: 0})
-    inside = len(lines) <= 6
-    axes.legend(
-        title=f"mean and range of {count} seeds" if seeds[-1] > 1 else None,
-        fontsize=10 if inside else 9,
-        title_fontsize=9,
-        alignment="left",
-        frameon=inside,
-        framealpha=0.9,
-        edgecolor="none",
-        loc="best" if inside else "center left",
-        bbox_to_anchor=None if inside else (1.0, 0.5),
-    )
-
-
-def _ends(point: Point) -> tuple[float, float]:
-    if len(point.by_seed) > 1:
-        return 100 * min(point.by_seed), 100 * max(point.by_seed)
-    return 100 * point.low, 100 * point.high
-
-
-def _frame(axes: "Axes", lines: Sequence[Line]) -> None:
-    """Axes, ticks, and the border of what training has seen."""
-    points = [point for line in lines for point in line.points]
-    ticks = {_position(point): point.cell.replace("<=", "≤") for point in points}
-    axes.set_xticks(sorted(ticks), [ticks[place] for place in sorted(ticks)])
-    caps = [point.op for point in points if point.inside]
-    left, right = min(ticks) - 0.5, max([*ticks, *caps]) + 0.5
-    axes.set_xlim(left, right)
-    axes.set_ylim(-2, 102)
+def _percent(axes: "Axes") -> None:
+    axes.set_ylim(-2, 103)
     axes.set_yticks(range(0, 101, 20), [f"{percent}%" for percent in range(0, 101, 20)])
+
+
+def _plain(axes: "Axes") -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("operations a problem takes (op)")
-    axes.set_ylabel("problems solved, every step right")
-    if caps:
-        border = max(caps) + 0.5
-        axes.axvspan(left, border, color="#f0f0f0", linewidth=0, zorder=0)
-        axes.axvline(border, color="#888888", linewidth=1, linestyle="--", zorder=1)
-        sides = [("as in training", "right")]
-        if right > border:
-            sides.append(("longer than any in training", "left"))
-        for words, side in sides:
-            axes.annotate(
-                words,
-                (border, 1.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(-6 if side == "right" else 6, 4),
-                textcoords="offset points",
-                ha=side,
-                fontsize=9,
-                color="#555555",
-            )
+    axes.tick_params(labelsize=9.5)
+
+
+def _frame(axes: "Axes", points: Sequence[Point]) -> None:
+    ticks = {_position(point): point.cell.replace("<=", "all ≤") for point in points}
+    axes.set_xticks(sorted(ticks), [ticks[place] for place in sorted(ticks)])
+    axes.set_xlim(min(ticks) - 0.5, max([*ticks, *(point.op for point in points)]) + 0.5)
+    _plain(axes)
+
+
+def _border(axes: "Axes", border: float, *, words: bool) -> None:
+    """Marks the most operations in training, and which side is which."""
+    left, right = axes.get_xlim()
+    axes.axvspan(left, border, color="#f2f2f2", linewidth=0, zorder=0)
+    axes.axvline(border, color="#777777", linewidth=1.2, linestyle="--", zorder=1)
+    axes.set_xlim(left, right)
+    room = (right - border) / (right - left)
+    longer = "longer than in training" if room > 0.2 else "longer"
+    sides = [("lengths in training", "right", -6), (longer, "left", 6)] if words else []
+    for text, side, away in sides[: 2 if room > 0 else 1]:
+        axes.annotate(
+            text,
+            (border, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(away, 4),
+            textcoords="offset points",
+            ha=side,
+            fontsize=9.5,
+            color=_GREY,
+        )
+
+
+def _name(axes: "Axes", name: str, about: str = "") -> None:
+    """A heading, and a smaller one under it."""
+    axes.set_title(name, fontsize=10.5, loc="left", pad=18 if about else 6)
+    axes.text(0, 1.025, about, transform=axes.transAxes, fontsize=9, color=_GREY)
+
+
+def _paper(axes: "Axes", lines: Sequence[Line]) -> None:
+    """The published curves, in the colours of our conditions of the same rates."""
+    rates = [_rate(line) for line in lines]
+    for rate in (0.0, _BEST):
+        curve = PAPER[rate].by_op
+        known = rate in rates
+        style = _style(rates.index(rate)) if known else _style(0) | {"color": _GREY}
+        axes.plot(list(curve), list(curve.values()), **style, markersize=4.5, linewidth=1.8)
+        axes.annotate(
+            f"rate {rate:g}" if rate else "error-free",
+            (max(curve), PAPER[rate].hardest),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=style["color"],
+        )
+    _percent(axes)
+    _plain(axes)
+    axes.set_xlim(13.5, max(PAPER[_BEST].by_op) + 4)
+    axes.set_xticks(list(PAPER[_BEST].by_op))
+    axes.set_xlabel(_OPERATIONS, fontsize=9.5)
+    _border(axes, CAP + 0.5, words=False)
+    _name(
+        axes,
+        "Solved in the paper, for orientation",
+        "124M parameters, 39 billion tokens a model",
+    )

@@ -2,13 +2,12 @@
 
 `python -m physlm.experiments.report DIR/<study>-<scale>` reads `results.jsonl` there and writes,
 beside it, `results.md`, `accuracy.png` and `report.html`. What `results.jsonl` does not say, it
-finds in the models of the store DIR, as far as they are still there.
+finds in the models of the store DIR, as far as they are still there: how conditions compare problem
+by problem, intervals of retries, held-out problems, settings.
 """
 
 import argparse
-import base64
 import dataclasses
-import html
 import json
 import pathlib
 import statistics
@@ -17,30 +16,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import files, overlap, plot, results
+from physlm.experiments import comparison, files, outcomes, overlap, page, plot, results
 from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
+from physlm.experiments.page import Table
+from physlm.experiments.published import PAPER
 from physlm.experiments.run import CONFIG_FILE, rounded
 from physlm.experiments.store import Store
-from physlm.experiments.summary import Line, Point, summarise
+from physlm.experiments.summary import Line, Point, cap_of, summarise
 
 MARKDOWN_FILE = "results.md"
 PLOT_FILE = "accuracy.png"
 PAGE_FILE = "report.html"
 
-# arXiv 2408.16293, Figure 4(b): strict accuracy in percent of retry data without masking; the
-# average of its 30 cells, and med_pq at op = 23. Each is the best of two seeds and two beams.
-PAPER: dict[float, tuple[float, float]] = {
-    0.0: (91.8, 77.7),
-    0.05: (93.3, 83.9),
-    0.1: (94.9, 90.6),
-    0.2: (96.2, 91.6),
-    0.4: (96.4, 90.6),
-    0.5: (97.5, 93.6),
-}
-
-Table = list[list[str]]
+_VERSUS = "Against error-free solutions: difference in points [95% interval], p"
 
 
 def accuracy_table(lines: Sequence[Line]) -> Table:
@@ -111,10 +101,13 @@ def paper_table(lines: Sequence[Line], configs: Sequence[Mapping[str, Any]]) -> 
     table = [["retry rate", "ours, mean of cells", "ours, last cell"]]
     table[0] += ["paper, mean of 30 cells", "paper, med op 23"]
     for line in known:
-        average, hardest = PAPER[line.condition["retry_rate"]]
-        mean = statistics.fmean(point.accuracy for point in line.points)
+        paper, cap = PAPER[line.condition["retry_rate"]], cap_of(line.points) or 0
+        # The paper has no cells below the cap.
+        alike = [point for point in line.points if point.op >= cap]
+        mean = statistics.fmean(point.accuracy for point in alike)
         ours = [_percent(mean), _percent(line.points[-1].accuracy)]
-        table.append([f"{line.condition['retry_rate']:g}", *ours, str(average), str(hardest)])
+        theirs = [str(paper.average), str(paper.hardest)]
+        table.append([f"{line.condition['retry_rate']:g}", *ours, *theirs])
     return table
 
 
@@ -149,21 +142,27 @@ def make(directory: pathlib.Path) -> str:
         raise ValueError(f"{path} is empty: no run has finished yet.")
     store = Store(directory.parent)
     configs = _configs(store, rows)
-    told = _with_parts(store, rows)
-    lines = summarise(told)
+    evaluations, told = _evaluations(store, rows), _with_parts(store, rows)
+    found = {key: outcomes.read(path) for key, path in evaluations.items()}
+    lines = summarise(told, found)
     title = f"{rows[0]['study']}: {_size(rows)}"
-    png = plot.accuracy_against_op(lines, title)
-    tables = [
-        ("Strict accuracy by number of operations, % [95% interval]", accuracy_table(lines)),
-        ("Details", detail_table(lines)),
-    ]
+    png = plot.against_op(lines, title)
+    tables = [("Strict accuracy by number of operations, % [95% interval]", accuracy_table(lines))]
+    compared = comparison.compare(lines, found)
+    if versus := comparison.table(compared):
+        tables.append((_VERSUS, versus))
+    tables.append(("Details", detail_table(lines)))
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
-    notes = _notes(lines, rows) + overlap.note(told, _evaluations(store, rows))
+    notes = [*_notes(lines, rows), *comparison.notes(compared), *overlap.note(told, evaluations)]
     files.write_atomically(directory / PLOT_FILE, png)
-    files.write_atomically(directory / MARKDOWN_FILE, _markdown(title, tables, notes))
-    files.write_atomically(directory / PAGE_FILE, _page(title, tables, notes, png, configs))
-    text = [title, *(f"{head}\n{_aligned(table)}" for head, table in tables), "\n".join(notes)]
+    files.write_atomically(
+        directory / MARKDOWN_FILE, page.markdown(title, tables, notes, PLOT_FILE)
+    )
+    differing, shared = (settings_table(configs, differing=which) for which in (True, False))
+    settings = (differing, shared) if configs else None
+    files.write_atomically(directory / PAGE_FILE, page.page(title, tables, notes, png, settings))
+    text = [title, *(f"{head}\n{page.aligned(table)}" for head, table in tables), "\n".join(notes)]
     written = ", ".join(str(directory / name) for name in (PLOT_FILE, MARKDOWN_FILE, PAGE_FILE))
     return "\n\n".join([*text, f"Written: {written}"])
 
@@ -196,8 +195,9 @@ def _size(rows: Sequence[results.Row]) -> str:
 
 
 def _notes(lines: Sequence[Line], rows: Sequence[results.Row]) -> list[str]:
-    notes = ["Intervals are 95% Wilson intervals of the share of problems solved."]
+    notes = ["Intervals are 95% intervals of the share of problems solved, Wilson's for one seed."]
     if any(len(point.by_seed) > 1 for line in lines for point in line.points):
+        notes[0] = notes[0][:-1] + ", else over seeds and problems."
         notes.append("± is the standard deviation over seeds, all tested on the same problems.")
     alike: dict[str, set[str]] = {}
     for row in rows:
@@ -253,78 +253,6 @@ def _with_parts(store: Store, rows: Sequence[results.Row]) -> list[results.Row]:
         for cell in results.cells(path) if path.exists() else ():
             known[*key, cell["cell"]] = {n: cell[n] for n in results.PARTS if n in cell}
     return [row | known.get((row["run"], row["evaluation"], row["cell"]), {}) for row in rows]
-
-
-def _aligned(table: Table) -> str:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = []
-    for row in table:
-        first, *others = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first, *others]).rstrip())
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _markdown(title: str, tables: Sequence[tuple[str, Table]], notes: Sequence[str]) -> str:
-    parts = [f"# {title}", f"![Accuracy against op]({PLOT_FILE})"]
-    for head, table in tables:
-        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-        rule = "|" + " --- |" * len(table[0])
-        parts.append("\n".join([f"## {head}", "", rows[0], rule, *rows[1:]]))
-    return "\n\n".join([*parts, *notes]) + "\n"
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1b1b1b; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-img { max-width: 100%; height: auto; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; }
-td { white-space: nowrap; } th { font-weight: 600; border-bottom-color: #888; }
-p.note { color: #555; margin: .3rem 0; }
-"""
-
-
-def _page(
-    title: str,
-    tables: Sequence[tuple[str, Table]],
-    notes: Sequence[str],
-    png: bytes,
-    configs: Sequence[Mapping[str, Any]],
-) -> str:
-    """A page that needs no other file."""
-    picture = base64.b64encode(png).decode()
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
-        f'<img alt="Accuracy against op" src="data:image/png;base64,{picture}">',
-    ]
-    for head, table in tables:
-        parts += [f"<h2>{html.escape(head)}</h2>", _html_table(table)]
-    parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes]
-    if configs:
-        parts += [
-            "<h2>In what the runs differ</h2>",
-            _html_table(settings_table(configs, differing=True)),
-            "<details><summary>What all runs share</summary>",
-            _html_table(settings_table(configs, differing=False)),
-            "</details>",
-        ]
-    return "\n".join([*parts, "</body></html>"]) + "\n"
-
-
-def _html_table(table: Table) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "\n".join(row(cells, "td") for cells in table[1:])
-    head = row(table[0], "th")
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 if __name__ == "__main__":

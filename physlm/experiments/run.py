@@ -17,6 +17,9 @@ CONFIG_FILE = "config.json"
 FINISHED_FILE = "finished.json"
 ERROR_FILE = "error.txt"
 
+# Sections that say nothing of the weights; a setting that a run does not name has its default.
+_FREE = ("evaluate.", "mesh.")
+
 Status = Literal["finished", "unfinished", "failed", "to do"]
 
 
@@ -104,14 +107,17 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
         raise ValueError(f"{path} is not the configuration of a run.")
     if any(key in found for key in config_lib.ARGUMENTS):
         raise ValueError(f"{directory} holds a run of an older version, which cannot be read.")
-    # Every setting is in the file, so that it does not matter whose defaults these are.
+    # Every setting is given, so that it does not matter whose defaults these are.
     config = config_lib.base(config_lib.SCALES[0])
     kept = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config_lib.flatten(found).items()
     }
-    needed = [key for key in config_lib.flatten(config) if key not in config_lib.ARGUMENTS]
-    if missing := [key for key in needed if key not in kept]:
+    declared = config_lib.declared()
+    # How it is judged, and on which devices, is no matter of the weights.
+    free = {key: known for key, known in declared.items() if key.startswith(_FREE) or known.added}
+    kept = {key: known.default for key, known in free.items()} | kept
+    if missing := [key for key in declared if key not in kept]:
         raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
     config = config_lib.override(config, kept)
     chosen = dict(config_lib.parse_assignment(text) for text in assignments)

@@ -6,7 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from physlm import metrics
+import numpy as np
+
+from physlm.experiments import condition as condition_lib
+from physlm.experiments import inference, outcomes
 from physlm.experiments.results import Row
 
 
@@ -18,10 +21,11 @@ class Point:
         cell: the cell's name, e.g. `<=4` or `5`.
         op: number of operations; the cap for a cell of all up to it.
         accuracy: strict accuracy, the mean over seeds.
-        low, high: its 95% Wilson interval. All seeds are tested on the same problems, so that more
-            seeds make it no narrower.
+        low, high: its 95% interval over seeds and problems (`inference.of_share`).
         by_seed: strict accuracy of each seed.
         answer_accuracy, retries, unnecessary: means over seeds.
+        retries_within: 95% interval of the retries over seeds and problems; None where it is not
+            known how many each problem took.
         n: number of problems.
         shared: of these, how many have a template that training may show.
         held_out: strict accuracy on the others; None where there are none, or where it is unknown.
@@ -37,6 +41,7 @@ class Point:
     by_seed: tuple[float, ...]
     answer_accuracy: float
     retries: float
+    retries_within: tuple[float, float] | None
     unnecessary: float
     n: int
     shared: int
@@ -52,47 +57,71 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One condition: its label, what it is, and its points in the order of the cells."""
+    """One condition.
+
+    Attributes:
+        label: what it is, in words.
+        condition: what it is.
+        points: that of all up to the cap first, the others by their op.
+        judged: the run and the evaluation of each seed.
+    """
 
     label: str
     condition: Mapping[str, Any]
     points: tuple[Point, ...]
+    judged: tuple[tuple[str, str], ...]
 
 
-def summarise(rows: Sequence[Row]) -> list[Line]:
-    """One line a condition, in the order of the rows.
+def cap_of(points: Sequence[Point]) -> int | None:
+    """The most operations in training; None where no cell says so."""
+    return max((point.op for point in points if point.inside), default=None)
+
+
+def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Line]:
+    """One line a condition: error-free ones first, then by rate, else in the order of the rows.
+
+    Error-free conditions that differ in mistakes alone, which there are none of, are one.
 
     Args:
         rows: of `results.jsonl`; those that say it may tell held-out and shared problems apart
             and say how many problems differ (`results.PARTS`).
+        found: what became of every problem, as far as it is known.
     """
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, dict[tuple[str, str, str], Row]] = {}
     for row in rows:
-        groups.setdefault(json.dumps(row["condition"], sort_keys=True), []).append(row)
-    conditions = [group[0]["condition"] for group in groups.values()]
-    return [
-        Line(_label(condition, conditions), condition, _points(group))
-        for condition, group in zip(conditions, groups.values(), strict=True)
+        key = json.dumps(condition_lib.meant(row["condition"]), sort_keys=True)
+        place = (row["run"], row["evaluation"], row["cell"])
+        groups.setdefault(key, {}).setdefault(place, row)
+    merged = [list(group.values()) for group in groups.values()]
+    conditions = [group[0]["condition"] for group in merged]
+    lines = [
+        Line(
+            condition_lib.label(condition, conditions),
+            condition,
+            _points(group, found or {}),
+            tuple(dict.fromkeys((row["run"], row["evaluation"]) for row in group)),
+        )
+        for condition, group in zip(conditions, merged, strict=True)
     ]
+    return sorted(lines, key=lambda line: condition_lib.order(line.condition))
 
 
-def _points(rows: Sequence[Row]) -> tuple[Point, ...]:
+def _points(rows: Sequence[Row], found: outcomes.All) -> tuple[Point, ...]:
     cells: dict[str, list[Row]] = {}
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
-    return tuple(_point(group) for group in cells.values())
+    points = [_point(group, found) for group in cells.values()]
+    return tuple(sorted(points, key=lambda point: (not point.inside, point.op)))
 
 
-def _point(rows: Sequence[Row]) -> Point:
+def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
     """Merges the seeds of one condition and cell."""
 
     def mean(field: str) -> float:
         return statistics.fmean(row[field] for row in rows)
 
     n = min(row["n"] for row in rows)
-    low, high = rows[0]["ci_low"], rows[0]["ci_high"]
-    if len(rows) > 1:
-        low, high = metrics.wilson_interval(round(mean("accuracy") * n), n)
+    low, high = inference.of_share([row["accuracy"] for row in rows], n)
     apart = [row["held_out"]["accuracy"] for row in rows if row.get("held_out", {"n": 0})["n"]]
     known = [row["distinct"] for row in rows if "distinct" in row]
     return Point(
@@ -104,6 +133,7 @@ def _point(rows: Sequence[Row]) -> Point:
         by_seed=tuple(row["accuracy"] for row in rows),
         answer_accuracy=mean("answer_accuracy"),
         retries=mean("retries"),
+        retries_within=_retries_within(rows, found),
         unnecessary=mean("unnecessary"),
         n=n,
         shared=max(row.get("shared", {"n": 0})["n"] for row in rows),
@@ -113,12 +143,12 @@ def _point(rows: Sequence[Row]) -> Point:
     )
 
 
-def _label(condition: Mapping[str, Any], conditions: Sequence[Mapping[str, Any]]) -> str:
-    """The condition in words, without what all conditions share."""
-    parts = []
-    for name, value in condition.items():
-        if len(conditions) > 1 and all(other.get(name) == value for other in conditions):
-            continue
-        text = f"{value:g}" if isinstance(value, float) else str(value)
-        parts.append(f"{name.replace('_', ' ')} {text}")
-    return ", ".join(parts) or "all"
+def _retries_within(rows: Sequence[Row], found: outcomes.All) -> tuple[float, float] | None:
+    """Where all seeds have been judged on the same problems, and their retries were counted."""
+    known = [found.get((row["run"], row["evaluation"]), {}).get(row["cell"]) for row in rows]
+    counts = [one.retries_N for one in known if one is not None and one.retries_N is not None]
+    same = len({one.problems for one in known if one is not None}) == 1
+    if len(counts) < len(rows) or not same:
+        return None
+    low, high = inference.of_mean(np.stack(counts))
+    return max(0.0, low), high

@@ -17,8 +17,74 @@ import numpy as np
 
 from physlm import model, optimizer
 from physlm import step as step_lib
+from physlm.architecture import ModelConfig
 from physlm.population import Population
 from physlm.sharding import MeshConfig, batch_sharding, make_mesh
+
+# The way that the others are compared with.
+ALONE = "one after the other"
+
+
+def measure(
+    config: ModelConfig, runs: int, batch: int, optimizer_name: str, rounds: int, seconds: float
+) -> dict[str, float]:
+    """Tokens a second of all runs together, the median of the rounds, by the way they train."""
+    of_one, of_all = (
+        optimizer.make(optimizer.OptimizerConfig(name=optimizer_name), 10_000, peak)
+        for peak in (1e-3, 1.0)
+    )
+    mesh, rates = make_mesh(MeshConfig()), [1e-3] * runs
+    random = np.random.default_rng(0)
+    batches = [
+        {
+            "tokens": random.integers(0, config.vocab, (batch, config.window + 1), np.int32),
+            "weights": np.ones((batch, config.window), np.float32),
+        }
+        for _ in range(runs)
+    ]
+
+    def first(seed: int) -> step_lib.TrainState:
+        return step_lib.first_state(config, of_one, mesh, seed)
+
+    def alone():
+        step = step_lib.make_step(config, of_one, mesh)
+        states = [first(seed) for seed in range(runs)]
+        placed = [jax.device_put(batch, batch_sharding(mesh)) for batch in batches]
+
+        def once() -> jax.Array:
+            with jax.set_mesh(mesh):
+                for number, batch in enumerate(placed):
+                    states[number], out = step(states[number], batch)
+                    jax.block_until_ready(out)
+            return out["loss"]
+
+        return once
+
+    def together(vectorized: bool):
+        program = Population(config, of_all, mesh, rates, vectorized=vectorized)
+        held = [program.gathered([first(seed) for seed in range(runs)])]
+        batch = program.put(batches)
+
+        def once() -> jax.Array:
+            with jax.set_mesh(program.mesh):
+                state, out = program.step(held.pop(), batch)
+            held.append(state)
+            return jax.block_until_ready(out["loss"])
+
+        return once
+
+    ways = {ALONE: alone(), "mapped": together(False), "vectorized": together(True)}
+    for once in ways.values():
+        assert jnp.isfinite(once()).all()
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, once in ways.items():
+            count, started = 0, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                once()
+                count += runs * batch * config.window
+            speeds[name].append(count / (time.perf_counter() - started))
+    return {name: statistics.median(found) for name, found in speeds.items()}
 
 
 def main() -> None:
@@ -37,64 +103,10 @@ def main() -> None:
     args = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     shape = {name: getattr(args, name) for name in ("vocab", "window", "layers", "heads", "dtype")}
-    config = model.ModelConfig(**shape, head_dim=args.head_dim)
-    of_one, of_all = (
-        optimizer.make(optimizer.OptimizerConfig(name=args.optimizer), 10_000, peak)
-        for peak in (1e-3, 1.0)
-    )
-    mesh, rates = make_mesh(MeshConfig()), [1e-3] * args.runs
-    random = np.random.default_rng(0)
-    batches = [
-        {
-            "tokens": random.integers(0, args.vocab, (args.batch, args.window + 1), np.int32),
-            "weights": np.ones((args.batch, args.window), np.float32),
-        }
-        for _ in range(args.runs)
-    ]
-
-    def first(seed: int) -> step_lib.TrainState:
-        return step_lib.first_state(config, of_one, mesh, seed)
-
-    def alone():
-        step = step_lib.make_step(config, of_one, mesh)
-        states = [first(seed) for seed in range(args.runs)]
-        placed = [jax.device_put(batch, batch_sharding(mesh)) for batch in batches]
-
-        def once() -> jax.Array:
-            with jax.set_mesh(mesh):
-                for number, batch in enumerate(placed):
-                    states[number], out = step(states[number], batch)
-                    jax.block_until_ready(out)
-            return out["loss"]
-
-        return once
-
-    def together(vectorized: bool):
-        program = Population(config, of_all, mesh, rates, vectorized=vectorized)
-        held = [program.gathered([first(seed) for seed in range(args.runs)])]
-        batch = program.put(batches)
-
-        def once() -> jax.Array:
-            with jax.set_mesh(program.mesh):
-                state, out = program.step(held.pop(), batch)
-            held.append(state)
-            return jax.block_until_ready(out["loss"])
-
-        return once
-
-    ways = {"one after the other": alone(), "mapped": together(False), "vectorized": together(True)}
-    for once in ways.values():
-        assert jnp.isfinite(once()).all()
-    speeds = {name: [] for name in ways}
-    for _ in range(args.rounds):
-        for name, once in ways.items():
-            count, started = 0, time.perf_counter()
-            while time.perf_counter() - started < args.seconds:
-                once()
-                count += args.runs * args.batch * args.window
-            speeds[name].append(count / (time.perf_counter() - started))
-    found = {name: statistics.median(rounds) for name, rounds in speeds.items()}
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(first(0).params))
+    config = ModelConfig(**shape, head_dim=args.head_dim)
+    found = measure(config, args.runs, args.batch, args.optimizer, args.rounds, args.seconds)
+    params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     devices = jax.devices()
     print(
         f"{args.runs} runs of {parameters:,} parameters, {args.layers} layers, width "
@@ -102,8 +114,7 @@ def main() -> None:
         f"{args.dtype}, on {len(devices)} x {devices[0].device_kind}, median of {args.rounds}"
     )
     for name, speed in found.items():
-        ratio = speed / found["one after the other"]
-        print(f"{name:<20} {speed:>12,.0f} tokens/s  {ratio:.2f} x")
+        print(f"{name:<20} {speed:>12,.0f} tokens/s  {speed / found[ALONE]:.2f} x")
 
 
 if __name__ == "__main__":

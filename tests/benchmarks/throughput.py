@@ -5,9 +5,10 @@
         --batch 32 --window 768 --vocab 50304 --dtype bfloat16 --only train
 
 Every contender lives in a process of its own, is warmed up, and then they take turns; the table
-shows medians over the rounds, so that what else the machine does hits all alike. Tokens are
-synthetic. A training token is one input position of a step (forward, backward, AdamW, clipping);
-a decoded token is one generated token of a row, and all contenders generate as many.
+shows medians over the rounds, so that what else the machine does hits all alike. One that cannot
+start says why, and the others go on. Tokens are synthetic. A training token is one input position
+of a step (forward, backward, AdamW, clipping); a decoded token is one generated token of a row, and
+all contenders generate as many, from the same weights and prompts.
 
 On a GPU PyTorch's model is nanoGPT's but for its positions, which are rotary as ours: flash
 attention by `scaled_dot_product_attention`, autocast to bfloat16, fused AdamW. Where the chip's
@@ -16,12 +17,18 @@ alike for all.
 """
 
 import argparse
+import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 TRAINERS = ("ours", "torch", "torch-compile")
 DECODERS = ("ours", "hf")
@@ -45,14 +52,61 @@ def flags() -> argparse.ArgumentParser:
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--devices", default=f"1,{os.cpu_count()},{2 * (os.cpu_count() or 1)}")
-    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--platform", choices=("cpu", "gpu", "tpu"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--only", default="", help="comma-separated parts of contenders' names")
+    parser.add_argument("--only", default="", help="comma-separated patterns of contenders' names")
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     return parser
 
 
-def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
+class Contender(NamedTuple):
+    """What came of one contender.
+
+    Attributes:
+      speeds: tokens a second, round by round; none where it did not start.
+      device: the kind of device that it ran on, and how many of them.
+      said: the first rows that it decoded, the new tokens alone.
+      error: why it did not start.
+    """
+
+    speeds: list[float]
+    device: str = ""
+    count: int = 1
+    said: list[list[int]] | None = None
+    error: str = ""
+
+    @property
+    def speed(self) -> float:
+        """The median of the rounds; 0 where there are none."""
+        return statistics.median(self.speeds) if self.speeds else 0.0
+
+
+# Decoded rows that contenders show, to be compared.
+SHOWN = 8
+
+
+def decoder(args: argparse.Namespace):
+    """The configuration that all contenders have."""
+    from physlm.architecture import ModelConfig
+
+    return ModelConfig(
+        vocab=args.vocab,
+        window=args.window,
+        layers=args.layers,
+        heads=args.heads,
+        head_dim=args.head_dim,
+        dtype=args.dtype,
+        positions=max(args.window, args.prompt_tokens + args.new_tokens),
+    )
+
+
+def prompts_of(args: argparse.Namespace) -> np.ndarray:
+    """The prompts that all contenders continue."""
+    shape = (args.prompts, args.prompt_tokens)
+    return np.random.default_rng(0).integers(0, args.vocab, shape, dtype=np.int32)
+
+
+def ours(args: argparse.Namespace, job: str, devices: int, said: list) -> Callable[[], int]:
     """One training step or one decoding of all prompts; returns its tokens."""
     from physlm.devices import prepare
     from physlm.sharding import MeshConfig, make_mesh, shardings
@@ -65,22 +119,13 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
     from physlm import step as step_lib
     from physlm.sharding import batch_sharding
 
-    config = model.ModelConfig(
-        vocab=args.vocab,
-        window=args.window,
-        layers=args.layers,
-        heads=args.heads,
-        head_dim=args.head_dim,
-        dtype=args.dtype,
-        positions=max(args.window, args.prompt_tokens + args.new_tokens),
-    )
+    config = decoder(args)
     mesh = make_mesh(MeshConfig())
     key = jax.random.key(0)
     if job == "decode":
         params = model.init(config, key)
         params = jax.device_put(params, shardings(params, mesh))
-        shape = (args.prompts, args.prompt_tokens)
-        prompts = jax.random.randint(key, shape, 0, args.vocab)
+        prompts = jnp.asarray(prompts_of(args))
         lengths = jnp.full(args.prompts, args.prompt_tokens)
 
         def once() -> int:
@@ -88,7 +133,8 @@ def ours(args: argparse.Namespace, job: str, devices: int) -> Callable[[], int]:
             out = decode.greedy(
                 config, params, prompts, lengths, max_new_tokens=args.new_tokens, stop=-1
             )
-            return jax.block_until_ready(out).size
+            said[:] = np.asarray(out)[:SHOWN].tolist()
+            return out.size
 
         return once
     transform = optimizer.make(optimizer.OptimizerConfig(learning_rate=1e-3), 10_000)
@@ -189,32 +235,26 @@ def torch_train(args: argparse.Namespace, compiled: bool) -> Callable[[], int]:
     return once
 
 
-def hugging_face(args: argparse.Namespace) -> Callable[[], int]:
-    """`generate` of a GPT-NeoX of the same shape: the rotary relative of GPT-2 there."""
-    import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+def hugging_face(args: argparse.Namespace, said: list) -> Callable[[], int]:
+    """`generate` of the same model, exported: a GPT-NeoX, the rotary relative of GPT-2 there."""
+    import jax
 
-    width = args.heads * args.head_dim
-    net = GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=args.vocab,
-            hidden_size=width,
-            num_hidden_layers=args.layers,
-            num_attention_heads=args.heads,
-            intermediate_size=4 * width,
-            rotary_pct=1.0,
-            max_position_embeddings=args.prompt_tokens + args.new_tokens,
-            use_parallel_residual=False,
-            hidden_act="gelu_new",
-            eos_token_id=None,
-            bos_token_id=None,
-        )
-    ).eval()
-    if args.dtype == "bfloat16":
-        net = net.bfloat16()
-    net = net.to(torch_device(args))
-    shape = (args.prompts, args.prompt_tokens)
-    prompts = torch.randint(0, args.vocab, shape, device=torch_device(args))
+    # The weights are drawn by JAX, which is to leave the accelerator to PyTorch.
+    jax.config.update("jax_platforms", "cpu")
+    import torch
+    import transformers
+
+    from physlm import model
+    from physlm.export import hf_config, state_dict
+
+    config = decoder(args)
+    content = hf_config(config)
+    loaded = transformers.AutoConfig.for_model(content.pop("model_type"), **content)
+    net = getattr(transformers, content["architectures"][0])._from_config(loaded).eval()
+    tensors = state_dict(config, model.init(config, jax.random.key(0)))
+    net.load_state_dict({name: torch.from_numpy(x) for name, x in tensors.items()}, strict=True)
+    net = net.to(torch_device(args), getattr(torch, args.dtype))
+    prompts = torch.from_numpy(prompts_of(args)).long().to(torch_device(args))
 
     def once() -> int:
         with torch.inference_mode():
@@ -226,35 +266,44 @@ def hugging_face(args: argparse.Namespace) -> Callable[[], int]:
                 max_new_tokens=args.new_tokens,
                 pad_token_id=0,
             )
-        return out[:, args.prompt_tokens :].numel()
+        new = out[:, args.prompt_tokens :]
+        said[:] = new[:SHOWN].tolist()
+        return new.numel()
 
     return once
 
 
 def contenders(args: argparse.Namespace) -> Iterator[str]:
     """Names `job:who[:devices]`, those asked for."""
-    devices = dict.fromkeys(["1"] if args.platform == "gpu" else args.devices.split(","))
+    devices = dict.fromkeys(args.devices.split(",") if args.platform == "cpu" else ["1"])
     for job, names in (("train", TRAINERS), ("decode", DECODERS)):
         for name in names:
             for full in (
                 [f"{job}:ours:{n}" for n in devices] if name == "ours" else [f"{job}:{name}"]
             ):
-                if not args.only or any(part in full for part in args.only.split(",")):
+                if not args.only or any(re.search(part, full) for part in args.only.split(",")):
                     yield full
 
 
 def work(args: argparse.Namespace) -> None:
     """A contender's process: a round for every line that it reads."""
     job, name, *rest = args.worker.split(":")
-    if name == "ours":
-        once = ours(args, job, int(rest[0]))
-    elif job == "decode":
-        once = hugging_face(args)
-    else:
-        once = torch_train(args, compiled=name == "torch-compile")
-    for _ in range(3):
-        once()
-    print("ready", flush=True)
+    said: list[list[int]] = []
+    try:
+        if name == "ours":
+            once = ours(args, job, int(rest[0]), said)
+        elif job == "decode":
+            once = hugging_face(args, said)
+        else:
+            once = torch_train(args, compiled=name == "torch-compile")
+        for _ in range(3):
+            once()
+    # One contender must not take the others with it: no memory, no such package, no compiler.
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        print(json.dumps({"error": f"{type(error).__name__}: {text}"}), flush=True)
+        return
+    print(json.dumps({**_device(args, name), "said": said or None}), flush=True)
     for _ in sys.stdin:
         start, tokens = time.perf_counter(), 0
         while time.perf_counter() - start < args.seconds:
@@ -262,15 +311,66 @@ def work(args: argparse.Namespace) -> None:
         print(tokens / (time.perf_counter() - start), flush=True)
 
 
-def utilization(args: argparse.Namespace) -> tuple[float, float | None]:
-    """Model FLOPs of a trained token, and those that the device could do in a second."""
-    import jax
+def _device(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    if name == "ours":
+        import jax
 
-    from physlm.architecture import ModelConfig
+        return {"device": jax.devices()[0].device_kind, "count": jax.device_count()}
+    if torch_device(args) == "cpu":
+        return {"device": "cpu"}
+    import torch
+
+    return {"device": torch.cuda.get_device_name()}
+
+
+def compare(arguments: Sequence[str]) -> dict[str, Contender]:
+    """Runs the rounds of a command line; by name what came of each contender."""
+    args = flags().parse_args(arguments)
+    # Several share the memory of one GPU, and none has more GPUs than PyTorch, which takes one.
+    env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if args.platform == "gpu":
+        env.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    found: dict[str, Contender] = {}
+    processes: dict[str, subprocess.Popen] = {}
+    try:
+        for name in contenders(args):
+            command = [sys.executable, __file__, *arguments, "--worker", name]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = subprocess.Popen(command, **pipes, text=True, env=env)
+            line = process.stdout.readline()
+            ready = json.loads(line) if line else {"error": "its process ended."}
+            found[name] = Contender([], **ready)
+            if found[name].error:
+                process.stdin.close()
+                process.wait()
+            else:
+                processes[name] = process
+        for _ in range(args.rounds):
+            for name, process in processes.items():
+                process.stdin.write("\n")
+                process.stdin.flush()
+                found[name].speeds.append(float(process.stdout.readline()))
+    finally:
+        for process in processes.values():
+            process.stdin.close()
+            process.wait()
+    return found
+
+
+def utilization(args: argparse.Namespace, contender: Contender) -> float | None:
+    """Model FLOPs utilization of training; None where the peak of the device is not known."""
     from physlm.throughput import model_flops, peak_flops
 
-    shape = (args.vocab, args.window, args.layers, args.heads, args.head_dim)
-    return model_flops(ModelConfig(*shape, positions=args.window), 1), peak_flops(jax.devices()[0])
+    peak = peak_flops(types.SimpleNamespace(device_kind=contender.device))
+    return peak and contender.speed * model_flops(decoder(args), 1) / (peak * contender.count)
+
+
+def ratio(contender: Contender, base: Contender | None) -> float | None:
+    """How many times as fast, as the median over the rounds; None where one did not run."""
+    if not base or not base.speeds or not contender.speeds:
+        return None
+    pairs = zip(contender.speeds, base.speeds, strict=True)
+    return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
 def main() -> None:
@@ -279,45 +379,24 @@ def main() -> None:
     if args.worker:
         work(args)
         return
-    speeds: dict[str, list[float]] = {name: [] for name in contenders(args)}
-    processes = {}
-    for name in speeds:
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
-        processes[name] = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # Several share the memory of one GPU.
-            env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-        )
-        if processes[name].stdout.readline() != "ready\n":
-            raise RuntimeError(f"{name} did not start.")
-    for _ in range(args.rounds):
-        for name, process in processes.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            speeds[name].append(float(process.stdout.readline()))
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
+    found = compare(sys.argv[1:])
     width = args.heads * args.head_dim
-    flops, peak = utilization(args)
     print(
         f"{args.layers} layers, width {width}, {args.dtype}; training {args.batch} x "
         f"{args.window}, decoding {args.prompts} x ({args.prompt_tokens} + {args.new_tokens})"
     )
-    for name, values in speeds.items():
+    for name, contender in found.items():
         job, *who = name.split(":")
         label = " x ".join([*who[:1], *(f"{n} devices" for n in who[1:])])
-        base = speeds.get(f"{job}:torch" if job == "train" else f"{job}:hf")
-        ratio = ""
-        if base:
-            pairs = [value / other for value, other in zip(values, base, strict=True)]
-            ratio = f"  {statistics.median(pairs):5.2f} x {'torch' if job == 'train' else 'hf'}"
-        speed = statistics.median(values)
-        share = f"  MFU {speed * flops / peak:.1%}" if peak and job == "train" else ""
-        print(f"{job:7}{label:22}{speed:10.0f} tokens/s{ratio}{share}")
+        if contender.error:
+            print(f"{job:7}{label:22} did not start: {contender.error}")
+            continue
+        base = "torch" if job == "train" else "hf"
+        times = ratio(contender, found.get(f"{job}:{base}"))
+        beside = "" if times is None else f"  {times:5.2f} x {base}"
+        share = utilization(args, contender) if job == "train" else None
+        used = "" if share is None else f"  MFU {share:.1%}"
+        print(f"{job:7}{label:22}{contender.speed:10.0f} tokens/s{beside}{used}")
 
 
 if __name__ == "__main__":

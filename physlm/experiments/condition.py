@@ -1,0 +1,86 @@
+"""A condition: what sets entries of a study apart, their seeds excluded; and how it is called."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physlm.experiments import config as config_lib
+from physlm.experiments.plan import short_name
+
+Condition = Mapping[str, Any]
+
+RATE = "retry_rate"
+_MASK = "mask"
+_KIND = "kind"
+
+
+@functools.cache
+def _of_mistakes() -> frozenset[str]:
+    """Names of what an error-free run does not read (`physlm.experiments.identity`)."""
+    keys = config_lib.declared()
+    unread = [key for key in keys if key.startswith("mistakes.")] + ["train.budget"]
+    return frozenset(short_name(key, keys) for key in unread)
+
+
+def is_error_free(condition: Condition) -> bool:
+    """Whether its runs see no mistakes."""
+    return condition.get(RATE) == 0
+
+
+def meant(condition: Condition) -> dict[str, Any]:
+    """The condition without what its runs do not read."""
+    if not is_error_free(condition):
+        return dict(condition)
+    return {RATE: condition[RATE], **_beside_mistakes(condition)}
+
+
+def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | None:
+    """Which of some conditions is error-free and else equal; None where there is none."""
+    for number, other in enumerate(conditions):
+        same = _beside_mistakes(other) == _beside_mistakes(condition)
+        if same and is_error_free(other):
+            return number
+    return None
+
+
+def order(condition: Condition) -> float:
+    """Conditions are shown in its increasing order: error-free ones first, then by rate."""
+    return float(condition.get(RATE, 0.0))
+
+
+def label(condition: Condition, conditions: Sequence[Condition]) -> str:
+    """A condition in words, without what all conditions share."""
+    told = {
+        name: value
+        for name, value in meant(condition).items()
+        if len(conditions) == 1 or any(other.get(name) != value for other in conditions)
+    }
+    parts = []
+    if RATE in told:
+        parts.append("error-free solutions")
+        if not is_error_free(condition):
+            parts = ["with mistakes and corrections", f"rate {_written(told[RATE])}"]
+    for name, value in told.items():
+        if name == _MASK and (words := _mask(value, conditions, RATE in told)) is not None:
+            parts += words
+        elif name == _KIND:
+            parts.append(f"of the kind {value}")
+        elif name != RATE:
+            parts.append(f"{name.replace('_', ' ')} {_written(value)}")
+    return ", ".join(parts) or "all"
+
+
+def _mask(value: Any, conditions: Sequence[Condition], beside_rate: bool) -> list[str] | None:
+    """How a mask is called; None where that takes its name, as there are several."""
+    if value == "none":
+        return [] if beside_rate else ["not masked"]
+    masks = {other[_MASK] for other in conditions if other.get(_MASK, "none") != "none"}
+    return ["masked"] if len(masks) == 1 else None
+
+
+def _beside_mistakes(condition: Condition) -> dict[str, Any]:
+    return {name: value for name, value in condition.items() if name not in _of_mistakes()}
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

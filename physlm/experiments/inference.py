@@ -1,0 +1,182 @@
+"""What some seeds and some problems say of others: intervals and tests over both.
+
+All runs of a study are judged on the same problems, so that an outcome Y of condition c, seed s and
+problem i is a crossed design with two random factors,
+
+    Y_csi = mean_c + seed_cs + problem_i + (condition x problem)_ci + rest_csi,
+
+seeds being independent between conditions (whatever equal seeds have in common, their first data
+for example, can only make the test more cautious). In the difference of two conditions' means the
+problem effects cancel, and with k = 1/S_A + 1/S_B, S seeds a condition and N problems its variance
+is
+
+    k var(seed) + 2 var(condition x problem)/N + k var(rest)/N.
+
+The variance of means over the seeds of a condition, pooled over conditions and times k, estimates
+the first and the last term. The variance over problems of d, the difference of seed means, divided
+by N estimates the second and the last, which is taken out again by the mean square of the
+interaction of seeds and problems. Degrees of freedom of the sum are Satterthwaite's (Biometrics
+Bulletin 2, 1946), and the difference over its root is compared with Student's t, as in the tests
+over two random factors of Clark (J. Verbal Learning and Verbal Behavior 12, 1973). Where seeds
+agree by chance, their part is at least what the rest alone makes of it. Pooling takes seeds to vary
+alike in both conditions; with two or three seeds each, that is what there is to go by.
+`tests/test_inference.py` simulates it: where there is no difference, p < .05 comes up in at most
+about one case in twenty, fewer where seeds hardly vary.
+
+With one seed of each condition the variance over seeds is not known, and what is left compares the
+two models alone: McNemar's exact test.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+from physlm.metrics import wilson_interval
+
+_LEVEL = 0.95
+_NORMAL = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How much more one condition has than another.
+
+    Attributes:
+        value: difference of the means.
+        low, high: its 95% interval.
+        p: two-sided probability of a difference at least as large where there is none.
+        over_seeds: it speaks for other seeds and problems; otherwise for other problems alone.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    over_seeds: bool
+
+
+def difference(a_SxN: np.ndarray, b_SxN: np.ndarray) -> Difference:
+    """Compares whether problems were solved under two conditions, A minus B.
+
+    Two problems more are taken into the variance over problems, one solved by A alone and one by B
+    alone, without which models that agree on all problems would have an interval of no width
+    (Bonett and Price, J. Educational and Behavioral Statistics 37, 2012).
+
+    Args:
+        a_SxN, b_SxN: 0 or 1, by seed and problem; the same problems, in one order. The numbers of
+            seeds may differ.
+
+    Raises:
+        ValueError: the numbers of problems differ, or there is none.
+    """
+    a_SxN, b_SxN = np.asarray(a_SxN, float), np.asarray(b_SxN, float)
+    count = a_SxN.shape[1]
+    if count < 1 or count != b_SxN.shape[1]:
+        raise ValueError(f"{count} and {b_SxN.shape[1]} problems cannot be paired.")
+    each_N = a_SxN.mean(0) - b_SxN.mean(0)
+    value = float(each_N.mean())
+    more_N = np.append(each_N, [1.0, -1.0])
+    if len(a_SxN) == len(b_SxN) == 1:
+        spread = _NORMAL * math.sqrt(float(more_N.var()) / len(more_N))
+        centre = float(more_N.mean())
+        ends = (max(-1.0, centre - spread), min(1.0, centre + spread))
+        return Difference(value, *ends, _mcnemar(each_N), over_seeds=False)
+    variance, freedom = _variance(more_N, (a_SxN, b_SxN))
+    error = math.sqrt(variance)
+    spread = _quantile(freedom) * error
+    p = 2 * float(special.stdtr(freedom, -abs(value) / error))
+    return Difference(
+        value, max(-1.0, value - spread), min(1.0, value + spread), p, over_seeds=True
+    )
+
+
+def of_mean(values_SxN: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of a count's mean over seeds and problems.
+
+    It is of the same design with one condition. One seed speaks for other problems alone, and one
+    problem for nothing: the interval has no width then.
+
+    Args:
+        values_SxN: by seed and problem.
+
+    Returns:
+        the lower and the upper end, in the count's unit.
+    """
+    values_SxN = np.asarray(values_SxN, float)
+    mean, variance, freedom = float(values_SxN.mean()), 0.0, 1.0
+    if values_SxN.shape[1] > 1:
+        variance, freedom = _variance(values_SxN.mean(0), (values_SxN,))
+    spread = _quantile(freedom) * math.sqrt(variance)
+    return mean - spread, mean + spread
+
+
+def of_share(shares: Sequence[float], n: int) -> tuple[float, float]:
+    """The 95% interval of the mean over seeds of shares of the same n problems.
+
+    With one seed it is Wilson's. With more, the variance over seeds is added to that of n problems,
+    which is taken from Wilson's interval of the mean share: who knows the shares alone cannot take
+    out what both contain, so that it is rather too wide where seeds vary little.
+
+    Args:
+        shares: of each seed, in 0..1.
+        n: number of problems.
+
+    Returns:
+        the lower and the upper end, in 0..1.
+    """
+    mean = float(np.mean(shares))
+    # Whole successes: a mean over seeds may lie between two of them.
+    ends = wilson_interval(round(mean * n), n)
+    if len(shares) == 1:
+        return ends
+    seeds, others = float(np.var(shares, ddof=1)) / len(shares), len(shares) - 1
+    spreads = []
+    for end in ends:
+        problems = ((end - mean) / _NORMAL) ** 2
+        variance = seeds + problems
+        if not variance:
+            spreads.append(0.0)
+            continue
+        freedom = variance**2 / (seeds**2 / others + problems**2 / max(n - 1, 1))
+        spreads.append(_quantile(freedom) * math.sqrt(variance))
+    return max(0.0, mean - spreads[0]), min(1.0, mean + spreads[1])
+
+
+def _variance(each_N: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The variance of a mean, or of a difference of means, and its degrees of freedom.
+
+    Args:
+        each_N: the mean or difference of each problem.
+        parts: what it is the mean, or the difference of means, of, by seed and problem.
+    """
+    problems, others = float(each_N.var(ddof=1)) / len(each_N), len(each_N) - 1
+    free = sum(len(values_SxN) - 1 for values_SxN in parts)
+    if not free:
+        return problems, others
+    over_seeds, rest = 0.0, 0.0
+    for values_SxN in parts:
+        mean_S = values_SxN.mean(1)
+        rest_SxN = values_SxN - mean_S[:, None] - values_SxN.mean(0) + values_SxN.mean()
+        over_seeds += float(((mean_S - mean_S.mean()) ** 2).sum())
+        rest += float((rest_SxN**2).sum())
+    many = parts[0].shape[1]
+    scale = sum(1 / len(values_SxN) for values_SxN in parts) / free
+    noise = scale * rest / max(many - 1, 1) / many
+    seeds, problems = max(scale * over_seeds, noise), max(0.0, problems - noise)
+    total = seeds + problems
+    if not total:
+        return 0.0, others
+    return total, total**2 / (seeds**2 / free + problems**2 / others)
+
+
+def _quantile(freedom: float) -> float:
+    return float(special.stdtrit(freedom, (1 + _LEVEL) / 2))
+
+
+def _mcnemar(each_N: np.ndarray) -> float:
+    """McNemar's exact test: of the problems that one model alone solves, half would be A's."""
+    wins, losses = int((each_N > 0).sum()), int((each_N < 0).sum())
+    return min(1.0, 2 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))

@@ -1,0 +1,66 @@
+"""What became of every test problem, as evaluations write it beside their results."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from physlm.experiments.execution import SOLUTIONS_FILE
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """The problems of a cell, and what the model of one run made of them.
+
+    Attributes:
+        problems: a hash of their texts in their order.
+        correct_N: bool, whether the whole solution is right.
+        retries_N: int, sentences taken back; None from before this was written.
+    """
+
+    problems: str
+    correct_N: np.ndarray
+    retries_N: np.ndarray | None
+
+
+# Of an evaluation, by cell; and of many, by the run's name and the evaluation's.
+OfCells = Mapping[str, Outcomes]
+All = Mapping[tuple[str, str], OfCells]
+
+
+def read(evaluation: pathlib.Path) -> dict[str, Outcomes]:
+    """The outcomes in an evaluation's directory; none where the solutions are no longer there.
+
+    Raises:
+        ValueError: the file is not what an evaluation writes.
+    """
+    path = evaluation / SOLUTIONS_FILE
+    if not path.exists():
+        return {}
+    cells: dict[str, list[dict[str, Any]]] = {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                whole = json.loads(line)
+                kept = {name: whole.get(name) for name in ("problem", "question", "retries")}
+                cells.setdefault(whole["cell"], []).append(kept | {"correct": whole["correct"]})
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not what an evaluation writes ({error}); remove its directory to have the "
+            "run judged again."
+        ) from error
+    return {cell: _outcomes(rows) for cell, rows in cells.items()}
+
+
+def _outcomes(rows: Sequence[Mapping[str, Any]]) -> Outcomes:
+    texts = json.dumps([[row["problem"], row["question"]] for row in rows])
+    counted = all(row["retries"] is not None for row in rows)
+    return Outcomes(
+        problems=hashlib.sha256(texts.encode()).hexdigest(),
+        correct_N=np.array([row["correct"] for row in rows], bool),
+        retries_N=np.array([row["retries"] for row in rows]) if counted else None,
+    )

@@ -1,0 +1,58 @@
+"""Conditions with mistakes against error-free ones, on what fake runs wrote."""
+
+import pytest
+from test_outcomes import found_in, write_solutions
+from test_report import RETRY, fake_rows, fake_sweep
+
+from physlm.experiments import comparison, inference, report
+from physlm.experiments.summary import summarise
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_retry_is_compared_with_error_free_by_problem(shown, seeds):
+    rows = fake_rows(seeds=seeds)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    text = report.make(shown)
+    found = found_in(shown, rows)
+    (one,) = comparison.compare(summarise(rows), found)
+    assert list(one.cells) == ["<=4", "4", "5", "6", "beyond 4"]
+    solved_RxN = [
+        found[row["run"], row["evaluation"]]["5"].correct_N for row in rows if row["cell"] == "5"
+    ]
+    known = inference.difference(solved_RxN[seeds:], solved_RxN[:seeds])
+    assert one.cells["5"] == known and known.value > 0
+    assert one.cells["beyond 4"].value == pytest.approx(
+        (one.cells["5"].value + one.cells["6"].value) / 2
+    )
+    shown_text = f"{100 * known.value:+.1f} [{100 * known.low:+.1f}, {100 * known.high:+.1f}], p "
+    for output in (
+        text,
+        (shown / report.MARKDOWN_FILE).read_text(),
+        (shown / report.PAGE_FILE).read_text(),
+    ):
+        assert "Against error-free solutions" in output and shown_text in output
+        assert ("nothing of other seeds" in output) == (seeds == 1)
+        assert ("over seeds and problems" in output) == (seeds > 1)
+
+
+def test_what_was_judged_on_other_problems_is_not_compared(shown):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows, lambda row: f"{row['run']}-" if row["cell"] == "5" else "")
+    (one,) = comparison.compare(summarise(rows), found_in(shown, rows))
+    assert [cell for cell, found in one.cells.items() if found is None] == ["5", "beyond 4"]
+    assert "judged on different problems are not compared" in report.make(shown)
+
+
+def test_without_solutions_or_an_error_free_run_nothing_is_compared(shown):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    text = report.make(shown)
+    assert "Against error-free" not in text
+    assert f"Not compared: {RETRY} (what the models wrote" in text
+    rows = fake_rows(rates=(0.2, 0.5))
+    assert comparison.compare(summarise(rows), {}) == []
+    # The error-free run of another setting is none to compare with.
+    rows = fake_rows(condition=lambda rate: {"retry_rate": rate, "layers": 4 + (rate > 0)})
+    assert comparison.compare(summarise(rows), {}) == []

@@ -1,0 +1,130 @@
+"""Intervals and tests over seeds and problems, held against simulated experiments."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from physlm.experiments import inference
+from physlm.metrics import wilson_interval
+
+
+def experiment(rng, seeds, gap=0.0, varies=0.3, apart=0.7, problems=256):
+    """Two conditions, by seed and problem: on the logit, a gap, seeds, difficulty, what differs."""
+    difficulty_N = rng.normal(0.5, 1.5, problems)
+    drawn = []
+    for count, sign in zip(seeds, (1, -1), strict=True):
+        logit_SxN = sign * gap / 2 + rng.normal(0, varies, (count, 1)) + difficulty_N
+        logit_SxN = logit_SxN + rng.normal(0, apart, problems)
+        drawn.append(rng.random(logit_SxN.shape) < 1 / (1 + np.exp(-logit_SxN)))
+    return drawn
+
+
+def found(seeds, repeats=600, **kinds):
+    rng = np.random.default_rng(7)
+    return [inference.difference(*experiment(rng, seeds, **kinds)) for _ in range(repeats)]
+
+
+def rejected(differences):
+    return np.mean([one.p < 0.05 for one in differences])
+
+
+@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (2, 5), (1, 4)])
+@pytest.mark.parametrize(("varies", "apart"), [(0.3, 0.7), (1.0, 0.3)])
+def test_where_nothing_differs_one_in_twenty_is_significant(seeds, varies, apart):
+    differences = found(seeds, varies=varies, apart=apart)
+    # 600 draws of 5% have a standard deviation of 0.9 points.
+    assert 0.01 < rejected(differences) < 0.08
+    covered = np.mean([one.low <= 0 <= one.high for one in differences])
+    assert covered == pytest.approx(1 - rejected(differences), abs=0.001)
+    assert all(one.over_seeds for one in differences)
+
+
+def test_seeds_that_hardly_vary_make_it_cautious_not_bold():
+    assert rejected(found((2, 2), varies=0.0, apart=0.0)) < 0.05
+
+
+def test_power_grows_with_seeds_problems_and_the_difference():
+    few = rejected(found((2, 2), 300, gap=0.5, varies=0.1))
+    assert few < rejected(found((2, 2), 300, gap=1.0, varies=0.1))
+    assert few < rejected(found((4, 4), 300, gap=0.5, varies=0.1))
+    assert few < rejected(found((2, 2), 300, gap=0.5, varies=0.1, problems=2048))
+    assert rejected(found((4, 4), 300, gap=1.0, varies=0.1)) > 0.95
+
+
+def test_to_take_problems_for_all_there_is_would_be_bold():
+    """Why seeds are needed: one of each condition says nothing of others."""
+    differences = found((1, 1), varies=1.0)
+    assert rejected(differences) > 0.3
+    assert not any(one.over_seeds for one in differences)
+    # Of models that do not differ beyond chance, it is rightly judged.
+    assert rejected(found((1, 1), varies=0.0)) < 0.07
+
+
+def test_one_seed_each_is_mcnemars_test():
+    rng = np.random.default_rng(3)
+    a, b = experiment(rng, (1, 1), gap=0.6)
+    wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
+    one = inference.difference(a, b)
+    assert one.p == pytest.approx(stats.binomtest(wins, wins + losses).pvalue)
+    assert one.value == pytest.approx((wins - losses) / 256)
+    # Bonett and Price's interval, by their formula.
+    p, q = (wins + 1) / 258, (losses + 1) / 258
+    spread = 1.959964 * np.sqrt((p + q - (p - q) ** 2) / 258)
+    assert (one.low, one.high) == pytest.approx((p - q - spread, p - q + spread))
+
+
+def test_difference_changes_sign_with_its_conditions():
+    a, b = experiment(np.random.default_rng(5), (2, 3), gap=0.6)
+    there, back = inference.difference(a, b), inference.difference(b, a)
+    assert there.value == pytest.approx(a.mean() - b.mean()) == pytest.approx(-back.value)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.p == pytest.approx(back.p)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_models_that_agree_on_all_problems_do_not_differ(seeds):
+    same = np.ones((seeds, 40))
+    one = inference.difference(same, same)
+    assert (one.value, one.p) == (0.0, 1.0)
+    assert -0.2 < one.low < 0 < one.high < 0.2
+
+
+def test_other_problems_are_not_paired():
+    with pytest.raises(ValueError, match="3 and 4 problems cannot be paired"):
+        inference.difference(np.ones((1, 3)), np.ones((1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "varies", "least"), [(2, 0.1, 0.9), (3, 0.1, 0.93), (2, 0, 0.95)]
+)
+def test_intervals_of_a_mean_hold_the_mean(seeds, varies, least):
+    """Of other seeds and problems; two seeds that vary much are too few by a little."""
+    rng, inside, shares_inside = np.random.default_rng(11), [], []
+    for _ in range(500):
+        skill_S, hardness_N = rng.normal(0, varies, (seeds, 1)), rng.normal(0, 0.5, 200)
+        counts_SxN = rng.poisson(np.exp(skill_S + hardness_N))
+        low, high = inference.of_mean(counts_SxN)
+        inside.append(low < np.exp((varies**2 + 0.5**2) / 2) < high)
+        right_SxN = rng.random((seeds, 200)) < np.clip(0.6 + skill_S, 0, 1)
+        low, high = inference.of_share(list(right_SxN.mean(1)), 200)
+        shares_inside.append(low < 0.6 < high)
+    assert least < np.mean(inside)
+    assert least < np.mean(shares_inside)
+
+
+def test_one_seed_has_the_intervals_of_its_problems():
+    assert inference.of_share([0.975], 200) == wilson_interval(195, 200)
+    values_N = np.arange(10.0)
+    low, high = inference.of_mean(values_N[None])
+    known = stats.t.interval(0.95, 9, values_N.mean(), values_N.std(ddof=1) / np.sqrt(10))
+    assert (low, high) == pytest.approx(known)
+    assert inference.of_mean(np.zeros((3, 5))) == (0.0, 0.0)
+
+
+def test_seeds_that_differ_widen_the_interval_of_a_share():
+    near, far = (inference.of_share(shares, 200) for shares in ((0.8, 0.8), (0.7, 0.9)))
+    alone = wilson_interval(160, 200)
+    assert near == pytest.approx(alone, abs=0.001)
+    assert far[0] < alone[0] and far[1] > alone[1]
+    low, high = inference.of_share([1.0, 1.0, 1.0], 200)
+    assert high == 1.0 and low == pytest.approx(wilson_interval(200, 200)[0], abs=0.001)

@@ -1,0 +1,141 @@
+import json
+import pathlib
+import re
+import shutil
+
+import pytest
+from fake_runs import QUICKSTART, VIEW, main, times
+
+from physlm.experiments import plan, results, store
+
+pytestmark = pytest.mark.usefixtures("devices_stay")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nothing"], "unknown study 'nothing': there are .*quickstart"),
+        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, mini, paper"),
+        (["--set", "train.step=5"], "unknown setting 'train.step'"),
+        (
+            ["--set", "train.steps=many"],
+            "^train.steps is 'many'; it must be a whole number, at least 1",
+        ),
+        (["--set", "train.steps=0"], "train.steps is 0"),
+        (["--set", "train.steps=3"], "optimizer.warmup_steps is 4"),
+        (["--set", "data.modulus=1"], "^data.modulus is 1; "),
+        (["--set", "data.max_edges=1"], "^data.max_edges is 1; "),
+        (["--set", "data.max_op=50", "data.letters=52"], "^data.max_op is 50; it must be at most "),
+        (["--set", "mistakes.rate=1.5"], "rate"),
+        (
+            ["--set", "evaluate.beyond=2"],
+            r"^evaluate.beyond is \(2,\); it must be whole numbers above data.max_op, 3",
+        ),
+        (["--set", "evaluate.beyond=50"], "evaluate.beyond has 50: "),
+        (["--set", "seed=-1"], "seed is -1"),
+        (["--set", "train.window=8"], "^train.window is 8; it must be at least .*: the shortest"),
+        (["--set", "mesh.data=1000"], "it must be at most the number of devices"),
+        (["--colour"], "unrecognized arguments"),
+        (["nopackage.nothing"], "the module nopackage.nothing cannot be imported: No module named"),
+        (["physlm.metrics"], "the study 'physlm.metrics' lacks the function get_config"),
+        (["../quickstart"], "the study is '../quickstart'; it must be one of quickstart, or the"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, arguments, complaint):
+    workdir = tmp_path / "work"
+    try:
+        code = main(workdir, *arguments)
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code == 2
+    sentence = capsys.readouterr().err
+    assert re.search(complaint, sentence)
+    assert sentence.count("\n") == 1
+    assert not workdir.exists()
+
+
+def test_workdir_that_is_or_lies_in_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(workdir) == 2
+        assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_workdir_without_permission_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(store.os, "access", lambda path, mode: False)
+    assert main(tmp_path / "work") == 2
+    assert "is not writable" in capsys.readouterr().err
+
+
+def test_workdir_that_cannot_be_made_is_refused(tmp_path, capsys, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
+    assert main(tmp_path / "work") == 2
+    assert "is not writable: Read-only file system" in capsys.readouterr().err
+
+
+def test_results_of_another_study_are_refused_untouched(tmp_path, capsys):
+    main(tmp_path)
+    path = tmp_path / VIEW / results.FILE
+    path.write_text(path.read_text().replace('"quickstart"', '"masking"'))
+    before = path.read_text()
+    capsys.readouterr()
+    assert main(tmp_path) == 2
+    assert "results of the study 'masking', not of 'quickstart'" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("left", "complaint"),
+    [
+        (
+            f"{VIEW}/retry_rate=0.0,seed=0-0123abcd/config.json",
+            f"{VIEW} holds a run itself, retry_",
+        ),
+        (f"{VIEW}/retry_rate=0.0,seed=0-0123abcd/checkpoints/5/x", "choose another --workdir."),
+        ("retry_rate=0.0,seed=0-0123abcd/config.json", "holds a run itself, retry_rate=0.0,seed=0"),
+        ("results.jsonl", "is what a study shows and not a store"),
+    ],
+)
+def test_what_an_older_version_left_is_refused_untouched(tmp_path, capsys, left, complaint):
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text("")
+    before = times(tmp_path)
+    assert main(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+    assert times(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["shown.json", "finished.json", "result.json"])
+@pytest.mark.parametrize("text", ["{", "[3]", "{}"])
+def test_damaged_files_are_refused_untouched(tmp_path, capsys, name, text):
+    main(tmp_path)
+    path = min(tmp_path.rglob(name))
+    path.write_text(text)
+    before = times(tmp_path)
+    capsys.readouterr()
+    assert main(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and error.count("\n") == 1
+    assert times(tmp_path) == before
+
+
+def test_checkpoints_of_other_settings_are_refused_untouched(tmp_path, capsys):
+    (planned, _) = plan.plan(QUICKSTART, "smoke", ())
+    checkpoints = tmp_path / "models" / planned.run.name / "checkpoints"
+    (checkpoints / "10" / "state").mkdir(parents=True)
+    said = checkpoints / "made_by.json"
+    said.write_text(json.dumps({"model.layers": 3, "data.max_op": 7, "model.heads": 2}))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "differs in model.layers (there 3, here 2), data.max_op (there 7, here 3)." in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    # Without checkpoints there is nothing to go on from.
+    shutil.rmtree(checkpoints / "10")
+    assert main(tmp_path) == 0
