@@ -149,7 +149,7 @@ def test_problems_and_templates_that_differ_are_shown(shown):
     report.make(shown)
     details = (shown / report.MARKDOWN_FILE).read_text().split("## Details")[1]
     assert "| seeds | distinct | templates |" in details
-    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| retry")]
+    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| with")]
     assert [[cell.strip() for cell in end] for end in ends] == [
         ["–", "–"],
         ["–", "–"],

@@ -109,7 +109,7 @@ def note(
     if found := [_read(path) for path in paths if path.exists()]:
         told.append(_counted(found, len(paths)))
     if len(found) < len(paths) and any("shared" in row for row in rows):
-        told.append(_by_template(rows))
+        told.append(_by_template(rows, bool(found)))
     return [" ".join(told)] if told else []
 
 
@@ -133,16 +133,17 @@ def _counted(found: Sequence[Found], runs: int) -> str:
     )
 
 
-def _by_template(rows: Sequence[results.Row]) -> str:
+def _by_template(rows: Sequence[results.Row], some_counted: bool) -> str:
     shared: dict[tuple[str, str], int] = {}
     for row in rows:
         key = (row["run"], row["evaluation"])
         shared[key] = shared.get(key, 0) + row.get("shared", {"n": 0})["n"]
     most = max(shared.values())
+    for_all = " for all runs" if some_counted else ""
     what = f"{most:,} test problems have" if most else "No test problem has"
     return (
         f"{what} a template that training may show; whether any stands there word for word has "
-        f"not been counted for all runs ({_COMMAND} does)."
+        f"not been counted{for_all} ({_COMMAND} does)."
     )
 
 
