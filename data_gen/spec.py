@@ -11,6 +11,7 @@ OP_DRAWS = ("lesser", "uniform")
 ORDERS = ("pq", "qp")
 SOLUTIONS = ("shortest", "any")
 SPLITS = ("train", "test", "all")
+SPLIT_BY = ("solution", "problem")
 TOKENIZERS = ("word", "parameter", "gpt2")
 
 # A structure graph has slots for this much at most; the published class fills it.
@@ -115,8 +116,16 @@ class Spec:
         "all",
         "Which problems there are: train, those whose template's hash is below 17 of 23; test, the "
         "others; or all. A template is a solution, as it is written, without names, numbers and "
-        "letters.",
+        "letters (but see split_by).",
         SPLITS,
+    )
+    split_by: str = settings.choice(
+        "solution",
+        "Whose templates are split: solution, those of solutions as they are written, as published "
+        "(a problem that is solved in two orders may be on both sides); or problem, those of what "
+        "the answer is computed from, whatever the order, so that no text of a problem is on both "
+        "sides. Where there are few problems, the first leaves some test problems in training.",
+        SPLIT_BY,
     )
     unsplit_op: int = settings.whole(
         0,

@@ -14,7 +14,7 @@ from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
-from data_gen.problems.template import templates
+from data_gen.problems.template import Template, templates
 from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import Spec
@@ -123,7 +123,8 @@ class TestSet:
 
     prompts_NxP: np.ndarray  # int32, padded on the right
     lengths_N: np.ndarray  # int32
-    shared_N: np.ndarray  # bool: training may show the problem's template
+    shared_N: np.ndarray  # bool: training on the split "train" may show the problem's template
+    template_N: np.ndarray  # uint32: its hash
     records: list[dict[str, Any]]
 
 
@@ -151,7 +152,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     root = keys.root(config.seed, Purpose.TESTING)
     root = keys.numbered(root, cell.op if cell.fixed else 0)
     prompts: list[np.ndarray] = []
-    shared: list[bool] = []
+    sides: list[Template] = []
     kept: list[dict[str, Any]] = []
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
@@ -159,14 +160,14 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed, spec=spec)
         problems = stream.problems(keys_N, goals_N, spec=spec)
         documents, tokens = _write(keys_N, problems, size=window, spec=spec)
-        found = (problems, documents, tokens, templates(problems, spec).shared)
+        found = (problems, documents, tokens, templates(problems, spec))
         found = jax.tree.map(np.asarray, found)
         some = found[0].ok.any()
         fits = np.flatnonzero(found[2].length <= window)[: config.problems - len(prompts)]
-        problems, documents, tokens, shared_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
+        problems, documents, tokens, side_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
         lengths = tokens.prompt.tolist()
         prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
-        shared += shared_N.tolist()
+        sides.append(side_N)
         kept += records.records(problems, documents, spec)
         # Where no search found any, all have tried long enough; others would find none either.
         if len(prompts) == config.problems or not some:
@@ -179,7 +180,8 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
     for row, ids in zip(prompts_NxP, prompts, strict=True):
         row[: len(ids)] = ids
-    return TestSet(prompts_NxP, lengths_N, np.array(shared), kept)
+    side_N = jax.tree.map(lambda *parts: np.concatenate(parts), *sides)
+    return TestSet(prompts_NxP, lengths_N, side_N.shared, side_N.hashed, kept)
 
 
 def test_sets(
@@ -191,7 +193,8 @@ def test_sets(
     """The problems of all cells, but for those of `within` that have none.
 
     Args:
-      spec: the class that was trained on.
+      spec: the class that was trained on. Where that is not the split "train", training may show
+        any template of the tests.
       config: what to test on.
       window: in tokens; problems with longer documents are left out.
       progress: makes a progress display of (title, total, unit).
@@ -204,7 +207,9 @@ def test_sets(
     with progress("problems", len(todo), "cell") as shown:
         for number, cell in enumerate(todo):
             try:
-                sets.append((cell, test_set(cell, drawn_from, config, window)))
+                tests = test_set(cell, drawn_from, config, window)
+                shared_N = tests.shared_N | (spec.split != "train")
+                sets.append((cell, dataclasses.replace(tests, shared_N=shared_N)))
             except NoProblemsError:
                 if cell.op >= spec.max_op:
                     raise
@@ -253,8 +258,9 @@ def evaluate(
     Returns:
       a dictionary per cell of `test_sets`: cell, op, n, accuracy (whole solutions, in 0..1),
       answer_accuracy, ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary
-      (steps, a problem); and held_out and shared, dictionaries of n and accuracy (None where n is
-      0) of the problems whose templates training never shows and of the others (`Spec.unsplit_op`).
+      (steps, a problem); held_out and shared, dictionaries of n and accuracy (None where n is 0) of
+      the problems whose templates training never shows and of the others (`Spec.unsplit_op`); and
+      distinct, a dictionary of how many different problems (prompts) and templates the n are.
     """
     sets = test_sets(spec, config, model.window, progress)
     spec = test_spec(spec, config)
@@ -284,7 +290,7 @@ def evaluate(
                 rows_done = min(rows_done + len(set(rows.tolist())), total)
                 shown.update(rows_done)
             judged = judge_many(tests.records, written_NxM, tokenizer(spec), spec.modulus)
-            found.append(_summary(cell, judged, tests.shared_N))
+            found.append(_summary(cell, judged, tests))
             if keep is not None:
                 keep(_answered(cell, tests.records, written_NxM, judged, spec), judged)
     return found
@@ -316,7 +322,7 @@ def _answered(
     return found
 
 
-def _summary(cell: Cell, judged: list[Verdict], shared_N: np.ndarray) -> dict[str, Any]:
+def _summary(cell: Cell, judged: list[Verdict], tests: TestSet) -> dict[str, Any]:
     count = len(judged)
     right_N = np.array([verdict.correct for verdict in judged])
     right = int(right_N.sum())
@@ -331,8 +337,20 @@ def _summary(cell: Cell, judged: list[Verdict], shared_N: np.ndarray) -> dict[st
         "ci_high": high,
         "retries": sum(verdict.retries for verdict in judged) / count,
         "unnecessary": sum(verdict.unnecessary for verdict in judged) / count,
-        "held_out": _share(right_N[~shared_N]),
-        "shared": _share(right_N[shared_N]),
+        "held_out": _share(right_N[~tests.shared_N]),
+        "shared": _share(right_N[tests.shared_N]),
+        "distinct": distinct(tests),
+    }
+
+
+def distinct(tests: TestSet) -> dict[str, int]:
+    """How many different problems and templates there are in a cell.
+
+    A class that is small draws the same ones again and again.
+    """
+    return {
+        "problems": len(np.unique(tests.prompts_NxP, axis=0)),
+        "templates": len(np.unique(tests.template_N)),
     }
 
 

@@ -20,7 +20,7 @@ from physlm.metrics import wilson_interval
 pytestmark = pytest.mark.slow
 
 # So that some test problems have templates that training shows.
-SMALL = dataclasses.replace(UNSHARED, unsplit_op=2)
+SMALL = dataclasses.replace(UNSHARED, split="train", unsplit_op=2)
 CONFIG = EvalConfig(problems=24, batch=10, beyond=(5,), max_new_tokens=120)
 
 
@@ -84,6 +84,30 @@ def test_perfect_decoder_is_all_right(monkeypatch):
         assert (cell["ci_low"], cell["ci_high"]) == wilson_interval(24, 24)
         assert cell["retries"] == cell["unnecessary"] == 0
         assert cell["held_out"]["n"] + cell["shared"]["n"] == 24
+
+
+def test_problems_and_templates_that_differ_are_counted():
+    """Of one operation there are two templates: a cell of such problems shows no more."""
+    config = dataclasses.replace(CONFIG, beyond=())
+    (_, some), _ = evaluate.test_sets(SMALL, config, 160, Silent)
+    texts = [record["problem"] + record["question"] for record in some.records]
+    assert evaluate.distinct(some)["problems"] == len(set(texts))
+    tiny = dataclasses.replace(
+        SMALL, max_op=1, max_edges=2, max_depth=2, modulus=2, hierarchies=1, subcategories=1,
+        names=2, letters=1,
+    )  # fmt: skip
+    many = dataclasses.replace(config, problems=400)
+    (_, few), _ = evaluate.test_sets(tiny, many, 160, Silent)
+    texts = [record["problem"] + record["question"] for record in few.records]
+    assert evaluate.distinct(few) == {"problems": len(set(texts)), "templates": 2}
+    assert len(set(texts)) < len(texts) == 400
+
+
+def test_a_run_on_another_split_shows_all_templates():
+    for split, shown in (("train", False), ("all", True), ("test", True)):
+        spec = dataclasses.replace(UNSHARED, split=split)
+        for _, tests in evaluate.test_sets(spec, CONFIG, 160, Silent):
+            assert (tests.shared_N == shown).all()
 
 
 def test_problems_of_shared_templates_are_judged_apart(monkeypatch):

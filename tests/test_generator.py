@@ -204,6 +204,48 @@ def test_templates_are_told_apart_as_in_the_text():
             assert half.get(template(record), split == "train") == (split == "train")
 
 
+def problem_template(record):
+    """What the answer is computed from, read off the solution; abstract sums have no order."""
+    categories, known = {layer[0] for layer in record["layers"]}, {}
+    for sentence in record["solution"].strip().rstrip(".").split(". "):
+        thing = re.match(r"Define .+?'s (.+?) as", sentence)[1]
+        letter = ""
+        for letter, side in re.findall(r"\b([a-zA-Z]) = ([^=;]+)", sentence):
+            first, *rest = side.split()
+            one = known.get(first, "0")
+            if not rest:
+                known[letter] = one
+                continue
+            operator, second = rest[0], known.get(rest[1], "0")
+            if thing in categories and operator == "+":
+                terms = [*one.split(" & "), *second.split(" & ")]
+                known[letter] = " & ".join(sorted(terms))
+            else:
+                known[letter] = f"({one} {operator} {second})"
+        kind = "sum" if thing in categories else "given"
+        known[letter] = f"{kind}({known[letter]})".replace(" & ", " and ")
+    return known[letter]
+
+
+def test_templates_of_problems_have_no_order():
+    """They tell apart what problems ask, and not in which order it is solved."""
+    problems, _, found = drawn(SMALL)
+    by_problem = dataclasses.replace(SMALL, split_by="problem")
+    sides = templates(problems, by_problem)
+    texts = [problem_template(record) for record in found]
+    pairs = set(zip(texts, np.asarray(sides.hashed).tolist(), strict=True))
+    assert len(pairs) == len(set(texts)) == len({hashed for _, hashed in pairs}) > 50
+    assert len(set(texts)) < len({template(record) for record in found})
+    half = dict(zip(texts, np.asarray(sides.for_training).tolist(), strict=True))
+    assert 0.6 < np.mean(list(half.values())) < 0.85
+    for split in ("train", "test"):
+        records_of = drawn(dataclasses.replace(by_problem, split=split))[2]
+        assert {record["op"] for record in records_of} == {1, 2, 3, 4}
+        for record in records_of:
+            known = half.get(problem_template(record), split == "train")
+            assert known == (split == "train")
+
+
 def test_templates_are_counted_by_operations():
     problems, _, found = drawn(SMALL)
     lines = table(templates(problems, SMALL), problems.op).splitlines()

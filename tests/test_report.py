@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from physlm import metrics
-from physlm.experiments import inference, plot, report, results, run
+from physlm.experiments import inference, overlap, plot, report, results, run
 from physlm.experiments.summary import summarise
 
 CELLS = {"<=4": 4, "4": 4, "5": 5, "6": 6}
@@ -141,6 +141,65 @@ def test_problems_that_training_shares_are_told_apart_where_there_are_any(shown)
     ]
     fake_sweep(shown, rows, parts={"5": parts["5"]})
     assert "shared" not in report.make(shown)
+
+
+def test_problems_and_templates_that_differ_are_shown(shown):
+    rows = fake_rows(rates=(0.5,))
+    fake_sweep(shown, rows, parts={"5": {"distinct": {"problems": 140, "templates": 3}}})
+    report.make(shown)
+    details = (shown / report.MARKDOWN_FILE).read_text().split("## Details")[1]
+    assert "| seeds | distinct | templates |" in details
+    ends = [line.split("|")[-3:-1] for line in details.splitlines() if line.startswith("| with")]
+    assert [[cell.strip() for cell in end] for end in ends] == [
+        ["–", "–"],
+        ["–", "–"],
+        ["140", "3"],
+        ["–", "–"],
+    ]
+
+
+def counted(directory, row, text=0, template=0, windows=100):
+    """Leaves what was counted of a run's overlap beside its evaluation."""
+    cells = [{"cell": "5", "n": 200, "distinct": 190, "template": template, "text": text}]
+    found = {
+        "run": row["run"], "evaluation": row["evaluation"], "step": 100, "of_windows": 100,
+        "windows": windows, "problems": 1500, "distinct": 1400, "cut": 9, "templates": 70,
+        "cells": cells,
+    }  # fmt: skip
+    where = directory.parent / "models" / row["run"] / "evaluations" / row["evaluation"]
+    (where / overlap.FILE).write_text(json.dumps(found))
+
+
+def test_report_says_what_training_shows_of_test_problems(shown):
+    rows = fake_rows()
+    parts = {"5": {"held_out": {"n": 190, "accuracy": 0.5}, "shared": {"n": 10, "accuracy": 0.5}}}
+    one, other = rows[0], rows[-1]
+
+    def said():
+        lines = report.make(shown).splitlines()
+        return [line for line in lines if "template" in line and "training" in line][-1]
+
+    fake_sweep(shown, rows)
+    assert "word for word" not in report.make(shown)
+    fake_sweep(shown, rows, parts=parts)
+    assert said().startswith("10 test problems have a template that training may show; whether")
+    fake_sweep(shown, rows, parts={"5": {"shared": {"n": 0, "accuracy": None}}})
+    assert said().startswith("No test problem has a template that training may show; whether any")
+    counted(shown, one)
+    assert said().startswith(
+        "No test problem occurs in training, by template or word for word: checked for 1,500 "
+        "training problems of 1 of the 2 runs. No test problem has a template"
+    )
+    counted(shown, other, windows=50)
+    assert said() == (
+        "No test problem occurs in training, by template or word for word: checked for 3,000 "
+        "training problems of the 2 runs, 150 of 200 windows."
+    )
+    counted(shown, other, text=3, template=7)
+    assert said() == (
+        "Of 200 test problems at most 3 stand in a run's training word for word, and at most 7 "
+        "have a template that it shows: checked for 3,000 training problems of the 2 runs."
+    )
 
 
 def test_labels_leave_out_what_all_conditions_share():

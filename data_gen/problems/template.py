@@ -4,6 +4,10 @@ A template is a solution without names, numbers and letters. As in the public pr
 of the solution as it is written: of a solution in any order, steps that the query does not need
 belong to it. For re-asked questions that program checks nothing; here their solutions have
 templates like all others, so that what lies in the other half is rejected.
+
+One problem has solutions in several orders, whose templates may be in different halves. Only where
+problems are many is it next to impossible that training solves a test problem in another order.
+`Spec.split_by` makes templates those of problems, which cannot be in both halves.
 """
 
 import functools
@@ -26,6 +30,8 @@ TRAIN_BINS = 17
 # one, three and twelve of them are for tests, so that there are problems of every number of
 # operations on both sides.
 _SALT = 333
+# Likewise for templates of problems: one of two, three of seven and eleven of 47 are for tests.
+_SALT_OF_PROBLEMS = 256
 
 
 class Template(NamedTuple):
@@ -134,7 +140,49 @@ def _hash(
     # An item has at most as many children as a right side has terms.
     pair_TxR = slots.compact(pair_TxW, TERMS)
     ref_TxR = jnp.where(terms.refs_TxR >= 0, position_P[terms.refs_TxR], -1)
+    if spec.split_by == "problem":
+        place_TxW = jnp.where(edge_I[child_TxW], position_P[child_TxW], -1)
+        return _hash_of_problem(kind_T, ref_TxR, place_TxW, factor_position_TxW, live_T)
     term_TxR = jnp.where(instance_T[:, None], ref_TxR, pair_TxR).astype(jnp.uint32)
     mixed_T = draws.numbered(term_TxR, np.arange(TERMS)).sum(-1, dtype=jnp.uint32)
     mixed_T = draws.numbered(mixed_T, kind_T * LETTER_LIMIT + place_T)
     return draws.numbered(jnp.where(live_T, mixed_T, 0).sum(dtype=jnp.uint32), _SALT)
+
+
+def _hash_of_problem(
+    kind_T: jax.Array,
+    ref_TxR: jax.Array,
+    child_TxW: jax.Array,
+    factor_TxW: jax.Array,
+    live_T: jax.Array,
+) -> jax.Array:
+    """uint32: a hash of what the last step's value is computed from, and from what that is, …
+
+    Equal texts have equal hashes: the order of steps is left out, and so is that of the products
+    that an abstract parameter adds up, since neither stands in a problem's text.
+
+    Args:
+      kind_T: what kind of right side each step has, 0 for abstract parameters.
+      ref_TxR: for instance parameters, the steps that the right side names, in order, or -1.
+      child_TxW: for abstract ones, the steps that are added up, or -1.
+      factor_TxW: the steps that these are multiplied by, or -1.
+      live_T: bool, true for the steps that there are, first ones first.
+    """
+
+    def follow(step: jax.Array, word_T: jax.Array) -> jax.Array:
+        def of(place: jax.Array) -> jax.Array:
+            return jnp.where(place >= 0, word_T[place], 0)
+
+        refs = draws.numbered(of(ref_TxR[step]), np.arange(TERMS)).sum(dtype=jnp.uint32)
+        # Places in a product are told apart: one is a number of items, the other is of each.
+        products_W = draws.numbered(of(child_TxW[step]), 1) + draws.numbered(
+            of(factor_TxW[step]), 2
+        )
+        added_W = jnp.where(child_TxW[step] >= 0, draws.mix(products_W), 0)
+        kind = kind_T[step]
+        word = jnp.where(kind > 0, refs, added_W.sum(dtype=jnp.uint32))
+        return jnp.where(np.arange(len(kind_T)) == step, draws.numbered(word, kind + 1), word_T)
+
+    word_T = jax.lax.fori_loop(0, len(kind_T), follow, jnp.zeros(kind_T.shape, jnp.uint32))
+    last = jnp.maximum(live_T.sum() - 1, 0)
+    return draws.numbered(word_T[last], _SALT_OF_PROBLEMS)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -149,9 +149,24 @@ def _chunk_keys(root: jax.Array, numbers_Q: jax.Array, turn: jax.Array) -> jax.A
 
 
 def segments(
-    root: jax.Array, numbers_Q: np.ndarray, *, spec: Spec, mistakes: Mistakes, windows: Windows
+    root: jax.Array,
+    numbers_Q: np.ndarray,
+    *,
+    spec: Spec,
+    mistakes: Mistakes,
+    windows: Windows,
+    drawn: Callable[[Problem], None] | None = None,
 ) -> packing.Packed:
     """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
+
+    Args:
+      root: the key of the stream.
+      numbers_Q: which segments.
+      spec: the class of problems.
+      mistakes: which ones their solutions hold.
+      windows: how documents are laid into windows.
+      drawn: takes the problems, CHUNK of each segment after those of the segment before it, as
+        often as more are drawn. The last ones of a segment may not have found room in it.
 
     Raises:
       RefusedError: documents hardly ever fit a window.
@@ -169,6 +184,8 @@ def segments(
     for turn in range(CHUNK_LIMIT):
         keys_QxD = _chunk_keys(root, numbers_Q, turn)
         made = problems(keys_QxD.reshape(-1), spec=spec)
+        if drawn is not None:
+            drawn(made)
         packed, dropped = lay(packed, keys_QxD, made)
         if (np.asarray(packed.window) == SEGMENT).all():
             return packed

@@ -6,6 +6,9 @@ of, solves test problems; `--set` says which others than those of the study that
 evaluation is kept in the run's directory, where studies find it, and what is judged already is not
 judged again. Prints a line of JSON for each cell, in those fields of `results.jsonl` that a study
 does not add. It never trains.
+
+With `--overlap` nothing is judged: it counts how many of the same test problems the run's training
+shows, by template and word for word, and keeps that beside the result of judging.
 """
 
 import json
@@ -14,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from physlm import devices
-from physlm.experiments import execution, results
+from physlm.experiments import execution, overlap, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, one_line, put
 from physlm.experiments.evaluation import Evaluation
@@ -36,8 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
     parser.add_argument("--checkpoint", default="final", help="final, best or a step")
     parser.add_settings("change settings of evaluate.* and mesh.*, e.g. evaluate.problems=4096")
+    parser.add_argument(
+        "--overlap",
+        action="store_true",
+        help="count the test problems that occur in the run's training, which is made again for "
+        "that from its seed; needs neither a checkpoint nor an accelerator",
+    )
+    parser.add_argument(
+        "--windows",
+        type=int,
+        metavar="N",
+        help="of --overlap: look at the first N training windows alone",
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.windows is not None and not options.overlap:
+            raise ValueError("--windows is given without --overlap, which alone reads it.")
+        if options.windows is not None and options.windows < 1:
+            raise ValueError(f"--windows is {options.windows}; it must be at least 1.")
         for text in options.set:
             if not text.startswith(_SETTABLE):
                 raise ValueError(
@@ -46,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
         run = run_lib.load(options.run, options.set)
         execution.check_resumable(run, options.run)
+        if options.overlap:
+            evaluation = Evaluation(run.settings.evaluate)
+            found = overlap.counted(
+                run, evaluation, options.run, which=options.checkpoint, most=options.windows
+            )
+            put(overlap.in_words(found))
+            return 0
         devices.prepare(run.settings.mesh, run.settings.evaluate.batch)
         evaluation = Evaluation(run.settings.evaluate)
         path = execution.judge(run, evaluation, options.run, which=options.checkpoint)

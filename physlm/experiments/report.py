@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import comparison, files, outcomes, page, plot, results
+from physlm.experiments import comparison, files, outcomes, overlap, page, plot, results
 from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -47,10 +47,13 @@ def accuracy_table(lines: Sequence[Line]) -> Table:
 def detail_table(lines: Sequence[Line]) -> Table:
     """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
 
-    Where training may show templates of test problems, how many these are, and the strict accuracy
-    on the others.
+    Where it is known, how many different problems and templates these are. Where training may show
+    templates of test problems, how many these are, and the strict accuracy on the others.
     """
     table = [["condition", "op", "strict %", "answer %", "retries", "unnecessary", "n", "seeds"]]
+    known = any(point.distinct is not None for line in lines for point in line.points)
+    if known:
+        table[0] += ["distinct", "templates"]
     some_shared = any(point.shared for line in lines for point in line.points)
     if some_shared:
         table[0] += ["shared with training", "held out: strict %"]
@@ -66,6 +69,8 @@ def detail_table(lines: Sequence[Line]) -> Table:
                 str(point.n),
                 str(len(point.by_seed)),
             ]
+            if known:
+                row += ["–" if n is None else str(n) for n in (point.distinct, point.templates)]
             if some_shared:
                 row.append(str(point.shared))
                 row.append("–" if point.held_out is None else _percent(point.held_out))
@@ -137,8 +142,9 @@ def make(directory: pathlib.Path) -> str:
         raise ValueError(f"{path} is empty: no run has finished yet.")
     store = Store(directory.parent)
     configs = _configs(store, rows)
-    found = {key: outcomes.read(path) for key, path in _evaluations(store, rows).items()}
-    lines = summarise(_with_parts(store, rows), found)
+    evaluations, told = _evaluations(store, rows), _with_parts(store, rows)
+    found = {key: outcomes.read(path) for key, path in evaluations.items()}
+    lines = summarise(told, found)
     title = f"{rows[0]['study']}: {_size(rows)}"
     png = plot.against_op(lines, title)
     tables = [("Strict accuracy by number of operations, % [95% interval]", accuracy_table(lines))]
@@ -148,7 +154,7 @@ def make(directory: pathlib.Path) -> str:
     tables.append(("Details", detail_table(lines)))
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
-    notes = [*_notes(lines, rows), *comparison.notes(compared)]
+    notes = [*_notes(lines, rows), *comparison.notes(compared), *overlap.note(told, evaluations)]
     files.write_atomically(directory / PLOT_FILE, png)
     files.write_atomically(
         directory / MARKDOWN_FILE, page.markdown(title, tables, notes, PLOT_FILE)

@@ -38,8 +38,8 @@ RESULT_FIELDS = ("run", "evaluation", "seed", "step", "tokens")
 CELL_FIELDS = tuple(name for name in FIELDS if name not in (*STUDY_FIELDS, *RESULT_FIELDS))
 
 # What a result says of a cell and a row does not: problems that training may have shown in
-# another shape, and the others.
-PARTS = ("held_out", "shared")
+# another shape, and the others; and how many of them differ.
+PARTS = ("held_out", "shared", "distinct")
 
 _NAME_OF_KIND = {str: "a string", dict: "an object", int: "a whole number", float: "a number"}
 
@@ -108,8 +108,7 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
 def cells(path: pathlib.Path) -> list[Row]:
     """What the `result.json` of an evaluation says of each cell: all that a row has but the study.
 
-    Where the evaluation tells problems apart by whether training may have shown them, `PARTS` are
-    there too.
+    What it says beyond that of the cell's problems, `PARTS`, is there too.
 
     Raises:
         ValueError: the file is not what an evaluation writes.

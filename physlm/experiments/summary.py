@@ -29,6 +29,8 @@ class Point:
         n: number of problems.
         shared: of these, how many have a template that training may show.
         held_out: strict accuracy on the others; None where there are none, or where it is unknown.
+        distinct, templates: how many different problems and templates there are among all; None
+            where it is unknown.
     """
 
     cell: str
@@ -44,6 +46,8 @@ class Point:
     n: int
     shared: int
     held_out: float | None
+    distinct: int | None
+    templates: int | None
 
     @property
     def inside(self) -> bool:
@@ -80,7 +84,7 @@ def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Li
 
     Args:
         rows: of `results.jsonl`; those that say it may tell held-out and shared problems apart
-            (`results.PARTS`).
+            and say how many problems differ (`results.PARTS`).
         found: what became of every problem, as far as it is known.
     """
     groups: dict[str, dict[tuple[str, str, str], Row]] = {}
@@ -119,6 +123,7 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
     n = min(row["n"] for row in rows)
     low, high = inference.of_share([row["accuracy"] for row in rows], n)
     apart = [row["held_out"]["accuracy"] for row in rows if row.get("held_out", {"n": 0})["n"]]
+    known = [row["distinct"] for row in rows if "distinct" in row]
     return Point(
         cell=rows[0]["cell"],
         op=rows[0]["op"],
@@ -133,6 +138,8 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
         n=n,
         shared=max(row.get("shared", {"n": 0})["n"] for row in rows),
         held_out=statistics.fmean(apart) if apart else None,
+        distinct=min((found["problems"] for found in known), default=None),
+        templates=min((found["templates"] for found in known), default=None),
     )
 
 
