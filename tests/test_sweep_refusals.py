@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, mini, paper"),
+        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, night, mini, paper"),
         (["--set", "train.step=5"], "unknown setting 'train.step'"),
         (
             ["--set", "train.steps=many"],
