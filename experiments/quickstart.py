@@ -1,8 +1,9 @@
 """Does a model that has read mistakes and their corrections reason better? The smallest answer.
 
 Question: two models of one size see equally many tokens, one of error-free solutions, the other of
-solutions in which a wrong step, taken back at once, stands before a step with probability 0.5. How
-many problems does each solve, up to the number of operations seen in training and beyond it?
+solutions in which a wrong step, taken back at once, stands before a step with probability 0.5 and
+its wrong name bears no loss. How many problems does each solve, up to the number of operations seen
+in training and beyond it? Both are trained from two seeds, four runs in all.
 
 Command: `python -m physlm.experiments.sweep` (the same as `… sweep quickstart --scale quick`).
 
@@ -11,11 +12,13 @@ Of 5 operations the error-free model solves 80%, of 6, one more than any in trai
 data, which at an equal number of tokens shows fewer problems, is behind: 71 and 22%. That is one
 seed. The paper (arXiv 2408.16293, Figure 4) has it ahead at every length, after 39 billion tokens.
 
-Cost: `smoke` a minute, most of it compilation; `quick` eighteen minutes on two CPU cores;
-`mini` is meant for half an hour on one GPU or TPU chip and `paper` for two runs of 39 billion
-tokens on a TPU slice (neither has been timed).
+Cost: `smoke` a minute, most of it compilation; `quick` less than twenty minutes on two CPU cores;
+`night` is meant for at most eight hours there or some minutes on a GPU, `mini` for half an hour on
+one GPU or TPU chip and `paper` for four runs of 39 billion tokens on a TPU slice (none of these
+three has been timed).
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,13 +26,19 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import config
 
+SEEDS = (0, 1)
+CONDITIONS: tuple[dict[str, Any], ...] = (
+    {"mistakes.rate": 0.0},
+    {"mistakes.rate": 0.5, "mistakes.mask": "name"},
+)
+
 
 def get_config(scale: str) -> ConfigDict:
-    """What both runs share: the defaults of the scale."""
+    """What all runs share: the defaults of the scale."""
     return config.base(scale)
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Error-free data, and data with a mistake before half of the steps."""
-    for rate in (0.0, 0.5):
-        yield {"mistakes.rate": rate}
+    """Error-free data, and data with a mistake before half of the steps, from each seed."""
+    for seed, condition in itertools.product(SEEDS, CONDITIONS):
+        yield {"seed": seed, **condition}

@@ -2,8 +2,8 @@
 
 from physlm.experiments import evaluation, execution, files, registry, results, run, sweep
 
-QUICKSTART = registry.load("quickstart")
-VIEW = "quickstart-smoke"
+STUDY = registry.load("studies.rates")
+VIEW = f"{STUDY.name}-smoke"
 
 
 class FakeRuns:
@@ -57,8 +57,8 @@ class FakeRuns:
         files.write_json(path, result)
 
 
-def main(workdir, *arguments, execute=None):
-    command = ["--scale", "smoke", "--workdir", str(workdir), *arguments]
+def main(workdir, *arguments, study=STUDY.name, execute=None):
+    command = [study, "--scale", "smoke", "--workdir", str(workdir), *arguments]
     return sweep.main(command, execute or FakeRuns())
 
 

@@ -121,7 +121,7 @@ def test_the_sweep_goes_on_in_another_piece(first: tuple[Any, Any]) -> None:
     line = lines(out)[-1]
     assert line["status"] == accelerator.DONE
     cells = [figure["what"] for figure in line["figures"] if ", op " in figure["what"]]
-    assert len(cells) == 2 * 4
+    assert len(cells) == 4 * 4
     assert (out / "runs" / "quickstart-smoke" / "accuracy.png").exists()
 
 

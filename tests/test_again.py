@@ -18,6 +18,7 @@ from physlm.experiments import evaluate, execution, files, results, run, sweep
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow
 
+STUDY = "studies.rates"
 SMALL = (
     "train.steps=6",
     "optimizer.warmup_steps=2",
@@ -31,14 +32,14 @@ SMALL = (
 )
 
 
-def swept(workdir: pathlib.Path, *more: str, study: str = "quickstart") -> list[results.Row]:
+def swept(workdir: pathlib.Path, *more: str) -> list[results.Row]:
     """Runs a study of one run, and returns what it shows."""
-    command = [study, "--scale", "smoke", "--workdir", str(workdir), "--set", *SMALL, *more]
+    command = [STUDY, "--scale", "smoke", "--workdir", str(workdir), "--set", *SMALL, *more]
     with pytest.MonkeyPatch.context() as patch:
         # The devices of this process were chosen when the first test touched JAX.
         patch.setattr(sweep.devices, "prepare", lambda mesh, batch, cache_dir: None)
         assert sweep.main(command) == 0
-    return results.read(workdir / f"{study}-smoke" / results.FILE)
+    return results.read(workdir / f"{STUDY}-smoke" / results.FILE)
 
 
 @pytest.fixture(scope="module")

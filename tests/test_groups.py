@@ -1,6 +1,6 @@
 import types
 
-from fake_runs import QUICKSTART
+from fake_runs import STUDY
 
 from physlm.experiments import execution, plan, registry, run
 from physlm.experiments.config import override
@@ -21,7 +21,7 @@ def grouped(tmp_path, monkeypatch, runs, devices=1, saved=None):
 
 
 def runs_of(*changes, **shared):
-    config = registry.configure(QUICKSTART, "smoke")
+    config = registry.configure(STUDY, "smoke")
     return [run.make_run(override(config, {**shared, **change})) for change in changes]
 
 

@@ -3,7 +3,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from fake_runs import QUICKSTART, VIEW, FakeRuns, main, rows_in
+from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in
 
 from physlm.experiments import files, plan, sweep
 
@@ -19,7 +19,7 @@ def test_second_sweep_of_a_study_at_once_is_refused(tmp_path, capsys):
 
 
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path, capsys, monkeypatch):
-    (_, second) = plan.plan(QUICKSTART, "smoke", ())
+    (_, second) = plan.plan(STUDY, "smoke", ())
     other, waits, say = FakeRuns(), threading.Event(), sweep.say
 
     def hear(text):

@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+from fake_runs import STUDY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,13 +12,13 @@ from data_gen.solutions import names
 from physlm.experiments import config, identity, plan, registry, run
 from physlm.experiments.evaluation import Evaluation, name_of
 
-QUICKSTART = registry.load("quickstart")
+SHIPPED = registry.load("quickstart")
 SMOKE = config.base("smoke")
 SETTINGS = [key for key in config.flatten(SMOKE) if key not in ("study", "scale")]
 
 
 def smoke_plan(*assignments):
-    return plan.plan(QUICKSTART, "smoke", assignments)
+    return plan.plan(STUDY, "smoke", assignments)
 
 
 # Studies and scales.
@@ -31,6 +32,16 @@ def test_every_study_is_planned_at_every_scale(name, scale):
     shown = [json.dumps(entry.shown, sort_keys=True) for entry in entries]
     assert len(set(shown)) == len(shown) > 0
     assert registry.configure(study, scale).scale == scale
+
+
+@pytest.mark.parametrize("scale", config.SCALES)
+def test_the_quickstart_compares_the_same_two_conditions_from_two_seeds(scale):
+    runs = [entry.run for entry in plan.plan(SHIPPED, scale)]
+    mistakes = [(one.settings.mistakes.rate, one.settings.mistakes.mask) for one in runs]
+    assert mistakes == [(0.0, "none"), (0.5, "name")] * 2
+    assert [one.settings.seed for one in runs] == [0, 0, 1, 1]
+    # Nothing but these sets them apart.
+    assert len({run.shape(one) for one in runs}) == 1
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -64,7 +75,7 @@ def test_a_module_that_is_no_study_is_refused(tmp_path, monkeypatch, source, com
 
 
 def test_paper_scale_is_the_published_recipe():
-    (settings, _) = (entry.run.settings for entry in plan.plan(QUICKSTART, "paper"))
+    (settings, *_) = (entry.run.settings for entry in plan.plan(SHIPPED, "paper"))
     assert (settings.model.layers, settings.model.heads, settings.model.head_dim) == (12, 12, 64)
     assert (settings.train.steps, settings.train.batch, settings.windows.window) == (
         10**5,
@@ -154,14 +165,17 @@ def test_any_setting_survives_its_own_text(key):
     ],
 )
 def test_study_with_a_bad_override_is_refused(changes, complaint):
-    study = dataclasses.replace(QUICKSTART, sweep=lambda: iter([changes]))
+    study = dataclasses.replace(STUDY, sweep=lambda: iter([changes]))
     with pytest.raises(ValueError, match=complaint):
         plan.plan(study, "smoke")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
-    [("step", 5, "get_config of the study 'quickstart' fails: .*step"), ("steps", "5", "fails: ")],
+    [
+        ("step", 5, "get_config of the study 'studies.rates' fails: .*step"),
+        ("steps", "5", "fails: "),
+    ],
 )
 def test_study_that_sets_what_is_not_there_is_refused(key, value, complaint):
     def get_config(scale):
@@ -169,7 +183,7 @@ def test_study_that_sets_what_is_not_there_is_refused(key, value, complaint):
         shared.train[key] = value
         return shared
 
-    study = dataclasses.replace(QUICKSTART, get_config=get_config)
+    study = dataclasses.replace(STUDY, get_config=get_config)
     with pytest.raises(ValueError, match=complaint):
         plan.plan(study, "smoke")
 
@@ -185,7 +199,7 @@ def test_override_leaves_the_original_alone():
 
 
 def made(key=None, value=None):
-    """The run of the quickstart with mistakes, with one setting changed, whatever its rooms say."""
+    """The run of the study with mistakes, with one setting changed, whatever its rooms say."""
     settings = run.make_run(config.override(SMOKE, {"mistakes.rate": 0.5})).settings
     flat = config.flatten(SMOKE) | {"mistakes.rate": 0.5} | ({key: value} if key else {})
     return identity.of_run(nested(flat), settings.data)
@@ -295,7 +309,7 @@ def test_run_is_named_by_what_it_is_seed_and_identity():
 
 def test_neither_study_nor_scale_makes_another_run():
     (first, _) = smoke_plan()
-    study = dataclasses.replace(QUICKSTART, name="mine")
+    study = dataclasses.replace(STUDY, name="mine")
     smoke = config.flatten(SMOKE)
     quick = config.flatten(config.base("quick"))
     back = {key: smoke[key] for key in SETTINGS if smoke[key] != quick[key]}
@@ -324,7 +338,7 @@ def test_settings_that_change_no_result_change_no_name():
 
 def test_one_run_is_trained_once_however_often_it_is_judged():
     changes = [{"evaluate.problems": n} for n in (16, 17, 16)]
-    study = dataclasses.replace(QUICKSTART, sweep=lambda: iter(changes))
+    study = dataclasses.replace(STUDY, sweep=lambda: iter(changes))
     entries = plan.plan(study, "smoke")
     assert [entry.condition["problems"] for entry in entries] == [16, 17]
     (task,) = plan.tasks(entries)

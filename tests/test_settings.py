@@ -120,9 +120,21 @@ def test_the_published_recipe_is_the_defaults_but_for_two():
 
 @pytest.mark.parametrize("scale", config.SCALES)
 def test_a_scale_states_only_what_it_changes(scale):
-    paper = config.flatten(config.base("paper"))
-    for key, value in config._SMALLER.get(scale, {}).items():
-        assert value != paper[key], f"{key} of {scale} is the default"
+    before, stated = "paper", config._SMALLER.get(scale, {})
+    if scale == "night":
+        before, stated = "quick", config._LONGER
+    values = config.flatten(config.base(before))
+    for key, value in stated.items():
+        assert value != values[key], f"{key} of {scale} is that of {before}"
+
+
+def test_a_night_is_more_of_what_is_quick():
+    quick, night = config.base("quick"), config.base("night")
+    for section in ("data", "mistakes", "model", "optimizer"):
+        assert night[section] == quick[section]
+    assert night.train.window == quick.train.window
+    assert night.train.steps > quick.train.steps
+    assert night.evaluate.problems > quick.evaluate.problems
 
 
 def test_all_but_speed_and_judging_decides_the_weights():

@@ -10,9 +10,9 @@ import time
 import types
 
 import pytest
-from fake_runs import QUICKSTART, VIEW, FakeRuns, main, rows_in, times
+from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in, times
 
-from physlm.experiments import plan, results, run, sweep, versions
+from physlm.experiments import plan, registry, results, run, sweep, versions
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
 
@@ -24,7 +24,7 @@ def test_finished_runs_are_skipped_and_results_are_complete(tmp_path, capsys):
     assert [row["accuracy"] for row in rows_in(tmp_path)] == [0.5]
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"1 of 2 runs failed \(error-free,gpt2.*error.txt", error)
-    (planned, _) = plan.plan(QUICKSTART, "smoke", ())
+    (planned, _) = plan.plan(STUDY, "smoke", ())
     recorded = (tmp_path / "models" / planned.run.name / run.ERROR_FILE).read_text()
     assert "in the fourth layer" in recorded
     assert "Traceback" in recorded
@@ -45,7 +45,7 @@ def test_devices_are_as_many_as_can_share_every_batch(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(sweep.devices, "prepare", lambda *arguments: told.append(arguments[1]))
     assert main(tmp_path / "a", "--set", "train.batch=12", "train.accumulate=2") == 0
-    study = types.SimpleNamespace(**vars(QUICKSTART))
+    study = types.SimpleNamespace(**vars(STUDY))
     study.sweep = lambda: [{"train.batch": 8}, {"train.batch": 12}]
     monkeypatch.setattr(sweep.registry, "load", lambda name: study)
     monkeypatch.setattr(sweep, "describe", lambda entries, store: "")
@@ -94,7 +94,7 @@ def test_dry_run_tells_all_and_writes_nothing(tmp_path, capsys):
     assert main(workdir, "--dry-run") == 0
     assert not workdir.exists()
     text = capsys.readouterr().out
-    for entry in plan.plan(QUICKSTART, "smoke", ()):
+    for entry in plan.plan(STUDY, "smoke", ()):
         name, tokens = re.escape(entry.run.name), entry.run.tokens
         assert re.search(rf"{name} +[\d,]+ +{tokens:,}  to do +to do", text)
 
@@ -114,7 +114,7 @@ def test_dry_run_tells_all_and_writes_nothing(tmp_path, capsys):
 
 @pytest.fixture
 def other_study(tmp_path, monkeypatch):
-    """A study of the user's own, that has the runs of the quickstart and one more."""
+    """A study of the user's own, that has the runs of the other one and one more."""
     package = tmp_path / "package" / "mine"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -139,7 +139,7 @@ def test_another_study_and_other_judging_train_nothing_again(tmp_path, other_stu
     models = tmp_path / "models"
     before = times(models)
     fake = FakeRuns()
-    assert main(tmp_path, other_study, execute=fake) == 0
+    assert main(tmp_path, study=other_study, execute=fake) == 0
     assert (fake.trained, fake.judged) == ([0.5], [(0.5, 16)])
     (new,) = set(models.iterdir()) - set(before)
     assert {
@@ -164,13 +164,13 @@ def test_another_study_and_other_judging_train_nothing_again(tmp_path, other_stu
     assert [row["condition"].get("problems") for row in rows] == [17, 17, None, None]
     assert len({(row["run"], row["evaluation"]) for row in rows}) == 4
     # What the other study shows is its own.
-    assert main(tmp_path, other_study) == 0
+    assert main(tmp_path, study=other_study) == 0
     assert len(rows_in(tmp_path, "mine.masking-smoke")) == 3
 
 
 def test_what_is_trained_and_not_judged_is_judged(tmp_path, capsys):
     assert main(tmp_path) == 0
-    (planned, _) = plan.plan(QUICKSTART, "smoke", ())
+    (planned, _) = plan.plan(STUDY, "smoke", ())
     directory = tmp_path / "models" / planned.run.name
     shutil.rmtree(directory / "evaluations")
     fake = FakeRuns()
@@ -179,9 +179,10 @@ def test_what_is_trained_and_not_judged_is_judged(tmp_path, capsys):
     assert f"run 1/2 {planned.run.name}: trained before, is judged" in capsys.readouterr().err
 
 
-# The real thing.
+# The real thing: the study that comes with this.
 
 
+SHIPPED = registry.load("quickstart")
 FEWER_CELLS = ("evaluate.beyond=4",)
 
 
@@ -213,13 +214,14 @@ def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "Strict accuracy" in out
-    rows = rows_in(undisturbed)
+    view, entries = f"{SHIPPED.name}-smoke", plan.plan(SHIPPED, "smoke", FEWER_CELLS)
+    rows = rows_in(undisturbed, view)
     assert {row["step"] for row in rows} == {20}
+    assert {row["run"] for row in rows} == {entry.run.name for entry in entries}
 
-    (_, second) = plan.plan(QUICKSTART, "smoke", FEWER_CELLS)
-    directory = killed / "models" / second.run.name
+    directory = killed / "models" / entries[-1].run.name
     process = start_sweep(killed)
-    # Both runs are one program, and some way past their first checkpoint.
+    # All runs are one program, and some way past their first checkpoint.
     wait_for(directory / "checkpoints" / "10", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -227,7 +229,7 @@ def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "goes on" in err
-    file = pathlib.Path(VIEW) / results.FILE
+    file = pathlib.Path(view) / results.FILE
     assert (killed / file).read_bytes() == (undisturbed / file).read_bytes()
     recorded = json.loads((directory / versions.FILE).read_text())
     assert recorded["physlm"] is None or re.match(r"\d", recorded["physlm"])

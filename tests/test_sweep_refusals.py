@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from fake_runs import QUICKSTART, VIEW, main, times
+from fake_runs import STUDY, VIEW, main, times
 
 from physlm.experiments import plan, results, store
 
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nothing"], "unknown study 'nothing': there are .*quickstart"),
-        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, mini, paper"),
+        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, night, mini, paper"),
         (["--set", "train.step=5"], "unknown setting 'train.step'"),
         (
             ["--set", "train.steps=many"],
@@ -36,15 +35,28 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
         (["--set", "train.window=8"], "^train.window is 8; it must be at least .*: the shortest"),
         (["--set", "mesh.data=1000"], "it must be at most the number of devices"),
         (["--colour"], "unrecognized arguments"),
-        (["nopackage.nothing"], "the module nopackage.nothing cannot be imported: No module named"),
-        (["physlm.metrics"], "the study 'physlm.metrics' lacks the function get_config"),
-        (["../quickstart"], "the study is '../quickstart'; it must be one of quickstart, or the"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, arguments, complaint):
-    workdir = tmp_path / "work"
+    refused(tmp_path / "work", capsys, complaint, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("study", "complaint"),
+    [
+        ("nothing", "unknown study 'nothing': there are .*quickstart"),
+        ("nopackage.nothing", "the module nopackage.nothing cannot be imported: No module named"),
+        ("physlm.metrics", "the study 'physlm.metrics' lacks the function get_config"),
+        ("../quickstart", "the study is '../quickstart'; it must be one of quickstart, or the"),
+    ],
+)
+def test_what_is_no_study_is_one_sentence_and_leaves_nothing(tmp_path, capsys, study, complaint):
+    refused(tmp_path / "work", capsys, complaint, study=study)
+
+
+def refused(workdir, capsys, complaint, *arguments, **study):
     try:
-        code = main(workdir, *arguments)
+        code = main(workdir, *arguments, **study)
     except SystemExit as leaving:
         code = leaving.code
     assert code == 2
@@ -80,11 +92,11 @@ def test_workdir_that_cannot_be_made_is_refused(tmp_path, capsys, monkeypatch):
 def test_results_of_another_study_are_refused_untouched(tmp_path, capsys):
     main(tmp_path)
     path = tmp_path / VIEW / results.FILE
-    path.write_text(path.read_text().replace('"quickstart"', '"masking"'))
+    path.write_text(path.read_text().replace(f'"{STUDY.name}"', '"masking"'))
     before = path.read_text()
     capsys.readouterr()
     assert main(tmp_path) == 2
-    assert "results of the study 'masking', not of 'quickstart'" in capsys.readouterr().err
+    assert f"results of the study 'masking', not of '{STUDY.name}'" in capsys.readouterr().err
     assert path.read_text() == before
 
 
@@ -125,7 +137,7 @@ def test_damaged_files_are_refused_untouched(tmp_path, capsys, name, text):
 
 
 def test_checkpoints_of_other_settings_are_refused_untouched(tmp_path, capsys):
-    (planned, _) = plan.plan(QUICKSTART, "smoke", ())
+    (planned, _) = plan.plan(STUDY, "smoke", ())
     checkpoints = tmp_path / "models" / planned.run.name / "checkpoints"
     (checkpoints / "10" / "state").mkdir(parents=True)
     said = checkpoints / "made_by.json"

@@ -25,7 +25,7 @@ from physlm.optimizer import OptimizerConfig, schedule
 from physlm.sharding import MeshConfig
 from physlm.train import TrainConfig
 
-SCALES = ("smoke", "quick", "mini", "paper")
+SCALES = ("smoke", "quick", "night", "mini", "paper")
 
 # Which dataclasses declare the settings of a section.
 SECTIONS: Mapping[str, tuple[type, ...]] = {
@@ -57,8 +57,8 @@ _OF_A_RUN: dict[str, Any] = {"data.split": "train", "model.dtype": "bfloat16"}
 
 # What each smaller scale changes of the published recipe.
 _SMALLER: dict[str, dict[str, Any]] = {
-    # The published problem class up to op 8, and a model of 27M parameters: small enough for two
-    # runs on one accelerator chip within half an hour.
+    # The published problem class up to op 8, and a model of 27M parameters: small enough for a
+    # few runs on one accelerator chip within half an hour.
     "mini": {
         "data.max_op": 8,
         "data.max_edges": 15,
@@ -76,27 +76,32 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.beyond": (9, 10, 11, 12),
         "evaluate.max_new_tokens": 768,
     },
-    # Two CPU cores teach some twenty million tokens in six minutes. What a small model is slow
-    # to learn is to find a parameter by its two names: two layers of two items, three names for
-    # each, make that easy and leave the reasoning, and Canon layers let a name see the other beside
-    # it, without which retry data is far behind. With so few names, other documents of a window
-    # would answer for the same parameters, so attention stays within a document. Two heads of 32
-    # and a long rotary base leave most of a head unturned over a document, to match names by, which
-    # normalised queries and keys learn sooner. Muon, a loss on solutions alone and initial weights
-    # as wide as the narrow model wants them (0.02 is GPT-2's, for a width of 768) learn most from
-    # so few tokens; few letters leave little that no model can predict. The class has some forty
-    # templates of three operations, so few that a split would withhold a way of adding up.
+    # Two CPU cores teach some six million tokens in three minutes. The class is meant to be limited
+    # by planning, what to compute next, and not by reading: up to seven edges between layers of two
+    # items, but at most two terms in a sentence, each number of operations as likely as another,
+    # small numbers, and one token for a whole parameter, which small models are slow to find by two
+    # names. Canon layers let a token see those before it, without which retry data is far behind.
+    # In so small a class texts repeat, so that templates without order keep the test problems out
+    # of training. With so few names, other documents of a window would answer for the same
+    # parameters, so attention stays within a document. Two heads of 32 and a long rotary base leave
+    # most of a head unturned over a document, to match parameters by, which normalised queries and
+    # keys learn sooner. Muon, a loss on solutions alone and initial weights as wide as the narrow
+    # model wants them (0.02 is GPT-2's, for a width of 768) learn most from so few tokens; few
+    # letters leave little that no model can predict.
     "quick": {
-        "data.max_op": 5,
-        "data.max_edges": 4,
-        "data.max_depth": 2,
+        "data.max_op": 6,
+        "data.max_edges": 7,
+        "data.max_depth": 3,
         "data.max_width": 2,
+        "data.max_terms": 2,
+        "data.op_draw": "uniform",
         "data.modulus": 5,
         "data.hierarchies": 1,
         "data.subcategories": 1,
         "data.names": 3,
-        "data.letters": 7,
-        "data.unsplit_op": 3,
+        "data.letters": 12,
+        "data.tokenizer": "parameter",
+        "data.split_by": "problem",
         "model.layers": 4,
         "model.heads": 2,
         "model.head_dim": 32,
@@ -109,7 +114,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "optimizer.learning_rate": 5e-3,
         "optimizer.warmup_steps": 100,
         "optimizer.weight_decay": 0.01,
-        "train.steps": 5000,
+        "train.steps": 1500,
         "train.batch": 16,
         "train.window": 256,
         "train.loss_on": "solution",
@@ -118,8 +123,8 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "train.save_every": 500,
         "evaluate.problems": 512,
         "evaluate.batch": 128,
-        "evaluate.beyond": (6,),
-        "evaluate.within": (1, 2, 3, 4),
+        "evaluate.beyond": (7, 8),
+        "evaluate.within": (1, 2, 3, 4, 5),
         "evaluate.max_new_tokens": 256,
     },
     # Seconds, for tests: everything runs, nothing is learnt.
@@ -152,6 +157,15 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "mesh.population": 8,
     },
 }
+
+# The class and the model of `quick`, trained for longer: a night on two CPU cores, at most eight
+# hours, or some minutes on a GPU. Both are estimates.
+_LONGER: dict[str, Any] = {
+    "train.steps": 24000,
+    "train.save_every": 1000,
+    "evaluate.problems": 1024,
+}
+_SMALLER["night"] = _SMALLER["quick"] | _LONGER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
