@@ -283,6 +283,11 @@ def test_paper_stands_beside_its_own_conditions_only():
     assert report.paper_table(summarise(fake_rows(rates=(0.33, 0.66))), published) is None
     other = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "layers": 4}))
     assert report.paper_table(other, published) is None
+    masked = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "name"}))
+    several = [PLAIN, {"mistakes": PLAIN["mistakes"] | {"mask": "name"}}]
+    for mixed, configs in ((masked, several), (lines, several[1:])):
+        table = report.paper_table(mixed, configs)
+        assert [row[-2:] for row in table[1:]] == [["91.8", "77.7"], ["97.7", "94.8"]]
     for field, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
         changed = [{"mistakes": {**published[0]["mistakes"], field: value}}]
         assert report.paper_table(lines, changed) is None

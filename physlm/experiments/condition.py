@@ -27,6 +27,21 @@ def is_error_free(condition: Condition) -> bool:
     return condition.get(RATE) == 0
 
 
+def is_masked(condition: Condition, otherwise: str = "none") -> bool:
+    """Whether tokens of its mistakes bear no loss.
+
+    Args:
+        condition: of a study.
+        otherwise: the mask where the condition does not name it, since all have the same.
+    """
+    return not is_error_free(condition) and condition.get(_MASK, otherwise) != "none"
+
+
+def is_of_the_paper(condition: Condition) -> bool:
+    """Whether nothing but rate and mask sets it apart, as in the paper's Figure 4(b)."""
+    return set(meant(condition)) <= {RATE, _MASK}
+
+
 def meant(condition: Condition) -> dict[str, Any]:
     """The condition without what its runs do not read."""
     if not is_error_free(condition):

@@ -230,15 +230,17 @@ def _name(axes: "Axes", name: str, about: str = "") -> None:
 
 def _paper(axes: "Axes", lines: Sequence[Line]) -> None:
     """The published curves, in the colours of our conditions of the same rates."""
-    rates = [_rate(line) for line in lines]
     for rate in (0.0, _BEST):
-        curve = PAPER[rate].by_op
-        known = rate in rates
-        style = _style(rates.index(rate)) if known else _style(0) | {"color": _GREY}
+        ours = [number for number, line in enumerate(lines) if _rate(line) == rate]
+        style = _style(ours[0]) if ours else _style(0) | {"color": _GREY}
+        masked = bool(ours) and condition.is_masked(lines[ours[0]].condition)
+        paper = PAPER[rate, masked]
+        curve = paper.by_op
         axes.plot(list(curve), list(curve.values()), **style, markersize=4.5, linewidth=1.8)
+        name = f"rate {rate:g}{', masked' if masked else ''}" if rate else "error-free"
         axes.annotate(
-            f"rate {rate:g}" if rate else "error-free",
-            (max(curve), PAPER[rate].hardest),
+            name.replace(", ", ",\n"),
+            (max(curve), paper.hardest),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
@@ -247,8 +249,9 @@ def _paper(axes: "Axes", lines: Sequence[Line]) -> None:
         )
     _percent(axes)
     _plain(axes)
-    axes.set_xlim(13.5, max(PAPER[_BEST].by_op) + 4)
-    axes.set_xticks(list(PAPER[_BEST].by_op))
+    ops = list(PAPER[0.0, False].by_op)
+    axes.set_xlim(13.5, ops[-1] + 4)
+    axes.set_xticks(ops)
     axes.set_xlabel(_OPERATIONS, fontsize=9.5)
     _border(axes, CAP + 0.5, words=False)
     _name(

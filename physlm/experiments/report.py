@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import comparison, files, outcomes, overlap, page, plot, results
+from physlm.experiments import comparison, condition, files, outcomes, overlap, page, plot, results
 from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -81,33 +81,37 @@ def detail_table(lines: Sequence[Line]) -> Table:
 def paper_table(lines: Sequence[Line], configs: Sequence[Mapping[str, Any]]) -> Table | None:
     """Our conditions beside the paper's, or None where fewer than two correspond.
 
-    They correspond where nothing but the rate of the paper's own, unmasked mistakes sets the
-    conditions apart. Scales differ, so it is the differences between conditions that compare.
+    They correspond where nothing but the rate of the paper's own mistakes, and whether they are
+    masked, sets the conditions apart. Scales differ, so it is the differences between conditions
+    that compare.
     """
     # The paper's are the defaults; runs from before there were others do not name all of them.
-    published = {f.name: f.default for f in dataclasses.fields(Mistakes) if f.name != "rate"}
+    published: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Mistakes)}
     same_kind = all(
         config["mistakes"].get(name, value) == value
         for config in configs
         for name, value in published.items()
+        if name not in ("rate", "mask")
     )
-    known = [
-        line
-        for line in lines
-        if set(line.condition) == {"retry_rate"} and line.condition["retry_rate"] in PAPER
-    ]
+    masks = {config["mistakes"].get("mask", published["mask"]) for config in configs}
+    shared = masks.pop() if len(masks) == 1 else published["mask"]
+    known = []
+    for line in lines:
+        rate = float(line.condition.get(condition.RATE, -1.0))
+        theirs = PAPER.get((rate, condition.is_masked(line.condition, shared)))
+        if theirs is not None and condition.is_of_the_paper(line.condition):
+            known.append((line, theirs))
     if not same_kind or len(known) < 2:
         return None
-    table = [["retry rate", "ours, mean of cells", "ours, last cell"]]
+    table = [["trained on", "ours, mean of cells", "ours, last cell"]]
     table[0] += ["paper, mean of 30 cells", "paper, med op 23"]
-    for line in known:
-        paper, cap = PAPER[line.condition["retry_rate"]], cap_of(line.points) or 0
+    for line, paper in known:
+        cap = cap_of(line.points) or 0
         # The paper has no cells below the cap.
         alike = [point for point in line.points if point.op >= cap]
         mean = statistics.fmean(point.accuracy for point in alike)
         ours = [_percent(mean), _percent(line.points[-1].accuracy)]
-        theirs = [str(paper.average), str(paper.hardest)]
-        table.append([f"{line.condition['retry_rate']:g}", *ours, *theirs])
+        table.append([line.label, *ours, str(paper.average), str(paper.hardest)])
     return table
 
 
