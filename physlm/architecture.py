@@ -8,6 +8,7 @@ from data_gen import settings
 from data_gen.settings import RefusedError
 
 # The places of Canon layers.
+CANON_INITS = ("zero", "uniform")
 CANON = "ABCD"
 
 # What `jax.checkpoint` policies call the products of activations and kernels.
@@ -144,6 +145,13 @@ class ModelConfig:
     )
     canon_width: int = settings.whole(
         4, "Positions that a Canon layer takes in, its own among them; Part 4.1's 4.", low=2
+    )
+    canon_init: str = settings.choice(
+        "zero",
+        "Initial weights of Canon layers: zero, so that a model begins as one without; or uniform "
+        "within one over the root of canon_width, as in the published code.",
+        CANON_INITS,
+        added=True,
     )
     norm_eps: float = settings.number(
         1e-5, "Added to the variance in normalisation; GPT-2's value.", above=0

@@ -276,7 +276,7 @@ class Attention(nnx.Module):
                 "value": config.shared_heads,
             }
             self.canon_query, self.canon_key, self.canon_value = (
-                Canon(config, name, (count, config.head_dim), heads)
+                Canon(config, name, (count, config.head_dim), heads, rngs=rngs)
                 for name, count in shapes.items()
             )
 

@@ -63,9 +63,9 @@ class Block(nnx.Module):
         self.attention = Attention(config, rngs=rngs)
         self.norm_mlp = norm(config, rngs)
         if "A" in config.canon:
-            self.canon_attention = Canon(config, "attention", (config.width,), P())
+            self.canon_attention = Canon(config, "attention", (config.width,), P(), rngs=rngs)
         if "C" in config.canon:
-            self.canon_mlp = Canon(config, "mlp", (config.width,), P())
+            self.canon_mlp = Canon(config, "mlp", (config.width,), P(), rngs=rngs)
         if config.mixture > 1:
             self.mixture = Mixture(config, rngs=rngs)
         else:

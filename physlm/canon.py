@@ -25,21 +25,36 @@ Behind = Callable[[Any, str, jax.Array, P], tuple[jax.Array, Any]]
 class Canon(nnx.Module):
     """A depthwise causal convolution over the last W positions, added to its input.
 
-    Its weights are zero at first, so that a model begins as it would without. What is taken from
-    before a text, or from another document, is zero.
+    What is taken from before a text, or from another document, is zero. The published code
+    (facebookresearch/PhysicsLM4) knows no documents; without them it computes the same.
     """
 
-    def __init__(self, config: ModelConfig, name: str, channels: tuple[int, ...], place: P):
+    def __init__(
+        self,
+        config: ModelConfig,
+        name: str,
+        channels: tuple[int, ...],
+        place: P,
+        *,
+        rngs: nnx.Rngs,
+    ):
         """Makes the weights [W, *channels].
 
         Args:
-          config: its `canon_width` is W.
+          config: its `canon_width` is W; `canon_init` says what the weights are at first.
           name: by which its inputs are kept while decoding; one of its own in a block.
           channels: axes of the input after batch and position.
           place: how the input lies along the mesh's axis `tensor`.
+          rngs: for the weights.
         """
         self.name, self.place = name, place
-        self.kernel = nnx.Param(jnp.zeros((config.canon_width, *channels)))
+        shape = (config.canon_width, *channels)
+        if config.canon_init == "zero":
+            kernel = jnp.zeros(shape)
+        else:
+            most = config.canon_width**-0.5
+            kernel = jax.random.uniform(rngs.params(), shape, minval=-most, maxval=most)
+        self.kernel = nnx.Param(kernel)
 
     def __call__(
         self, x_BxTxC: jax.Array, behind_BxZxC: jax.Array, same: list[jax.Array] | None

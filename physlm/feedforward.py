@@ -49,9 +49,9 @@ class MLP(nnx.Module):
         self.canon = "D" in config.canon
         if self.canon:
             place = P(None, None, "tensor")
-            self.canon_up = Canon(config, "up", (config.hidden,), place)
+            self.canon_up = Canon(config, "up", (config.hidden,), place, rngs=rngs)
             if config.family.gated:
-                self.canon_gate = Canon(config, "gate", (config.hidden,), place)
+                self.canon_gate = Canon(config, "gate", (config.hidden,), place, rngs=rngs)
 
     def __call__(self, x_BxTxD: jax.Array, neighbours: Neighbours) -> tuple[jax.Array, jax.Array]:
         """The output [B, T, D]; and a load-balancing loss of 0, since there are no experts."""

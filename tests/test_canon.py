@@ -106,6 +106,17 @@ def test_a_new_model_computes_as_one_without() -> None:
     assert all((jnp.abs(grad).max(axis=tuple(range(1, grad.ndim))) > 0).all() for grad in canon)
 
 
+def test_canon_layers_begin_as_in_the_published_code_where_that_is_asked_for() -> None:
+    """Uniform within 1/sqrt(W), as PyTorch's depthwise convolutions are; no two layers alike."""
+    config = config_of("gpt2", canon="ABCD", canon_init="uniform", canon_width=4)
+    leaves = jax.tree.leaves_with_path(model.init(config, jax.random.key(3)))
+    kernels = [np.asarray(leaf) for path, leaf in leaves if "canon" in str(path)]
+    drawn = np.concatenate([kernel.ravel() for kernel in kernels])
+    assert len(kernels) == 6 and len(np.unique(drawn)) > 0.99 * len(drawn)
+    assert 0.45 < drawn.max() <= 0.5 and -0.5 <= drawn.min() < -0.45
+    assert abs(drawn.std() - 0.5 / 3**0.5) < 0.02
+
+
 @pytest.mark.parametrize("changes", [{"scan": True}, {"remat": "dots"}, {"remat": "full"}], ids=str)
 def test_scans_and_rematerialisation_change_nothing(changes: dict[str, Any]) -> None:
     other = dataclasses.replace(EVERY, **changes)
