@@ -8,8 +8,8 @@ from data_gen import settings
 from data_gen.settings import RefusedError
 
 # The places of Canon layers.
-CANON_INITS = ("zero", "uniform")
 CANON = "ABCD"
+CANON_INITS = ("zero", "uniform")
 
 # What `jax.checkpoint` policies call the products of activations and kernels.
 PRODUCT = "product"
