@@ -3,7 +3,7 @@
 Question: two models of one size see equally many tokens, one of error-free solutions, the other of
 solutions in which a wrong step, taken back at once, stands before a step with probability 0.5 and
 its wrong name bears no loss. How many problems does each solve, up to the number of operations seen
-in training and beyond it? Both are trained from two seeds, four runs in all.
+in training and beyond it?
 
 Command: `python -m physlm.experiments.sweep` (the same as `… sweep quickstart --scale quick`).
 
@@ -18,7 +18,6 @@ one GPU or TPU chip and `paper` for four runs of 39 billion tokens on a TPU slic
 three has been timed).
 """
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +25,6 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import config
 
-SEEDS = (0, 1)
 CONDITIONS: tuple[dict[str, Any], ...] = (
     {"mistakes.rate": 0.0},
     {"mistakes.rate": 0.5, "mistakes.mask": "name"},
@@ -39,6 +37,5 @@ def get_config(scale: str) -> ConfigDict:
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Error-free data, and data with a mistake before half of the steps, from each seed."""
-    for seed, condition in itertools.product(SEEDS, CONDITIONS):
-        yield {"seed": seed, **condition}
+    """Error-free data, and data with a mistake before half of the steps."""
+    yield from CONDITIONS

@@ -35,11 +35,10 @@ def test_every_study_is_planned_at_every_scale(name, scale):
 
 
 @pytest.mark.parametrize("scale", config.SCALES)
-def test_the_quickstart_compares_the_same_two_conditions_from_two_seeds(scale):
+def test_the_quickstart_compares_the_same_two_conditions(scale):
     runs = [entry.run for entry in plan.plan(SHIPPED, scale)]
     mistakes = [(one.settings.mistakes.rate, one.settings.mistakes.mask) for one in runs]
-    assert mistakes == [(0.0, "none"), (0.5, "name")] * 2
-    assert [one.settings.seed for one in runs] == [0, 0, 1, 1]
+    assert mistakes == [(0.0, "none"), (0.5, "name")]
     # Nothing but these sets them apart.
     assert len({run.shape(one) for one in runs}) == 1
 
