@@ -7,6 +7,8 @@ can be solved in two orders.
 """
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -26,7 +28,7 @@ from physlm.evaluate import EvalConfig
 from physlm.progress import Reporter
 
 # Odd, so that its powers have inverses modulo 2**64.
-_BASE = 0x9E3779B97F4A7C15
+_BASE = int.from_bytes(hashlib.shake_128(b"places").digest(8), "little") | 1
 # Entries to be sorted in at once, at least.
 _MANY = 1 << 20
 
@@ -171,12 +173,15 @@ class _Prompts:
         return self._tokens[self._begin[number] : self._end[number]].tobytes()
 
 
+@functools.lru_cache(maxsize=8)
+def _mixed(count: int) -> np.ndarray:
+    """uint64[count]: a word for each token; those of fewer tokens are the first of these."""
+    return np.frombuffer(hashlib.shake_128(b"tokens").digest(8 * count), "<u8").astype(np.uint64)
+
+
 def _hashes(tokens: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     """uint64: of tokens[begin:end] each, the sum of f(token) * BASE**place modulo 2**64."""
-    word = tokens.astype(np.uint64) + np.uint64(1)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    word ^= word >> np.uint64(31)
+    word = _mixed(1 << int(tokens.max(initial=0)).bit_length())[tokens]
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(word * _powers(_BASE, len(word)))])
     return (sums[end] - sums[begin]) * _powers(pow(_BASE, -1, 1 << 64), len(word))[begin]
 

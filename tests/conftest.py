@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import hypothesis
 import pytest
 
 # Memory maps of a process beyond which compiled programs are let go. Each has a few, and Linux
@@ -11,6 +12,9 @@ MANY_MAPS = 20_000
 
 
 def pytest_configure(config):
+    # What one example takes is mostly compilation, and on a busy machine anything.
+    hypothesis.settings.register_profile("no deadline", deadline=None)
+    hypothesis.settings.load_profile("no deadline")
     # Read by this process before it imports JAX, and by the sweeps that tests start.
     directory = config.cache.mkdir("jax") if hasattr(config, "cache") else None
     if directory is not None:

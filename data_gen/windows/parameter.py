@@ -8,7 +8,7 @@ reads " {thing} does {owner} have?" instead of " {owner}'s {thing}". Names alone
 import numpy as np
 
 from data_gen.settings import RefusedError
-from data_gen.solutions.grammar import PARAMETER, QUESTION
+from data_gen.solutions.grammar import PARAMETER, QUESTION, is_slot
 from data_gen.solutions.language import Vocabulary, vocabulary
 from data_gen.spec import Spec
 from data_gen.windows.table import Joined, Tokenizer
@@ -17,8 +17,8 @@ from data_gen.windows.table import Joined, Tokenizer
 # published classes have 122,400 parameters.
 PARAMETER_LIMIT = 4096
 
-_OWNED = PARAMETER.symbols[1]
-_OPENING, _, _ASKED, _, _CLOSING = QUESTION.symbols
+# Symbols of the question of which the names are between words.
+_WORDS_AND_NAMES = (False, True, False, True, False)
 
 
 def parameter(spec: Spec) -> Tokenizer:
@@ -26,7 +26,15 @@ def parameter(spec: Spec) -> Tokenizer:
 
     Raises:
       RefusedError: says how many parameters the class has, and how many are allowed.
+      ValueError: the grammar has a question without words before, between and after its names.
     """
+    owned, symbols = PARAMETER.symbols[1], QUESTION.symbols
+    if tuple(map(is_slot, symbols)) != _WORDS_AND_NAMES:
+        raise ValueError(
+            f"tokenizer='parameter' cannot write the question {QUESTION.text!r}: words must stand "
+            "before, between and after its names."
+        )
+    opening, _, asked_words, _, closing = symbols
     vocab = vocabulary(spec)
     pairs_Px2 = np.array(_pairs(vocab, spec.max_depth), np.int32)
     if len(pairs_Px2) > PARAMETER_LIMIT:
@@ -38,20 +46,20 @@ def parameter(spec: Spec) -> Tokenizer:
             "subcategories or names would do)",
         )
     text, word = vocab.tokens, vocab.ids
-    unwritten = {word[_OWNED], word[_ASKED], word[_CLOSING]}
+    unwritten = {word[owned], word[asked_words], word[closing]}
     kept = [n for n in range(vocab.categories) if n not in unwritten]
     ids_V = np.full(vocab.size, -1, np.int32)
     ids_V[kept] = np.arange(len(kept))
     lengths_V = np.ones(vocab.size, np.int32)
-    lengths_V[[word[_OWNED], word[_ASKED]]] = -1
-    lengths_V[word[_CLOSING]] = 0
+    lengths_V[[word[owned], word[asked_words]]] = -1
+    lengths_V[word[closing]] = 0
     ids_P = np.arange(len(kept), len(kept) + len(pairs_Px2), dtype=np.int32)
     owner_P, thing_P = pairs_Px2.T
     ids_VxV = np.full((vocab.size, vocab.size), -1, np.int32)
     # A thing is always below its owner, so that a pair can be looked up in either order.
     ids_VxV[owner_P, thing_P] = ids_VxV[thing_P, owner_P] = ids_P
-    named = [f"{text[owner]}{_OWNED}{text[thing]}" for owner, thing in pairs_Px2]
-    asked = [f"{text[thing]}{_ASKED}{text[owner]}{_CLOSING}" for owner, thing in pairs_Px2]
+    named = [f"{text[owner]}{owned}{text[thing]}" for owner, thing in pairs_Px2]
+    asked = [f"{text[thing]}{asked_words}{text[owner]}{closing}" for owner, thing in pairs_Px2]
     return Tokenizer(
         ids_VxK=ids_V[:, None],
         lengths_V=lengths_V,
@@ -63,7 +71,7 @@ def parameter(spec: Spec) -> Tokenizer:
         pieces=tuple(piece.encode() for piece in (*(text[n] for n in kept), *named)),
         joined=Joined(
             ids_VxV,
-            int(ids_V[word[_OPENING]]),
+            int(ids_V[word[opening]]),
             {i: piece.encode() for i, piece in zip(ids_P.tolist(), asked, strict=True)},
         ),
     )
