@@ -76,7 +76,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
         "evaluate.beyond": (9, 10, 11, 12),
         "evaluate.max_new_tokens": 768,
     },
-    # Two CPU cores teach some thirty million tokens in twelve minutes. The class is meant to be limited
+    # Two CPU cores teach thirty million tokens in twelve minutes. The class is meant to be limited
     # by planning, what to compute next, and not by reading: up to seven edges between layers of two
     # items, but at most two terms in a sentence, each number of operations as likely as another,
     # small numbers, and one token for a whole parameter, which small models are slow to find by two
