@@ -40,8 +40,8 @@ class Setting:
       decides: it can change what comes out, so that it belongs to an identity: a run's, whose
         weights it changes, or an evaluation's, whose numbers.
       of_member: runs that are trained as one program may differ in it.
-      added: there were runs before it. One that does not name it has its default, which is no part
-        of an identity, so that theirs stays.
+      added: there were runs, or evaluations, before it. One that does not name it has its default,
+        which is no part of an identity, so that theirs stays.
     """
 
     default: Any
@@ -52,6 +52,10 @@ class Setting:
     decides: bool = True
     of_member: bool = False
     added: bool = False
+
+    def goes_without_saying(self, value: Any) -> bool:
+        """Whether a run or an evaluation that does not name the setting has this value for it."""
+        return self.added and value == self.default
 
     def check(self, name: str, value: Any) -> None:
         """Sees to it that a value is allowed.

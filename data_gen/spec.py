@@ -126,6 +126,7 @@ class Spec:
         "the answer is computed from, whatever the order, so that no text of a problem is on both "
         "sides. Where there are few problems, the first leaves some test problems in training.",
         SPLIT_BY,
+        added=True,
     )
     unsplit_op: int = settings.whole(
         0,

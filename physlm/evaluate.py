@@ -63,6 +63,7 @@ class EvalConfig:
         "has few templates, gets no cell.",
         low=1,
         of_member=True,
+        added=True,
     )
     max_new_tokens: int = settings.whole(
         1280,

@@ -243,10 +243,14 @@ def test_other_directories_are_refused(
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert evaluate.main([str(tmp_path)]) == 2
     assert "holds a run of an older version" in capsys.readouterr().err
-    # What is no matter of the weights may be missing, as from before there was such a setting; and
-    # so may what was added since.
-    del config["study"], config["scale"], config["evaluate"]["within"], config["mesh"]["tensor"]
-    del config["data"]["max_terms"], config["data"]["op_draw"]
+    # What was added since may be missing.
+    del (
+        config["study"],
+        config["scale"],
+        config["evaluate"]["within"],
+        config["model"]["canon_init"],
+    )
+    del config["data"]["max_terms"], config["data"]["op_draw"], config["data"]["split_by"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert run.load(tmp_path).settings == config_lib.resolve(config_lib.base("smoke"))
     del config["model"]["variant"]

@@ -232,7 +232,8 @@ def test_identity_knows_every_setting_that_can_change_weights(key):
 
 def test_the_default_of_a_setting_that_was_added_leaves_earlier_runs_their_name():
     added = [key for key, known in config.declared().items() if known.added]
-    assert set(added) >= {"data.max_terms", "data.op_draw"} and not set(added) & set(made())
+    assert set(added) >= {"data.max_terms", "data.op_draw", "data.split_by", "evaluate.within"}
+    assert not set(added) & set(made())
     flat = config.flatten(SMOKE)
     before = nested({key: value for key, value in flat.items() if key not in added})
     assert identity.of_run(before, run.make_run(SMOKE).settings.data) == run.make_run(SMOKE).facts

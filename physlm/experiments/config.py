@@ -244,8 +244,7 @@ def goes_without_saying(key: str, value: Any) -> bool:
     Raises:
       ValueError: there is no such key.
     """
-    known = _setting(key)
-    return known.added and value == known.default
+    return _setting(key).goes_without_saying(value)
 
 
 def of_member(key: str) -> bool:

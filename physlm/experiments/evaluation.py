@@ -14,9 +14,6 @@ from physlm.experiments.run import ERROR_FILE, in_a_path, last_step
 # How the tokens of a solution are chosen.
 _DECODE = "greedy"
 
-# Settings that came later; evaluations with their defaults are what they were before.
-_LATER = ("within",)
-
 EVALUATIONS_DIR = "evaluations"
 RESULT_FILE = "result.json"
 
@@ -34,15 +31,16 @@ class Evaluation:
     @property
     def facts(self) -> dict[str, Any]:
         """The settings that decide the numbers which a given model gets, as plain JSON data."""
-        declared = settings_lib.of(self.settings)
-        values = {name: getattr(self.settings, name) for name in declared}
-        kept = {name: value for name, value in values.items() if declared[name].decides}
-        return json.loads(json.dumps(kept))
+        known = settings_lib.of(self.settings)
+        values = {name: getattr(self.settings, name) for name in known if known[name].decides}
+        return json.loads(json.dumps(values))
 
     @property
     def config(self) -> dict[str, Any]:
         """All that makes the evaluation the one that it is, as plain JSON data."""
-        kept = {n: value for n, value in self.facts.items() if n not in _LATER or value}
+        known = settings_lib.of(self.settings)
+        unsaid = {n for n in known if known[n].goes_without_saying(getattr(self.settings, n))}
+        kept = {name: value for name, value in self.facts.items() if name not in unsaid}
         return {"decode": _DECODE, "evaluate": kept}
 
 

@@ -17,9 +17,6 @@ CONFIG_FILE = "config.json"
 FINISHED_FILE = "finished.json"
 ERROR_FILE = "error.txt"
 
-# Sections that say nothing of the weights; a setting that a run does not name has its default.
-_FREE = ("evaluate.", "mesh.")
-
 Status = Literal["finished", "unfinished", "failed", "to do"]
 
 
@@ -114,9 +111,7 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
         for key, value in config_lib.flatten(found).items()
     }
     declared = config_lib.declared()
-    # How it is judged, and on which devices, is no matter of the weights.
-    free = {key: known for key, known in declared.items() if key.startswith(_FREE) or known.added}
-    kept = {key: known.default for key, known in free.items()} | kept
+    kept = {key: known.default for key, known in declared.items() if known.added} | kept
     if missing := [key for key in declared if key not in kept]:
         raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
     config = config_lib.override(config, kept)
