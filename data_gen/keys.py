@@ -30,6 +30,8 @@ class Purpose(enum.Enum):
     CORRECTION = "letters of a model's mended solutions, by line"
     PARAMETERS = "initial parameters of a model"
     DROPOUT = "dropout, by step and row"
+    ADAPTER_DROPOUT = "dropout of adapters, by step"
+    PROBING = "problems that a probe is trained on, by index"
 
 
 class Stage(enum.Enum):
@@ -54,6 +56,8 @@ class Stage(enum.Enum):
     MISTAKES = "mistakes of a solution"
     FRAME = "parameters outside of blocks"
     BLOCKS = "parameters of blocks, by layer"
+    ADAPTERS = "adapters and the head of a probe, by number"
+    QUESTIONS = "questions to a probe about a problem"
 
 
 def _number_of(name: enum.Enum) -> np.uint32:

@@ -31,6 +31,12 @@ def _fingerprint(state: Any) -> jax.Array:
     return jnp.stack(leaves)
 
 
+# Orbax warns of each directory that is opened to be read alone, which is what is wanted.
+logging.getLogger("absl").addFilter(
+    lambda record: not record.getMessage().startswith("Given directory is read only")
+)
+
+
 class DamagedError(ValueError):
     """A checkpoint cannot be read; says which and why."""
 
@@ -71,6 +77,9 @@ class Checkpoints:
             best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            # What Orbax would set, with a warning.
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
         )
         self._manager = self._opened()
         if made_by is not None and jax.process_index() == 0:

@@ -126,6 +126,8 @@ class TestSet:
     lengths_N: np.ndarray  # int32
     shared_N: np.ndarray  # bool: training on the split "train" may show the problem's template
     template_N: np.ndarray  # uint32: its hash
+    index_N: np.ndarray  # int32: the number of its key in the cell
+    problems_N: Problem
     records: list[dict[str, Any]]
 
 
@@ -154,6 +156,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     root = keys.numbered(root, cell.op if cell.fixed else 0)
     prompts: list[np.ndarray] = []
     sides: list[Template] = []
+    drawn: list[tuple[np.ndarray, Problem]] = []
     kept: list[dict[str, Any]] = []
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
@@ -169,6 +172,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         lengths = tokens.prompt.tolist()
         prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
         sides.append(side_N)
+        drawn.append((indices_N[fits], problems))
         kept += records.records(problems, documents, spec)
         # Where no search found any, all have tried long enough; others would find none either.
         if len(prompts) == config.problems or not some:
@@ -181,8 +185,10 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
     for row, ids in zip(prompts_NxP, prompts, strict=True):
         row[: len(ids)] = ids
-    side_N = jax.tree.map(lambda *parts: np.concatenate(parts), *sides)
-    return TestSet(prompts_NxP, lengths_N, side_N.shared, side_N.hashed, kept)
+    side_N, (index_N, problems_N) = (
+        jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (sides, drawn)
+    )
+    return TestSet(prompts_NxP, lengths_N, side_N.shared, side_N.hashed, index_N, problems_N, kept)
 
 
 def test_sets(
@@ -273,28 +279,59 @@ def evaluate(
     rows_done, found = 0, []
     with progress("evaluate", total, "problem") as shown:
         for cell, tests in sets:
-            written_NxM = np.zeros((len(tests.lengths_N), config.max_new_tokens), np.int32)
-            for rows, prompts, lengths in _batches(tests, config.batch):
-                prompts = np.pad(
-                    prompts, ((0, 0), (0, width - prompts.shape[1])), constant_values=end
-                )
-                written_NxM[rows] = np.asarray(
-                    decode.greedy(
-                        model,
-                        params,
-                        jnp.asarray(prompts),
-                        jnp.asarray(lengths),
-                        max_new_tokens=config.max_new_tokens,
-                        stop=end,
-                    )
-                )
-                rows_done = min(rows_done + len(set(rows.tolist())), total)
-                shown.update(rows_done)
+
+            def done(count: int, before: int = rows_done) -> None:
+                shown.update(before + count)
+
+            written_NxM = written(
+                params, tests, model=model, config=config, end=end, width=width, done=done
+            )
+            rows_done += len(written_NxM)
             judged = judge_many(tests.records, written_NxM, tokenizer(spec), spec.modulus)
             found.append(_summary(cell, judged, tests))
             if keep is not None:
                 keep(_answered(cell, tests.records, written_NxM, judged, spec), judged)
     return found
+
+
+def written(
+    params: Params,
+    tests: TestSet,
+    *,
+    model: ModelConfig,
+    config: EvalConfig,
+    end: int,
+    width: int | None = None,
+    done: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """What a model writes after the prompts of a cell, int32[N, max_new_tokens].
+
+    Args:
+      params: of the model.
+      tests: the cell's problems.
+      model: its configuration.
+      config: how many problems at once, and how many tokens at most.
+      end: the id of the marker that ends a text.
+      width: to pad prompts to.
+      done: told how many problems are done.
+    """
+    count, most = tests.prompts_NxP.shape
+    width = most if width is None else width
+    written_NxM = np.zeros((count, config.max_new_tokens), np.int32)
+    for rows, prompts, lengths in _batches(tests, config.batch):
+        prompts = np.pad(prompts, ((0, 0), (0, width - most)), constant_values=end)
+        written_NxM[rows] = np.asarray(
+            decode.greedy(
+                model,
+                params,
+                jnp.asarray(prompts),
+                jnp.asarray(lengths),
+                max_new_tokens=config.max_new_tokens,
+                stop=end,
+            )
+        )
+        done(int(rows.max()) + 1)
+    return written_NxM
 
 
 def _answered(

@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a proportion.
@@ -31,6 +33,25 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == n else (centre + spread) / scale
     return low, high
+
+
+def auroc(score_N: np.ndarray, positive_N: np.ndarray) -> float | None:
+    """The area under the ROC curve: how often a positive case scores above a negative one.
+
+    Ties count half (the Mann-Whitney statistic). None where all cases are alike.
+
+    Args:
+      score_N: of each case.
+      positive_N: bool, which cases are positive.
+    """
+    positive = int(positive_N.sum())
+    negative = len(positive_N) - positive
+    if not positive or not negative:
+        return None
+    _, place_N, count_U = np.unique(score_N, return_inverse=True, return_counts=True)
+    rank_U = np.cumsum(count_U) - (count_U - 1) / 2
+    above = rank_U[place_N][positive_N].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:

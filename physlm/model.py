@@ -63,8 +63,8 @@ def unrolled(config: ModelConfig, params: Params) -> Params:
 
 
 def rolled(params: Params) -> Params:
-    """The inverse of `unrolled`."""
-    if not isinstance(params["blocks"], list):
+    """The inverse of `unrolled`; what is no whole model stays as it is."""
+    if not isinstance(params.get("blocks"), list):
         return params
     return {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
 

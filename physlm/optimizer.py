@@ -9,22 +9,11 @@ from optax.contrib import MuonDimensionNumbers
 
 from data_gen import settings
 from data_gen.settings import RefusedError
+from physlm.matrices import hidden_axes
 from physlm.sharding import path_of
 
-# Which axes of a hidden kernel are the rows and which the columns of a matrix; axes named in
-# neither (layers, experts) hold separate matrices.
-_MATRICES = {
-    "attention/query/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=(2, 3)),
-    "attention/key/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=(2, 3)),
-    "attention/value/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=(2, 3)),
-    "attention/out/kernel": MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=3),
-    "mlp/up/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=2),
-    "mlp/gate/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=2),
-    "mlp/down/kernel": MuonDimensionNumbers(reduction_axis=1, output_axis=2),
-    "mixture/up/kernel": MuonDimensionNumbers(reduction_axis=2, output_axis=3),
-    "mixture/gate/kernel": MuonDimensionNumbers(reduction_axis=2, output_axis=3),
-    "mixture/down/kernel": MuonDimensionNumbers(reduction_axis=2, output_axis=3),
-}
+# Ends of the paths of what decays: kernels, embeddings, and the factors of their adapters.
+_DECAYED = ("kernel", "embedding", "/a", "/b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +38,16 @@ class OptimizerConfig:
     warmup_steps: int = settings.whole(1000, "Steps of linear growth from 0 to the peak.")
     final_fraction: float = settings.number(
         0.01,
-        "The cosine ends at this fraction of the peak; the paper's value.",
+        "The decay ends at this fraction of the peak; the paper's value.",
         at_least=0,
         at_most=1,
+    )
+    decay: str = settings.choice(
+        "cosine",
+        "How the rate falls from the peak to that fraction: by a cosine, or linearly, as the paper "
+        "trains probes.",
+        ("cosine", "linear"),
+        added=True,
     )
     weight_decay: float = settings.number(
         0.05,
@@ -78,7 +74,7 @@ class OptimizerConfig:
 
 
 def schedule(config: OptimizerConfig, steps: int, peak: float | None = None) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then a cosine that ends at step `steps`.
+    """Learning rate by step: linear warm-up, then a decay that ends at step `steps`.
 
     Args:
       config: the shape; `config.learning_rate` is the default of `peak`.
@@ -92,6 +88,12 @@ def schedule(config: OptimizerConfig, steps: int, peak: float | None = None) -> 
         allowed = f"less than train.steps, {steps}"
         raise RefusedError("optimizer.warmup_steps", config.warmup_steps, allowed)
     peak = config.learning_rate if peak is None else peak
+    if config.decay == "linear":
+        warmup, end = config.warmup_steps, peak * config.final_fraction
+        down = optax.linear_schedule(peak, end, steps - warmup)
+        if not warmup:
+            return down
+        return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), down], [warmup])
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak,
@@ -137,13 +139,13 @@ def make(
 def _decayed(params: Any) -> Any:
     # By name and not by rank: biases of fused projections have more than one axis.
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: path_of(path).endswith(("kernel", "embedding")), params
+        lambda path, _: path_of(path).endswith(_DECAYED), params
     )
 
 
 def _matrices(params: Any) -> Any:
     def numbers(path: tuple[Any, ...], _: jax.Array) -> MuonDimensionNumbers | None:
-        name = path_of(path)
-        return next((dims for end, dims in _MATRICES.items() if name.endswith(end)), None)
+        axes = hidden_axes(path_of(path))
+        return axes and MuonDimensionNumbers(axes.inputs, axes.outputs)
 
     return jax.tree_util.tree_map_with_path(numbers, params)

@@ -17,8 +17,9 @@ from jax.typing import ArrayLike
 
 from physlm import step as step_lib
 from physlm.architecture import ModelConfig
+from physlm.model import Params
 from physlm.sharding import batch_sharding, rows_here
-from physlm.step import Batch, Metrics, TrainState
+from physlm.step import PRETRAINING, Batch, Learning, Metrics, TrainState
 from physlm.throughput import model_flops
 
 # A step of fewer operations than this takes any accelerator of today a few milliseconds: too little
@@ -47,11 +48,21 @@ class Single:
         mesh: Mesh,
         batch: int,
         accumulate: int = 1,
+        learning: Learning = PRETRAINING,
     ):
         """Prepares the program; `batch` and `accumulate` as in `TrainConfig`."""
         self.mesh = mesh
         self._batch = batch
-        self.step = step_lib.make_step(config, transform, mesh, accumulate)
+        self._step = step_lib.make_step(config, transform, mesh, accumulate, learning)
+        self._frozen: Params | None = None
+
+    def freeze(self, frozen: Sequence[Params]) -> None:
+        """Takes what is frozen of the run's model, where there is any, for all steps to come."""
+        self._frozen = frozen[0] or None
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """The next state, which takes over this one's memory, and the metrics of `updated`."""
+        return self._step(state, batch, self._frozen)
 
     def gathered(self, states: Sequence[TrainState]) -> TrainState:
         """The state of the one run."""
@@ -91,6 +102,7 @@ class Population:
         *,
         accumulate: int = 1,
         vectorized: bool | None = None,
+        learning: Learning = PRETRAINING,
     ) -> None:
         """Prepares the program; nothing is compiled before the first step.
 
@@ -104,6 +116,7 @@ class Population:
           vectorized: whether a device computes all its runs at once (`jax.vmap`), or one after the
             other within the same program. None is the former on accelerators and the latter on
             CPUs, where one run fills a core and several would not fit into its cache.
+          learning: what is learnt, and by what of each model.
         """
         count = len(learning_rates)
         devices = mesh.devices.flatten().tolist()
@@ -116,11 +129,13 @@ class Population:
         self._place = NamedSharding(self.mesh, P("runs"))
         self._rates_K = np.asarray(learning_rates, np.float32)
 
-        def one(state: TrainState, batch: Batch, rate: jax.Array) -> tuple[TrainState, Metrics]:
-            size, window = batch["weights"].shape
-            rows = step_lib.rows_at_once(size // accumulate, window, self.mesh)
+        def one(
+            state: TrainState, batch: Batch, rate: jax.Array, frozen: Params | None
+        ) -> tuple[TrainState, Metrics]:
+            size, length = len(batch["weights"]), batch["tokens"].shape[1] - 1
+            rows = step_lib.rows_at_once(size // accumulate, length, self.mesh)
             found = step_lib.summed_loss_and_grads(
-                config, state.params, step_lib.weighed(batch), rows, size
+                config, state.params, step_lib.weighed(batch), rows, size, learning, frozen
             )
             return step_lib.updated(transform, state, *found, rate)
 
@@ -131,8 +146,9 @@ class Population:
             on_device, mesh=self.mesh, in_specs=P("runs"), out_specs=P("runs"), check_vma=False
         )
         self._step = jax.jit(step, donate_argnums=0)
+        self._frozen_K: Params | None = None
         self._stack = jax.jit(
-            lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+            lambda *trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),
             out_shardings=self._place,
         )
         self._member = jax.jit(
@@ -140,11 +156,18 @@ class Population:
             out_shardings=NamedSharding(self.mesh, P()),
         )
 
+    def freeze(self, frozen: Sequence[Params]) -> None:
+        """Takes what is frozen of the runs' models, where there is any, for all steps to come."""
+        self._frozen_K = self._stacked(frozen) if frozen[0] else None
+
     def gathered(self, states: Sequence[TrainState]) -> TrainState:
         """Stacks the states of the runs."""
+        return self._stacked(states)
+
+    def _stacked(self, trees: Sequence[Any]) -> Any:
         # Each was made or restored on the mesh of a single run.
         everywhere = NamedSharding(self.mesh, P())
-        return self._stack(*(jax.device_put(state, everywhere) for state in states))
+        return self._stack(*(jax.device_put(tree, everywhere) for tree in trees))
 
     def put(self, batches: Sequence[Mapping[str, ArrayLike]]) -> Batch:
         """Stacks the batches of all runs, [K, B, …], and puts them on the devices."""
@@ -153,7 +176,7 @@ class Population:
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The next state, which takes over this one's memory, and the metrics [K] of `updated`."""
-        return self._step(state, batch, self._rates_K)
+        return self._step(state, batch, self._rates_K, self._frozen_K)
 
     def member(self, state: TrainState, number: int) -> TrainState:
         """The state of one run."""

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from data_gen import settings
 from data_gen.settings import RefusedError
+from physlm.matrices import axes_of
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
@@ -106,8 +107,12 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"blocks/mixture/router/kernel", P()),
     (r"blocks/mixture/(up|gate)/kernel", P(None, None, "fsdp", "tensor")),
     (r"blocks/mixture/down/kernel", P(None, None, "tensor", "fsdp")),
+    (r"probe/(kernel|bias)", P()),
     (r"step|count|ns_coeffs|trend/(mean|variance)", P()),
 )
+
+# The factors of an adapter (`physlm.adaptation`) lie as the matrix that they change does.
+_FACTOR = re.compile(r"(^|/)lora/(?P<matrix>.+)/(?P<factor>[ab])$")
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -148,10 +153,24 @@ def spec_of(path: str) -> P:
     Raises:
       ValueError: no rule matches, or more than one.
     """
+    if factor := _FACTOR.search(path):
+        return _of_factor(**factor.groupdict())
     matches = [spec for rule, spec in RULES if re.search(rf"(^|/)({rule})$", path)]
     if len(matches) != 1:
         raise ValueError(f"{path} matches {len(matches)} sharding rules; it must match one.")
     return matches[0]
+
+
+def _of_factor(matrix: str, factor: str) -> P:
+    axes = axes_of(matrix)
+    if axes is None:
+        raise ValueError(f"{matrix} is no matrix.")
+    spec = tuple(spec_of(matrix))
+    spec += (None,) * (max(axes.outputs) + 1 - len(spec))
+    batch = spec[: min(axes.inputs)]
+    if factor == "a":
+        return P(*batch, *(spec[axis] for axis in axes.inputs), None)
+    return P(*batch, None, *(spec[axis] for axis in axes.outputs))
 
 
 def specs(tree: Any) -> Any:

@@ -6,6 +6,7 @@ all-gathered when the block is computed, forward and backward, and their gradien
 Along `sequence` keys and values are all-gathered in every block.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from data_gen import keys
 from data_gen.keys import Purpose
 from physlm import model as model_lib
+from physlm.adaptation import WHOLE, Adaptation
 from physlm.architecture import ModelConfig
 from physlm.sharding import (
     BATCH_AXES,
@@ -35,6 +37,10 @@ from physlm.sharding import (
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
+# From a model, its parameters, a part of a batch and the number of rows of the whole batch to what
+# that part adds to the objective, and to the loss that is reported.
+Objective = Callable[[ModelConfig, model_lib.Params, Batch, int], tuple[jax.Array, jax.Array]]
+
 # The recent loss is an exponential moving mean over about this many steps.
 _RECENT = 100
 
@@ -47,7 +53,14 @@ class Trend(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to continue: steps done, parameters, optimizer state and loss trend."""
+    """All that a run needs to continue, beside what is frozen of its model.
+
+    Attributes:
+      step: steps done.
+      params: what is trained of the model; `Adaptation.join` makes a model of it.
+      opt_state: what the optimizer remembers.
+      trend: of the loss.
+    """
 
     step: jax.Array
     params: model_lib.Params
@@ -55,7 +68,7 @@ class TrainState(NamedTuple):
     trend: Trend
 
 
-def summed_loss(
+def next_token(
     config: ModelConfig, params: model_lib.Params, batch: Batch, sequences: int
 ) -> tuple[jax.Array, jax.Array]:
     """What a part of a batch contributes to the loss of the batch.
@@ -66,7 +79,8 @@ def summed_loss(
       config: the model.
       params: its parameters.
       batch: tokens int32 [B, W + 1] and weights float32 [B, W]. With attention within documents
-        also segments int32 [B, W]; with dropout also keys, as `row_keys` makes them.
+        also segments int32 [B, W]; with dropout also keys, as `row_keys` makes them; with dropout
+        of adapters also adapters, as `physlm.adaptation.step_keys` does.
       sequences: the number of sequences of the whole batch.
 
     Returns:
@@ -91,6 +105,35 @@ def summed_loss(
     return loss + config.balance / sequences * imbalance, loss
 
 
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """What is learnt, and by what of a model.
+
+    Attributes:
+      adaptation: what of it is trained.
+      objective: what is lowered.
+    """
+
+    adaptation: Adaptation = WHOLE
+    objective: Objective = next_token
+
+    def loss(
+        self,
+        config: ModelConfig,
+        trained: model_lib.Params,
+        frozen: model_lib.Params,
+        batch: Batch,
+        sequences: int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The objective of the joined model; arguments and result as those of an `Objective`."""
+        key = jax.random.wrap_key_data(batch["adapters"][0]) if "adapters" in batch else None
+        params = self.adaptation.join(trained, frozen, key)
+        return self.objective(config, params, batch, sequences)
+
+
+PRETRAINING = Learning()
+
+
 def weighed(batch: Batch) -> Batch:
     """The batch with its weights scaled to sum to 1."""
     # A batch without any weight has loss 0, not 0 / 0.
@@ -98,20 +141,31 @@ def weighed(batch: Batch) -> Batch:
 
 
 def summed_loss_and_grads(
-    config: ModelConfig, params: model_lib.Params, batch: Batch, rows: int, sequences: int
+    config: ModelConfig,
+    params: model_lib.Params,
+    batch: Batch,
+    rows: int,
+    sequences: int,
+    learning: Learning = PRETRAINING,
+    frozen: model_lib.Params | None = None,
 ) -> tuple[jax.Array, model_lib.Params]:
-    """The weighted nats of `summed_loss` and the gradients of its objective.
+    """The loss of a part of a batch and the gradients of its objective.
 
     Args:
       config: the model.
-      params: its parameters.
-      batch: a part of a batch, as in `summed_loss`.
+      params: what is trained of it.
+      batch: a part of a batch, as the objective takes it.
       rows: sequences computed at once; it divides those of this part.
       sequences: the number of sequences of the whole batch.
+      learning: what is learnt, and by what.
+      frozen: the rest of the model, where there is any.
     """
-    loss_of = functools.partial(summed_loss, config, sequences=sequences)
+
+    def loss_of(params: model_lib.Params, part: Batch) -> tuple[jax.Array, jax.Array]:
+        return learning.loss(config, params, frozen or {}, part, sequences)
+
     compute = jax.value_and_grad(loss_of, has_aux=True)
-    if not config.scan:
+    if not config.scan and learning.adaptation.full:
         params = model_lib.unrolled(config, params)
     if rows == len(batch["weights"]):
         # Without a loop: XLA for TPUs would compile the body of a loop of one turn twice.
@@ -129,7 +183,13 @@ def summed_loss_and_grads(
 
 
 def loss_and_grads(
-    config: ModelConfig, mesh: Mesh, params: model_lib.Params, batch: Batch, accumulate: int = 1
+    config: ModelConfig,
+    mesh: Mesh,
+    params: model_lib.Params,
+    batch: Batch,
+    accumulate: int = 1,
+    learning: Learning = PRETRAINING,
+    frozen: model_lib.Params | None = None,
 ) -> tuple[jax.Array, model_lib.Params]:
     """The loss of a batch, a weighted mean over tokens in nats, and the gradients.
 
@@ -138,26 +198,34 @@ def loss_and_grads(
     Args:
       config: the model.
       mesh: the devices.
-      params: the parameters, divided over the mesh by `physlm.sharding.RULES`.
-      batch: as in `summed_loss`, its rows divided over `data` and `fsdp`.
+      params: what is trained of it, divided over the mesh by `physlm.sharding.RULES`.
+      batch: as the objective takes it, its rows divided over `data` and `fsdp`.
       accumulate: parts of its rows that each device works on one after the other.
+      learning: what is learnt, and by what.
+      frozen: the rest of the model, where there is any, divided likewise.
     """
-    size, window = batch["weights"].shape
-    rows = rows_at_once(size // batch_shards(mesh) // accumulate, window, mesh)
-    lie = jax.tree.map(lambda spec: along(spec, SHARED_OUT), specs(params))
+    size = len(batch["weights"])
+    length = batch["tokens"].shape[1] - 1
+    rows = rows_at_once(size // batch_shards(mesh) // accumulate, length, mesh)
+    lie, lies = (
+        jax.tree.map(lambda spec: along(spec, SHARED_OUT), specs(part))
+        for part in (params, frozen or {})
+    )
 
-    def on_shard(params: model_lib.Params, shard: Batch) -> tuple[jax.Array, model_lib.Params]:
-        loss, grads = summed_loss_and_grads(config, params, shard, rows, size)
+    def on_shard(
+        params: model_lib.Params, frozen: model_lib.Params, shard: Batch
+    ) -> tuple[jax.Array, model_lib.Params]:
+        loss, grads = summed_loss_and_grads(config, params, shard, rows, size, learning, frozen)
         return total(loss, SHARED_OUT), summed_grads(grads)
 
     return jax.shard_map(
         on_shard,
         mesh=mesh,
-        in_specs=(lie, P(BATCH_AXES)),
+        in_specs=(lie, lies, P(BATCH_AXES)),
         out_specs=(P(), lie),
         axis_names=set(SHARED_OUT),
         check_vma=False,
-    )(params, weighed(batch))
+    )(params, frozen or {}, weighed(batch))
 
 
 def rows_at_once(rows: int, window: int, mesh: Mesh) -> int:
@@ -176,10 +244,23 @@ def row_keys(seed: int, step: int, rows: jax.typing.ArrayLike) -> jax.Array:
 
 
 def init_state(
-    config: ModelConfig, transform: optax.GradientTransformation, key: jax.Array
+    config: ModelConfig,
+    transform: optax.GradientTransformation,
+    key: jax.Array,
+    adaptation: Adaptation = WHOLE,
+    base: model_lib.Params | None = None,
 ) -> TrainState:
-    """The state before the first step."""
-    params = model_lib.init(config, key)
+    """The state before the first step.
+
+    Args:
+      config: the model.
+      transform: the update rule.
+      key: of the parameters.
+      adaptation: what of the model is trained.
+      base: the model to begin with; None draws one.
+    """
+    base = model_lib.init(config, key) if base is None else base
+    params, _ = adaptation.split(base, config, key)
     trend = Trend(jnp.zeros(()), jnp.zeros(()))
     return TrainState(jnp.zeros((), jnp.int32), params, transform.init(params), trend)
 
@@ -225,16 +306,32 @@ def _followed(trend: Trend, step: jax.Array, loss: jax.Array) -> tuple[Trend, ja
 
 
 def abstract_state(
-    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh
+    config: ModelConfig,
+    transform: optax.GradientTransformation,
+    mesh: Mesh,
+    adaptation: Adaptation = WHOLE,
 ) -> TrainState:
     """The shapes, dtypes and shardings of a training state, as `jax.ShapeDtypeStruct`s."""
-    init = functools.partial(init_state, config, transform)
-    abstract = jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS))
+    init = functools.partial(init_state, config, transform, adaptation=adaptation)
+    return _laid_out(jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS)), mesh)
+
+
+def abstract_params(config: ModelConfig, mesh: Mesh) -> model_lib.Params:
+    """The same of a whole model's parameters."""
+    init = functools.partial(model_lib.init, config)
+    return _laid_out(jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS)), mesh)
+
+
+def _laid_out(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        abstract,
-        shardings(abstract, mesh),
+        tree,
+        shardings(tree, mesh),
     )
+
+
+def _places(abstract: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
 def make_step(
@@ -242,7 +339,8 @@ def make_step(
     transform: optax.GradientTransformation,
     mesh: Mesh,
     accumulate: int = 1,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    learning: Learning = PRETRAINING,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled step: from a state, whose memory it takes over, and a batch to the next state.
 
     Args:
@@ -250,24 +348,43 @@ def make_step(
       transform: the update rule.
       mesh: the devices.
       accumulate: parts of its rows that each device works on one after the other.
+      learning: what is learnt, and by what of the model.
 
     Returns:
-      A function that returns the next state, with the shardings of the one before, and the metrics
-      of `updated`.
+      A function of the state, the batch and, where some of the model is frozen, that. It returns
+      the next state, with the shardings of the one before, and the metrics of `updated`.
     """
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
+    layout = _places(abstract_state(config, transform, mesh, learning.adaptation))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, grads = loss_and_grads(config, mesh, state.params, batch, accumulate)
-        return updated(transform, state, loss, grads)
+    def step(
+        state: TrainState, batch: Batch, frozen: model_lib.Params | None = None
+    ) -> tuple[TrainState, Metrics]:
+        found = loss_and_grads(config, mesh, state.params, batch, accumulate, learning, frozen)
+        return updated(transform, state, *found)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
 
 
 def first_state(
-    config: ModelConfig, transform: optax.GradientTransformation, mesh: Mesh, seed: int
+    config: ModelConfig,
+    transform: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    adaptation: Adaptation = WHOLE,
+    base: model_lib.Params | None = None,
 ) -> TrainState:
-    """The state before the first step, with each leaf made on the devices where it belongs."""
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, transform, mesh))
-    init = functools.partial(init_state, config, transform)
+    """The state before the first step, with each leaf made on the devices where it belongs.
+
+    Arguments are those of `init_state`, with the seed of the parameters in place of their key.
+    """
+    layout = _places(abstract_state(config, transform, mesh, adaptation))
+    init = functools.partial(init_state, config, transform, adaptation=adaptation)
+    key = keys.root(seed, Purpose.PARAMETERS)
+    return jax.jit(init, out_shardings=layout)(key, base=base)
+
+
+def first_params(config: ModelConfig, mesh: Mesh, seed: int) -> model_lib.Params:
+    """A model as it is drawn, with each leaf made on the devices where it belongs."""
+    init = functools.partial(model_lib.init, config)
+    layout = _places(abstract_params(config, mesh))
     return jax.jit(init, out_shardings=layout)(keys.root(seed, Purpose.PARAMETERS))

@@ -61,13 +61,14 @@ def model_flops(config: ModelConfig, tokens: int) -> float:
 class Meter:
     """Measures the speed of a loop, from one mark to the next."""
 
-    def __init__(self, step: int, tokens: int, flops: float, peak: float | None) -> None:
+    def __init__(self, step: int, tokens: int, flops: float | None, peak: float | None) -> None:
         """Begins to measure.
 
         Args:
           step: the number of steps done before.
           tokens: the number of tokens of a step.
-          flops: the FLOPs of a step (`model_flops`).
+          flops: the FLOPs of a step (`model_flops`); None where not all of a model is trained, as
+            these are then not counted.
           peak: the peak FLOPs a second of all devices together; None if it is not known.
         """
         self._tokens, self._flops, self._peak = tokens, flops, peak
@@ -88,20 +89,21 @@ class Meter:
 
         Returns:
           A dictionary with tokens_per_s; step_seconds, the mean; input_share, the share of the time
-          in which the loop waited for data; model_flops_per_s; and, if the peak is known, mfu,
-          which is model_flops_per_s as a share of the peak (model FLOPs utilization).
+          in which the loop waited for data; if they are counted, model_flops_per_s; and, if the
+          peak is known, mfu, which is these as a share of the peak (model FLOPs utilization).
         """
         now, steps = time.perf_counter(), step - self._step
         seconds = max(now - self._time, 1e-9)
-        speed = steps * self._flops / seconds
         found = {
             "tokens_per_s": round(steps * self._tokens / seconds, 1),
             "step_seconds": round(seconds / max(steps, 1), 6),
             "input_share": round(self._waited / seconds, 4),
-            "model_flops_per_s": float(f"{speed:.4g}"),
         }
-        if self._peak is not None:
-            found["mfu"] = round(speed / self._peak, 4)
+        if self._flops is not None:
+            speed = steps * self._flops / seconds
+            found["model_flops_per_s"] = float(f"{speed:.4g}")
+            if self._peak is not None:
+                found["mfu"] = round(speed / self._peak, 4)
         self._step, self._time, self._waited = step, now, 0.0
         return found
 

@@ -17,16 +17,19 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from data_gen import settings
+from physlm import adaptation as adaptation_lib
 from physlm import optimizer as optimizer_lib
 from physlm import sharding
 from physlm import step as step_lib
+from physlm.adaptation import Adaptation
 from physlm.architecture import ModelConfig
-from physlm.checkpoint import Checkpoints, check_made_by, restore_all
+from physlm.checkpoint import Checkpoints, check_made_by
 from physlm.journal import Journal
 from physlm.optimizer import OptimizerConfig
 from physlm.population import Population, Single
 from physlm.progress import Reporter
-from physlm.step import Batch, Metrics, TrainState, abstract_state, first_state
+from physlm.start import Parent, start
+from physlm.step import PRETRAINING, Batch, Learning, Metrics, TrainState, abstract_state
 from physlm.throughput import Meter, Trace, model_flops, peak_flops
 
 # Steps that may be under way at once: enough to keep devices busy, and few, since collectives of
@@ -124,6 +127,7 @@ class Member:
       run_dir: directory of this run; made if it is missing.
       made_by: what else decides the weights of this run, its data above all, by the names of the
         settings. Checkpoints of a run that differs in it are not gone on with.
+      parent: the model that it begins with; None draws one from the seed.
     """
 
     seed: int
@@ -131,6 +135,7 @@ class Member:
     learning_rate: float
     run_dir: pathlib.Path
     made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parent: Parent | None = None
 
 
 def train(
@@ -184,6 +189,8 @@ def train_together(
     mesh: Mesh,
     progress: Reporter,
     profile: int = 0,
+    learning: Learning = PRETRAINING,
+    told: Callable[[str], None] = lambda _: None,
 ) -> list[TrainState | FloatingPointError]:
     """Trains several runs of the same shapes step by step, each as `train` would alone.
 
@@ -199,6 +206,8 @@ def train_together(
       mesh: devices to train on.
       progress: told of every finished step, with the mean of the losses.
       profile: steps to write a trace of, early on, into the first run's `profile`.
+      learning: what is learnt, and by what of each model.
+      told: takes, in words, how much of a model is trained where that is not all.
 
     Returns:
       the last state of each run, or why it could not be finished.
@@ -219,11 +228,13 @@ def train_together(
         one = AbstractMesh((1, 1, 1, 1), sharding.AXES)
         sharding.check(model, train.batch, train.accumulate, one)
         transform = optimizer_lib.make(optimizer, train.steps, peak=1.0)
-        program = Population(model, transform, mesh, rates, accumulate=train.accumulate)
+        program = Population(
+            model, transform, mesh, rates, accumulate=train.accumulate, learning=learning
+        )
     else:
         sharding.check(model, train.batch, train.accumulate, mesh)
         transform = optimizer_lib.make(optimizer, train.steps, peak=rates[0])
-        program = Single(model, transform, mesh, train.batch, train.accumulate)
+        program = Single(model, transform, mesh, train.batch, train.accumulate, learning)
     with ExitStack() as stack:
         for member in members:
             member.run_dir.mkdir(parents=True, exist_ok=True)
@@ -232,14 +243,22 @@ def train_together(
             for member, wanted in zip(members, all_made_by, strict=True)
         ]
         stack.enter_context(jax.set_mesh(program.mesh))
-        abstract = abstract_state(model, transform, mesh)
-        states = restore_all(checkpoints, abstract)
-        if not states:
-            states = [first_state(model, transform, mesh, member.seed) for member in members]
+        states, frozen = start(
+            checkpoints,
+            [member.seed for member in members],
+            [member.parent for member in members],
+            model=model,
+            transform=transform,
+            mesh=mesh,
+            adaptation=learning.adaptation,
+        )
+        if not learning.adaptation.full:
+            told(adaptation_lib.counted(states[0].params, frozen[0]))
         first, state = int(states[0].step), program.gathered(states)
-        del states
+        program.freeze(frozen)
+        del states, frozen
         tokens = train.batch * model.window
-        meter = _meter(model, tokens * len(members), program.mesh, first)
+        meter = _meter(model, tokens * len(members), program.mesh, first, learning.adaptation)
         trace = Trace(members[0].run_dir / PROFILE_DIR, first, profile)
         stack.callback(trace.stop)
         journal = stack.enter_context(
@@ -254,8 +273,11 @@ def train_together(
                 tokens=tokens,
             )
         )
-        loop = _Loop(members, model, train, program, checkpoints, journal, meter, trace)
+        loop = _Loop(
+            members, model, learning.adaptation, train, program, checkpoints, journal, meter, trace
+        )
         state, failed = loop.run(state, first)
+        abstract = abstract_state(model, transform, mesh, learning.adaptation)
         layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         return [
             failed.get(n) or jax.device_put(program.member(state, n), layout)
@@ -269,6 +291,7 @@ class _Loop:
 
     members: Sequence[Member]
     model: ModelConfig
+    adaptation: Adaptation
     train: TrainConfig
     program: Single | Population
     checkpoints: Sequence[Checkpoints]
@@ -279,10 +302,13 @@ class _Loop:
     def fetch(self, step: int) -> Batch:
         """The batches of a step, on the devices."""
         batches = [dict(member.stream.batch(step)) for member in self.members]
-        if self.model.dropout:
-            rows = sharding.rows_here(self.train.batch, self.program.mesh)
-            for member, batch in zip(self.members, batches, strict=True):
+        rows = sharding.rows_here(self.train.batch, self.program.mesh)
+        for member, batch in zip(self.members, batches, strict=True):
+            if self.model.dropout:
                 batch["keys"] = np.asarray(step_lib.row_keys(member.seed, step, rows))
+            if self.adaptation.config.dropout and not self.adaptation.full:
+                found = adaptation_lib.step_keys(member.seed, step, len(rows))
+                batch["adapters"] = np.asarray(found)
         return jax.block_until_ready(self.program.put(batches))
 
     def run(
@@ -355,7 +381,9 @@ def made_by(
     return {"seed": seed, "optimizer.name": optimizer.name, **shape, **further}
 
 
-def _meter(config: ModelConfig, tokens: int, mesh: Mesh, step: int) -> Meter:
+def _meter(
+    config: ModelConfig, tokens: int, mesh: Mesh, step: int, adaptation: Adaptation
+) -> Meter:
     peak = peak_flops(mesh.devices.flat[0])
-    flops = model_flops(config, tokens)
+    flops = model_flops(config, tokens) if adaptation.full else None
     return Meter(step, tokens, flops, None if peak is None else peak * mesh.size)

@@ -13,7 +13,7 @@ from test_train import truncate_data
 
 from physlm import sharding
 from physlm.experiments import config as config_lib
-from physlm.experiments import evaluate, execution, files, results, run, sweep
+from physlm.experiments import evaluate, execution, files, results, run, sweep, weights
 
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow
@@ -159,7 +159,7 @@ def test_the_best_is_the_checkpoint_of_the_lowest_loss(
     planned, directory = trained
     assert files.read_json(directory / run.FINISHED_FILE)["step"] == 6
     for which, step in (("final", 6), ("best", 6), ("4", 4)):
-        state = execution.restored(planned, directory, which)
+        state = weights.restored(planned, directory, which)
         assert int(state.step) == step
         assert int(state.params["embed"]["embedding"].ndim) == 2
 

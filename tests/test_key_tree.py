@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2, 2**31 - 1)
 # are below the key of a problem.
 OF_A_STRUCTURE = {Stage.STRUCTURE, Stage.CHOICE, Stage.ORDER, Stage.TERMS, Stage.OPERATORS}
 OF_A_PLAN = {Stage.PLAN, Stage.STRUCTURES}
-OF_A_MODEL = {Stage.FRAME, Stage.BLOCKS}
+OF_A_MODEL = {Stage.FRAME, Stage.BLOCKS, Stage.ADAPTERS}
 OF_A_PROBLEM = set(Stage) - OF_A_STRUCTURE - OF_A_PLAN - OF_A_MODEL
 
 
@@ -55,6 +55,7 @@ def of_problems(problems_N):
 def test_no_two_keys_of_the_tree_are_equal():
     problems = [
         numbered(roots(Purpose.SAMPLE), [*range(256), 2**31 - 1]),
+        numbered(roots(Purpose.PROBING), range(64)),
         # By segment and document, and by operations and index.
         numbered(numbered(roots(Purpose.TRAINING), range(16)), range(16)),
         numbered(numbered(roots(Purpose.TESTING), (0, 3, 20)), range(64)),
@@ -68,6 +69,8 @@ def test_no_two_keys_of_the_tree_are_equal():
     found += [*parts.values(), layers]
     # What Flax draws parameters from, as a test below shows.
     found.append(numbered(jnp.concatenate([parts[Stage.FRAME], layers]), range(16)))
+    found.append(numbered(parts[Stage.ADAPTERS], range(64)))
+    found.append(numbered(roots(Purpose.ADAPTER_DROPOUT), range(256)))
     rows = numbered(numbered(roots(Purpose.DROPOUT), range(8)), range(16))
     found += [rows, numbered(rows, range(25))]
     data_Nx2 = np.asarray(jax.random.key_data(jnp.concatenate(found)))
@@ -116,8 +119,8 @@ def test_a_problem_uses_each_stage_once_and_draws_from_leaves_alone(monkeypatch)
         assert len(of_name) in (0, len(stages)), "numbered and named children of one key"
     assert drawn_from and not set(drawn_from) & set(stages_of)
     seen = {stage for stages in stages_of.values() for stage in stages if isinstance(stage, Stage)}
-    # Mistakes are a document's.
-    assert seen == set(Stage) - OF_A_MODEL - {Stage.MISTAKES}
+    # Mistakes are a document's, questions a probe's.
+    assert seen == set(Stage) - OF_A_MODEL - {Stage.MISTAKES, Stage.QUESTIONS}
 
 
 def modules(*exceptions):
@@ -134,7 +137,7 @@ DERIVES = {"fold_in", "PRNGKey", "threefry_2x32"}
 # Of `jax.random` what draws from a key, and what makes arrays of keys and keys of such arrays.
 DRAWS = {"bits", "bernoulli", "permutation", "normal", "uniform"}
 CARRIES = {"key_data", "wrap_key_data"}
-CARRIERS = {"data_gen/problems/search.py", "physlm/step.py"}
+CARRIERS = {"data_gen/problems/search.py", "physlm/adaptation.py", "physlm/step.py"}
 
 
 def derivations(name, tree):

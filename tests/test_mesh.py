@@ -47,6 +47,7 @@ from data_gen.windows.configuration import Windows
 from data_gen.windows.stream import Stream
 from data_gen.windows.tokenizer import tokenizer
 from physlm import architecture, optimizer, sharding, step, train
+from physlm.adaptation import Adaptation, AdaptationConfig
 
 SPEC = Spec(max_op=3, max_edges=6, max_depth=3, max_width=2, modulus=5, hierarchies=1,
             subcategories=1, names=3, letters=12)
@@ -71,19 +72,24 @@ class Silent:
         pass
 shape = {"vocab": tokenizer(SPEC).size, "window": 96, "layers": 2, "heads": 4, "head_dim": 8}
 model = architecture.ModelConfig(**{**shape, **settings["model"]})
+adapted = AdaptationConfig(**settings["adapted"])
 found = {}
 for name, shape in settings["meshes"].items():
     mesh = sharding.make_mesh(sharding.MeshConfig(*shape))
     data = Noting(sharding.rows_here(16, mesh))
     run_dir = pathlib.Path(settings["directory"]) / name
-    state = train.train(
+    (state,) = train.train_together(
+        [train.Member(0, data, 1e-2, run_dir)],
+        learning=step.Learning(Adaptation(adapted)),
         model=model,
         optimizer=optimizer.OptimizerConfig(
             name=settings["optimizer"], warmup_steps=2, learning_rate=1e-2),
         train=train.TrainConfig(steps=20, batch=16, log_every=1, save_every=20,
                                 accumulate=settings["accumulate"]),
-        mesh=mesh, seed=0, stream=data, run_dir=run_dir, progress=Silent())
-    kernel = state.params["blocks"]["attention"]["query"]["kernel"]
+        mesh=mesh, progress=Silent())
+    params = state.params.get("lora", state.params)
+    kernel = params["blocks"]["attention"]["query"]["kernel"]
+    kernel = kernel.get("a") if isinstance(kernel, dict) else kernel
     found[name] = {"seen": data.seen, "shard": kernel.addressable_shards[0].data.shape}
 print(json.dumps(found))
 """
@@ -93,6 +99,7 @@ _DEFAULTS = {
     "model": {},
     "optimizer": "adamw",
     "accumulate": 1,
+    "adapted": {},
     # Seconds that data takes; then each process says what it saw as it goes on.
     "pause": 0,
 }
@@ -126,9 +133,21 @@ def losses(directory: pathlib.Path, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "accumulate", "meshes", "model"),
+    ("optimizer", "accumulate", "meshes", "model", "adapted"),
     [
-        ("adamw", 1, ["1x1", "8x1", "4x2", "2x4", "2x2x2", "all"], {}),
+        ("adamw", 1, ["1x1", "8x1", "4x2", "2x4", "2x2x2", "all"], {}, {}),
+        (
+            "adamw",
+            2,
+            ["1x1", "all"],
+            {"variant": "llama", "kv_heads": 2},
+            {
+                "kind": "lora",
+                "rank": 4,
+                "on": "attention/(query|out)/kernel,mlp/down/kernel,embed/embedding,head/kernel",
+                "dropout": 0.1,
+            },
+        ),
         (
             "muon",
             2,
@@ -140,12 +159,14 @@ def losses(directory: pathlib.Path, name: str) -> list[float]:
                 "canon": "ABCD",
                 "rotary_fraction": 0.5,
             },
+            {},
         ),
         (
             "adamw",
             1,
             ["1x1", "8x1", "all"],
             {"variant": "mixtral", "experts": 4, "dropout": 0.1, "remat": "full"},
+            {},
         ),
     ],
 )
@@ -154,19 +175,20 @@ def test_losses_do_not_depend_on_the_mesh(
     accumulate: int,
     meshes: list[str],
     model: dict[str, object],
+    adapted: dict[str, object],
     tmp_path: pathlib.Path,
 ) -> None:
     chosen = {name: MESHES[name] for name in meshes}
-    found = end(
-        start(tmp_path, meshes=chosen, optimizer=optimizer, accumulate=accumulate, model=model)
-    )
+    settings = {"optimizer": optimizer, "accumulate": accumulate, "model": model}
+    found = end(start(tmp_path, meshes=chosen, adapted=adapted, **settings))
     alone = losses(tmp_path, "1x1")
     assert len(alone) == 20
     assert alone[0] - alone[-1] > 0.3
     for name, (_, fsdp, _, tensor) in chosen.items():
         assert losses(tmp_path, name) == pytest.approx(alone, abs=1e-5), name
         assert found[name]["seen"] == found["1x1"]["seen"]
-        assert found[name]["shard"] == [2, 32 // fsdp, 4 // tensor, 8], name
+        outputs = [4] if adapted else [4 // tensor, 8]
+        assert found[name]["shard"] == [2, 32 // fsdp, *outputs], name
 
 
 def test_two_hosts_are_one_and_one_goes_on_where_they_were_ended(tmp_path: pathlib.Path) -> None:

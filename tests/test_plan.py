@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.solutions import names
-from physlm.experiments import config, identity, plan, registry, run
+from physlm.experiments import config, identity, plan, registry, run, scales
 from physlm.experiments.evaluation import Evaluation, name_of
 
 SHIPPED = registry.load("quickstart")
@@ -24,7 +24,7 @@ def smoke_plan(*assignments):
 # Studies and scales.
 
 
-@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("scale", scales.NAMES)
 @pytest.mark.parametrize("name", registry.names())
 def test_every_study_is_planned_at_every_scale(name, scale):
     study = registry.load(name)
@@ -34,7 +34,7 @@ def test_every_study_is_planned_at_every_scale(name, scale):
     assert registry.configure(study, scale).scale == scale
 
 
-@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("scale", scales.NAMES)
 def test_the_quickstart_compares_the_same_two_conditions(scale):
     runs = [entry.run for entry in plan.plan(SHIPPED, scale)]
     mistakes = [(one.settings.mistakes.rate, one.settings.mistakes.mask) for one in runs]
@@ -129,7 +129,7 @@ def test_assignment_takes_the_type_of_the_default(text, value):
             "train.step=5",
             r"unknown setting 'train.step' \(nearest: train.steps\): there are train.",
         ),
-        ("speed=5", r"unknown setting 'speed'.* seed, data.\*, evaluate.\*"),
+        ("speed=5", r"unknown setting 'speed'.* seed, adaptation.\*, data.\*, evaluate.\*"),
         ("data.op=3", r"unknown setting 'data.op'"),
         ("data.reask=true", r"unknown setting 'data.reask'"),
         ("train=5", "'train' is a section: its settings are train.accumulate, train.attention"),
@@ -197,10 +197,17 @@ def test_override_leaves_the_original_alone():
 # Names and identity.
 
 
+# A run that reads every section.
+PROBE = {"adaptation.kind": "probe", "parent.run": "a-12345678"}
+
+
 def made(key=None, value=None):
     """The run of the study with mistakes, with one setting changed, whatever its rooms say."""
     settings = run.make_run(config.override(SMOKE, {"mistakes.rate": 0.5})).settings
-    flat = config.flatten(SMOKE) | {"mistakes.rate": 0.5} | ({key: value} if key else {})
+    flat = config.flatten(SMOKE) | {"mistakes.rate": 0.5}
+    if key and key.startswith(("adaptation.", "parent.", "probe.")):
+        flat |= PROBE
+    flat |= {key: value} if key else {}
     return identity.of_run(nested(flat), settings.data)
 
 
@@ -219,15 +226,15 @@ def test_identity_is_stable():
 
 @given(st.sampled_from(SETTINGS))
 def test_identity_knows_every_setting_that_can_change_weights(key):
-    value = config.flatten(SMOKE)[key]
-    possible = {"mistakes.rate": 0.25, "mistakes.kind": "value"}
+    value = (config.flatten(SMOKE) | PROBE)[key]
+    possible = {"mistakes.rate": 0.25, "mistakes.kind": "value", "adaptation.kind": "lora"}
     other = (*value, 9) if isinstance(value, tuple) else possible.get(key, f"{value}x")
     speed = {"train.log_every", "train.save_every", "train.keep", "train.accumulate"}
     speed |= {"model.scan", "model.remat", "model.kernel", "model.positions"}
     # Where files are; what they hold is another matter.
     paths = {"data.names_file", "data.tokenizer_files"}
     same = key in speed | paths or key.startswith(("mesh.", "evaluate."))
-    assert (made() == made(key, other)) == same
+    assert (made(key, value) == made(key, other)) == same
 
 
 def test_the_default_of_a_setting_that_was_added_leaves_earlier_runs_their_name():

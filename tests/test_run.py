@@ -103,7 +103,7 @@ def test_what_is_trained_or_judged_is_left_as_it_is(seen, tmp_path, monkeypatch)
     class State:
         params, step = "restored", 7
 
-    monkeypatch.setattr(execution, "restored", lambda *arguments: State())
+    monkeypatch.setattr(execution.weights, "restored", lambda *arguments: State())
     task = execution.Task(one, (first, second))
     assert not task.is_done(directory)
     assert list(execution.execute([task], store)) == [(one, None)]

@@ -10,7 +10,7 @@ import pytest
 
 from data_gen import settings
 from data_gen.settings import RefusedError
-from physlm.experiments import config, sweep
+from physlm.experiments import config, scales, sweep
 
 KNOWN = config.declared()
 PARTS = [part for parts in config.SECTIONS.values() for part in parts]
@@ -118,11 +118,11 @@ def test_the_published_recipe_is_the_defaults_but_for_two():
     assert other == {"data.split": "train", "model.dtype": "bfloat16"}
 
 
-@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("scale", scales.NAMES)
 def test_a_scale_states_only_what_it_changes(scale):
-    before, stated = "paper", config._SMALLER.get(scale, {})
+    before, stated = "paper", scales.CHANGES.get(scale, {})
     if scale == "night":
-        before, stated = "quick", config._LONGER
+        before, stated = "quick", scales.LONGER
     values = config.flatten(config.base(before))
     for key, value in stated.items():
         assert value != values[key], f"{key} of {scale} is that of {before}"
@@ -160,7 +160,7 @@ def test_all_but_speed_and_judging_decides_the_weights():
 def test_members_of_a_population_differ_in_what_is_no_shape():
     free = {key for key in KNOWN if config.of_member(key)}
     own = {key for key in free if not key.startswith(("mistakes.", "evaluate."))}
-    assert own == {"seed", "optimizer.learning_rate"}
+    assert own == {"seed", "optimizer.learning_rate", "parent.run", "parent.checkpoint"}
     assert free - own == {key for key in KNOWN if key.startswith(("mistakes.", "evaluate."))}
 
 

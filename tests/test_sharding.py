@@ -4,10 +4,12 @@ import dataclasses
 import re
 
 import jax
+import optax
 import pytest
 
 from physlm import model, optimizer, sharding
 from physlm import step as step_lib
+from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.optimizer import OptimizerConfig
 from physlm.sharding import MeshConfig
@@ -45,8 +47,32 @@ def test_every_rule_is_used() -> None:
             lambda c=config, t=transform: step_lib.init_state(c, t, jax.random.key(0))
         )
         paths += [sharding.path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(state)]
+    probe = Adaptation(AdaptationConfig("probe", rank=2), 2)
+    state = jax.eval_shape(
+        lambda: step_lib.init_state(CONFIG, optax.sgd(1.0), jax.random.key(0), probe)
+    )
+    paths += [sharding.path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(state)]
     for rule, _ in sharding.RULES:
         assert any(re.search(rf"(^|/)({rule})$", path) for path in paths), rule
+
+
+def test_factors_lie_as_the_axes_of_their_matrix() -> None:
+    places = {
+        "lora/blocks/attention/query/kernel/a": (None, "fsdp", None),
+        "lora/blocks/attention/query/kernel/b": (None, None, "tensor", None),
+        "opt_state/0/mu/lora/blocks/attention/out/kernel/a": (None, "tensor", None, None),
+        "lora/blocks/attention/out/kernel/b": (None, None, "fsdp"),
+        "lora/blocks/mlp/down/kernel/a": (None, "tensor", None),
+        "lora/blocks/mixture/up/kernel/a": (None, None, "fsdp", None),
+        "lora/blocks/mixture/up/kernel/b": (None, None, None, "tensor"),
+        "lora/embed/embedding/a": (None, None),
+        "lora/embed/embedding/b": (None, "fsdp"),
+        "lora/head/kernel/a": ("fsdp", None),
+    }
+    for path, axes in places.items():
+        assert sharding.spec_of(path) == sharding.P(*axes), path
+    with pytest.raises(ValueError, match="norm/scale is no matrix"):
+        sharding.spec_of("lora/norm/scale/a")
 
 
 @pytest.mark.parametrize("path", ["blocks/attention/qkv/kernel", "blocks/mlp/warm_up/kernel"])

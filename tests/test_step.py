@@ -114,7 +114,7 @@ def test_dropout_is_by_seed_step_and_row() -> None:
     @jax.jit
     def loss(keys: jax.Array, rows: jax.Array) -> jax.Array:
         part = jax.tree.map(lambda x: x[rows], {**batch, "keys": keys})
-        return step_lib.summed_loss(config, params, part, 4)[1]
+        return step_lib.next_token(config, params, part, 4)[1]
 
     keys = step_lib.row_keys(0, 7, np.arange(4))
     every = jnp.arange(4)

@@ -83,14 +83,15 @@ class _Pieces:
         return all_N & 0xFFFF, (all_N >> 16) & 15, (all_N >> 20) - 1
 
 
-class _Words(NamedTuple):
-    """Token ids of a problem's names, by slot."""
+class Words(NamedTuple):
+    """Symbols of a problem's names, by slot."""
 
     owner_P: jax.Array
     thing_P: jax.Array
 
 
-def _words(problem: Problem, vocab: Vocabulary, spec: Spec) -> _Words:
+def words_of(problem: Problem, vocab: Vocabulary, spec: Spec) -> Words:
+    """The names of every parameter of a problem."""
     table = layout(spec)
     _, categories, subcategories, names = vocab.name_shape
     layer = jnp.arange(spec.max_depth)
@@ -102,7 +103,7 @@ def _words(problem: Problem, vocab: Vocabulary, spec: Spec) -> _Words:
         vocab.categories + category_D[table.category_P],
         name_DxW[table.category_P, table.thing_P],
     )
-    return _Words(name_DxW[table.layer_P, table.item_P], thing_P)
+    return Words(name_DxW[table.layer_P, table.item_P], thing_P)
 
 
 def document(
@@ -124,7 +125,7 @@ def document(
       mistakes: the distribution that the script was drawn from.
     """
     vocab = vocabulary(spec)
-    words = _words(problem, vocab, spec)
+    words = words_of(problem, vocab, spec)
     pieces = _Pieces()
     prompt = _problem(pieces, problem, words, vocab, spec)
     made = written(problem, script, steps, mistakes, spec)
@@ -139,7 +140,7 @@ def document(
 
 
 def _problem(
-    pieces: _Pieces, problem: Problem, words: _Words, vocab: Vocabulary, spec: Spec
+    pieces: _Pieces, problem: Problem, words: Words, vocab: Vocabulary, spec: Spec
 ) -> jax.Array:
     """Puts problem, question and the markers around them; returns the prompt's length."""
     word = vocab.ids
@@ -195,7 +196,7 @@ def _solution(
     start: jax.Array,
     script: Script,
     written: Written,
-    words: _Words,
+    words: Words,
     vocab: Vocabulary,
     mistakes: Mistakes,
 ) -> jax.Array:

@@ -25,7 +25,7 @@ from data_gen.solutions.document import (
     Document,
 )
 from data_gen.solutions.mistakes import Mistakes
-from data_gen.solutions.script import draw_script
+from data_gen.solutions.script import Script, draw_script
 from data_gen.solutions.steps import right_steps
 from data_gen.spec import Spec
 from data_gen.windows import packing
@@ -55,6 +55,35 @@ def problems(keys_N: jax.Array, goals_N: Goal | None = None, *, spec: Spec) -> P
     return sample_many(keys_N, spec, goals_N)
 
 
+def scripted(
+    key: jax.Array,
+    problem: Problem,
+    *,
+    sentences: int,
+    size: int,
+    spec: Spec,
+    mistakes: Mistakes,
+) -> tuple[Document, Script]:
+    """Writes one problem, and says by which script; `vmap` for more.
+
+    Args:
+      key: of the problem.
+      problem: what is written.
+      sentences: room for so many of the solution.
+      size: room for symbols; the length of a document whose mistakes found no room, or of none, is
+        size + 1.
+      spec: the class.
+      mistakes: which ones its solution holds.
+    """
+    right = right_steps(problem, mistakes, spec)
+    # Mistakes have a key of their own, so that a problem is the same at every rate.
+    key = keys.named(key, Stage.MISTAKES)
+    script = draw_script(key, problem, right, mistakes, spec, sentences)
+    document = render.document(problem, script, right, size, spec, mistakes)
+    fits = script.complete & problem.ok
+    return document._replace(length=jnp.where(fits, document.length, size + 1)), script
+
+
 def documents(
     keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec, mistakes: Mistakes
 ) -> Document:
@@ -64,13 +93,8 @@ def documents(
     """
 
     def write(sentences: int, key: jax.Array, problem: Problem) -> Document:
-        right = right_steps(problem, mistakes, spec)
-        # Mistakes have a key of their own, so that a problem is the same at every rate.
-        key = keys.named(key, Stage.MISTAKES)
-        plan = draw_script(key, problem, right, mistakes, spec, sentences)
-        document = render.document(problem, plan, right, size, spec, mistakes)
-        fits = plan.complete & problem.ok
-        return document._replace(length=jnp.where(fits, document.length, no_room))
+        made = functools.partial(scripted, size=size, spec=spec, mistakes=mistakes)
+        return made(key, problem, sentences=sentences)[0]
 
     count, most = keys_N.shape[0], mistakes.sentence_cap(spec)
     no_room = size + 1

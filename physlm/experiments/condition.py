@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physlm.experiments import config as config_lib
-from physlm.experiments.plan import short_name
+from physlm.experiments.plan import PARENT, TRAINED, short_name
 
 Condition = Mapping[str, Any]
 
@@ -50,11 +50,16 @@ def meant(condition: Condition) -> dict[str, Any]:
 
 
 def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | None:
-    """Which of some conditions is error-free and else equal; None where there is none."""
-    for number, other in enumerate(conditions):
-        same = _beside_mistakes(other) == _beside_mistakes(condition)
-        if same and is_error_free(other):
-            return number
+    """Which of some conditions is error-free and else equal; None where there is none.
+
+    For a model that was trained in two steps that is one that was trained once, if need be.
+    """
+    once = {name: value for name, value in condition.items() if name not in (TRAINED, PARENT)}
+    for wanted in (condition, once):
+        for number, other in enumerate(conditions):
+            same = _beside_mistakes(other) == _beside_mistakes(wanted)
+            if same and is_error_free(other):
+                return number
     return None
 
 
@@ -70,17 +75,21 @@ def label(condition: Condition, conditions: Sequence[Condition]) -> str:
         for name, value in meant(condition).items()
         if len(conditions) == 1 or any(other.get(name) != value for other in conditions)
     }
-    parts = []
+    parts = [str(told[TRAINED])] if TRAINED in told else []
+    if len({other[PARENT] for other in conditions if PARENT in other}) > 1 and PARENT in told:
+        parts.append(f"of a model of {told[PARENT]} data")
     if RATE in told:
-        parts.append("error-free solutions")
-        if not is_error_free(condition):
-            parts = ["with mistakes and corrections", f"rate {_written(told[RATE])}"]
+        if is_error_free(condition):
+            parts.append("error-free solutions")
+        else:
+            parts += [] if TRAINED in told else ["with mistakes and corrections"]
+            parts.append(f"rate {_written(told[RATE])}")
     for name, value in told.items():
         if name == _MASK and (words := _mask(value, conditions, RATE in told)) is not None:
             parts += words
         elif name == _KIND:
             parts.append(f"of the kind {value}")
-        elif name != RATE:
+        elif name not in (RATE, TRAINED, PARENT):
             parts.append(f"{name.replace('_', ' ')} {_written(value)}")
     return ", ".join(parts) or "all"
 

@@ -7,25 +7,34 @@ them. A study begins with `base(scale)` and changes what it must.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from data_gen import settings
+from data_gen import keys, settings
+from data_gen.keys import Purpose
 from data_gen.settings import RefusedError, Setting
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.windows.configuration import Windows
+from data_gen.windows.questions import answers
 from data_gen.windows.tokenizer import tokenizer
+from physlm import model as model_lib
+from physlm import probe
+from physlm.adaptation import FULL, PROBE, Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig, sized
 from physlm.evaluate import EvalConfig
+from physlm.experiments import scales
 from physlm.optimizer import OptimizerConfig, schedule
+from physlm.probe import ProbeConfig
 from physlm.sharding import MeshConfig
+from physlm.start import CARRIED, ParentConfig
+from physlm.step import Learning, next_token
 from physlm.train import TrainConfig
-
-SCALES = ("smoke", "quick", "night", "mini", "paper")
 
 # Which dataclasses declare the settings of a section.
 SECTIONS: Mapping[str, tuple[type, ...]] = {
@@ -34,6 +43,9 @@ SECTIONS: Mapping[str, tuple[type, ...]] = {
     "model": (ModelConfig,),
     "optimizer": (OptimizerConfig,),
     "train": (TrainConfig, Windows),
+    "parent": (ParentConfig,),
+    "adaptation": (AdaptationConfig,),
+    "probe": (ProbeConfig,),
     "evaluate": (EvalConfig,),
     "mesh": (MeshConfig,),
 }
@@ -49,126 +61,6 @@ ARGUMENTS = ("study", "scale")
 _ALIASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "model.size": lambda name: {f"model.{key}": value for key, value in sized(name).items()},
 }
-
-# What differs from the defaults in every run. Those are for who samples problems, of which all are
-# wanted, and for who builds a model by hand, on a CPU and to compare numbers; a run must leave the
-# test problems out, and is to be fast on an accelerator.
-_OF_A_RUN: dict[str, Any] = {"data.split": "train", "model.dtype": "bfloat16"}
-
-# What each smaller scale changes of the published recipe.
-_SMALLER: dict[str, dict[str, Any]] = {
-    # The published problem class up to op 8, and a model of 27M parameters: small enough for a
-    # few runs on one accelerator chip within half an hour.
-    "mini": {
-        "data.max_op": 8,
-        "data.max_edges": 15,
-        "model.layers": 8,
-        "model.heads": 8,
-        "optimizer.learning_rate": 1e-3,
-        "optimizer.warmup_steps": 200,
-        "train.steps": 2500,
-        "train.batch": 128,
-        "train.window": 512,
-        "train.log_every": 50,
-        "train.save_every": 500,
-        "evaluate.problems": 1024,
-        "evaluate.batch": 256,
-        "evaluate.beyond": (9, 10, 11, 12),
-        "evaluate.max_new_tokens": 768,
-    },
-    # Two CPU cores teach thirty million tokens in twelve minutes. The class is meant to be limited
-    # by planning, what to compute next, and not by reading: up to seven edges between layers of two
-    # items, but at most two terms in a sentence, each number of operations as likely as another,
-    # small numbers, and one token for a whole parameter, which small models are slow to find by two
-    # names. Canon layers let a token see those before it, without which retry data is far behind.
-    # In so small a class texts repeat, so that templates without order keep the test problems out
-    # of training. With so few names, other documents of a window would answer for the same
-    # parameters, so attention stays within a document. Two heads of 32 and a long rotary base leave
-    # most of a head unturned over a document, to match parameters by, which normalised queries and
-    # keys learn sooner. Muon, a loss on solutions alone and initial weights as wide as the narrow
-    # model wants them (0.02 is GPT-2's, for a width of 768) learn most from so few tokens; few
-    # letters leave little that no model can predict.
-    "quick": {
-        "data.max_op": 6,
-        "data.max_edges": 7,
-        "data.max_depth": 3,
-        "data.max_width": 2,
-        "data.max_terms": 2,
-        "data.op_draw": "uniform",
-        "data.modulus": 5,
-        "data.hierarchies": 1,
-        "data.subcategories": 1,
-        "data.names": 3,
-        "data.letters": 12,
-        "data.tokenizer": "parameter",
-        "data.split_by": "problem",
-        "model.layers": 4,
-        "model.heads": 2,
-        "model.head_dim": 32,
-        "model.qk_norm": True,
-        "model.canon": "AC",
-        "model.rotary_base": 1e6,
-        "model.rotary_fraction": 0.25,
-        "model.init_std": 0.1,
-        "model.dtype": "float32",
-        "optimizer.name": "muon",
-        "optimizer.learning_rate": 5e-3,
-        "optimizer.warmup_steps": 100,
-        "optimizer.weight_decay": 0.01,
-        "train.steps": 12_000,
-        "train.batch": 4,
-        "train.window": 256,
-        "train.loss_on": "solution",
-        "train.attention": "document",
-        "train.log_every": 200,
-        "train.save_every": 1000,
-        "evaluate.problems": 1024,
-        "evaluate.batch": 128,
-        "evaluate.beyond": (7, 8),
-        "evaluate.within": (1, 2, 3, 4, 5),
-        "evaluate.max_new_tokens": 256,
-        # A core for each run, which takes a third less time than both cores for one after the other.
-        "mesh.population": 2,
-    },
-    # Seconds, for tests: everything runs, nothing is learnt.
-    "smoke": {
-        "data.max_op": 3,
-        "data.max_edges": 6,
-        "data.max_depth": 3,
-        "data.max_width": 2,
-        "data.modulus": 5,
-        "data.hierarchies": 1,
-        "data.subcategories": 1,
-        "data.names": 3,
-        "data.letters": 12,
-        "model.layers": 2,
-        "model.heads": 2,
-        "model.head_dim": 8,
-        "model.dtype": "float32",
-        "optimizer.name": "muon",
-        "optimizer.warmup_steps": 4,
-        "train.steps": 20,
-        "train.batch": 8,
-        "train.window": 128,
-        "train.loss_on": "solution",
-        "train.log_every": 5,
-        "train.save_every": 5,
-        "evaluate.problems": 16,
-        "evaluate.batch": 16,
-        "evaluate.beyond": (4, 5),
-        "evaluate.max_new_tokens": 96,
-        "mesh.population": 8,
-    },
-}
-
-# The class and the model of `quick`, trained on four times as many tokens: by quick's speed three
-# quarters of an hour on two CPU cores.
-_LONGER: dict[str, Any] = {
-    "train.steps": 48_000,
-    "train.save_every": 4000,
-    "evaluate.problems": 2048,
-}
-_SMALLER["night"] = _SMALLER["quick"] | _LONGER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,8 +80,19 @@ class Settings:
     optimizer: OptimizerConfig
     train: TrainConfig
     windows: Windows
+    parent: ParentConfig
+    adaptation: AdaptationConfig
+    probe: ProbeConfig
     evaluate: EvalConfig
     mesh: MeshConfig
+
+    @property
+    def learning(self) -> Learning:
+        """What is learnt, and by what of the model."""
+        probes = self.adaptation.kind == PROBE
+        count = answers(self.probe.task, self.data) if probes else 0
+        objective = probe.objective if probes else next_token
+        return Learning(Adaptation(self.adaptation, count), objective)
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -220,6 +123,20 @@ class Settings:
             )
         # Refuses a warm-up that does not end before the run does.
         schedule(self.optimizer, self.train.steps)
+        if self.adaptation.kind != FULL:
+            self.learning.adaptation.places(_shapes(self.model))
+        if self.adaptation.kind == PROBE and self.mesh.sequence > 1:
+            raise RefusedError("mesh.sequence", self.mesh.sequence, "1 for a probe")
+        if self.parent.optimizer == CARRIED and not (
+            self.parent.run and self.adaptation.kind == FULL
+        ):
+            allowed = "'fresh' without parent.run, or where adaptation.kind is not full"
+            raise RefusedError("parent.optimizer", CARRIED, allowed)
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(model: ModelConfig) -> model_lib.Params:
+    return jax.eval_shape(lambda: model_lib.init(model, keys.root(0, Purpose.PARAMETERS)))
 
 
 def declared() -> dict[str, Setting]:
@@ -261,8 +178,8 @@ def of_member(key: str) -> bool:
 
 def check_scale(scale: str) -> None:
     """Raises ValueError where there is no such scale, naming those that there are."""
-    if scale not in SCALES:
-        raise ValueError(f"unknown scale {scale!r}: there are {', '.join(SCALES)}.")
+    if scale not in scales.NAMES:
+        raise ValueError(f"unknown scale {scale!r}: there are {', '.join(scales.NAMES)}.")
 
 
 def base(scale: str) -> ConfigDict:
@@ -275,7 +192,7 @@ def base(scale: str) -> ConfigDict:
     config = ConfigDict({"study": "", "scale": scale, **{section: {} for section in SECTIONS}})
     config.update_from_flattened_dict({key: known.default for key, known in declared().items()})
     config.lock()
-    return override(config, _OF_A_RUN | _SMALLER.get(scale, {}))
+    return override(config, scales.OF_A_RUN | scales.CHANGES.get(scale, {}))
 
 
 def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
@@ -338,6 +255,9 @@ def resolve(config: ConfigDict) -> Settings:
         optimizer=_made(OptimizerConfig, config, "optimizer"),
         train=_made(TrainConfig, config, "train"),
         windows=windows,
+        parent=_made(ParentConfig, config, "parent"),
+        adaptation=_made(AdaptationConfig, config, "adaptation"),
+        probe=_made(ProbeConfig, config, "probe"),
         evaluate=_made(EvalConfig, config, "evaluate"),
         mesh=_made(MeshConfig, config, "mesh"),
     )

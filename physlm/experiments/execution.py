@@ -17,17 +17,19 @@ import numpy as np
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.text.corrections import table
 from data_gen.text.judge import Verdict
+from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
-from physlm import checkpoint, devices, evaluate, optimizer, sharding, train
+from physlm import checkpoint, devices, evaluate, probing, sharding, train
+from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results, versions
+from physlm.experiments import files, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.progress import Progress
-from physlm.step import TrainState, abstract_state
+from physlm.step import TrainState
 
 SOLUTIONS_FILE = "solutions.jsonl"
 MISTAKES_FILE = "mistakes.txt"
@@ -42,8 +44,8 @@ class Task:
 
     def is_done(self, directory: pathlib.Path) -> bool:
         """Whether all of it has been done in the directory of the run."""
-        found = (evaluation_lib.status(directory, one.config) for one in self.evaluations)
-        return all(status == "finished" for status in found)
+        found = [evaluation_lib.status(directory, one.config) for one in self.evaluations]
+        return all(status == "finished" for status in (run_lib.status(directory), *found))
 
 
 def check_resumable(run: Run, directory: pathlib.Path) -> None:
@@ -150,7 +152,7 @@ def judge(
         evaluation: the protocol.
         directory: of the run.
         state: of the checkpoint `which`; without it, it is restored.
-        which: the checkpoint, as for `step_of`.
+        which: the checkpoint, as for `weights.step_of`.
 
     Returns:
         the file with the result.
@@ -159,7 +161,7 @@ def judge(
         ValueError: there is no such checkpoint, it is damaged, or the protocol asks for problems
             that there are not.
     """
-    step = int(state.step) if state is not None else step_of(run, directory, which)
+    step = int(state.step) if state is not None else weights.step_of(run, directory, which)
     where = evaluation_lib.directory_of(directory, evaluation.config, step)
     path = where / evaluation_lib.RESULT_FILE
     with contextlib.ExitStack() as stack:
@@ -171,11 +173,18 @@ def judge(
         done = path.exists()
         devices.wait_for_all(f"decided on {where.name} of {run.name}")
         if not done:
-            _judge(run, evaluation, where, state or restored(run, directory, str(step)))
+            state = state or weights.restored(run, directory, str(step))
+            _judge(run, evaluation, directory, where, state)
     return path
 
 
-def _judge(run: Run, evaluation: Evaluation, where: pathlib.Path, state: TrainState) -> None:
+def _judge(
+    run: Run,
+    evaluation: Evaluation,
+    directory: pathlib.Path,
+    where: pathlib.Path,
+    state: TrainState,
+) -> None:
     """Decodes and judges the test problems, and writes what comes of it in the directory `where`.
 
     The result is written last: whoever sees it sees a finished evaluation.
@@ -188,14 +197,29 @@ def _judge(run: Run, evaluation: Evaluation, where: pathlib.Path, state: TrainSt
         solutions.extend(answered)
         verdicts.extend(judged)
 
-    cells = evaluate.evaluate(
-        state.params,
-        model=settings.model,
-        spec=settings.data,
-        config=evaluation.settings,
-        progress=progress,
-        keep=keep,
-    )
+    params = weights.joined(run, directory, state)
+    if settings.adaptation.kind == PROBE:
+        # What a model writes that is only drawn says nothing of a probe.
+        probed = weights.frozen(run, directory) if settings.parent.run else None
+        cells = probing.evaluate(
+            params,
+            probed,
+            model=settings.model,
+            spec=settings.data,
+            mistakes=settings.mistakes,
+            asked=settings.probe,
+            config=evaluation.settings,
+            progress=progress,
+        )
+    else:
+        cells = evaluate.evaluate(
+            params,
+            model=settings.model,
+            spec=settings.data,
+            config=evaluation.settings,
+            progress=progress,
+            keep=keep,
+        )
     if not devices.is_first():
         return
     asked = [cell.name for cell in evaluate.cells(settings.data, evaluation.settings)]
@@ -214,9 +238,10 @@ def _judge(run: Run, evaluation: Evaluation, where: pathlib.Path, state: TrainSt
         results.row("", {}, {**header, **cell}, f"cell {number} of the run {run.name}")
     where.mkdir(exist_ok=True)
     files.write_json(where / run_lib.CONFIG_FILE, {"step": step, **evaluation.config})
-    lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
-    files.write_atomically(where / SOLUTIONS_FILE, lines)
-    files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
+    if settings.adaptation.kind != PROBE:
+        lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
+        files.write_atomically(where / SOLUTIONS_FILE, lines)
+        files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
     seconds = {"evaluate_seconds": round(time.monotonic() - started, 3)}
     files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
@@ -226,81 +251,6 @@ def progress(title: str, total: int, unit: str = "step") -> Progress:
     """A display of how far a piece of work has come, on the first host."""
     stream = None if devices.is_first() else io.StringIO()
     return Progress(title, total, unit, stream=stream)
-
-
-def step_of(run: Run, directory: pathlib.Path, which: str) -> int:
-    """The step of a checkpoint.
-
-    Args:
-        run: whose it is.
-        directory: of the run.
-        which: `final` (the newest, of a run that is not finished), `best` (the lowest recent loss),
-            or a step. A step need not be there: its model may have been judged before.
-
-    Raises:
-        ValueError: `which` is none of these, or there is no such checkpoint.
-    """
-    if which.isdecimal():
-        return int(which)
-    last = run_lib.last_step(directory)
-    if which == "final" and last is not None:
-        return last
-    if not run_lib.saved_steps(directory):
-        raise ValueError(f"{directory} has no checkpoints.")
-    with _checkpoints(run, directory) as checkpoints:
-        step = {"final": checkpoints.latest, "best": checkpoints.best}.get(which)
-    if step is None:
-        raise _no_checkpoint(directory, which)
-    return step
-
-
-def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
-    """The state of a run's checkpoint, over the devices of its mesh.
-
-    Args:
-        run: whose it is.
-        directory: of the run.
-        which: as for `step_of`.
-
-    Raises:
-        ValueError: there is no such checkpoint, and names those that there are; it is damaged; or
-            the model cannot be divided over the mesh.
-    """
-    settings = run.settings
-    mesh = sharding.make_mesh(settings.mesh)
-    sharding.check(settings.model, sharding.batch_shards(mesh), 1, mesh)
-    step = step_of(run, directory, which)
-    if step not in run_lib.saved_steps(directory):
-        raise _no_checkpoint(directory, which)
-    transform = optimizer.make(settings.optimizer, settings.train.steps)
-    abstract = abstract_state(settings.model, transform, mesh)
-    try:
-        with _checkpoints(run, directory) as checkpoints:
-            return checkpoints.restore(step, abstract)
-    except checkpoint.DamagedError as error:
-        if run_lib.last_step(directory) is None:
-            raise
-        remedy = f"remove {run_lib.FINISHED_FILE} to have the run go on from a sound one"
-        raise checkpoint.DamagedError(f"{error}; {remedy}.") from error
-
-
-def _checkpoints(run: Run, directory: pathlib.Path) -> checkpoint.Checkpoints:
-    return checkpoint.Checkpoints(
-        directory / train.CHECKPOINTS_DIR, keep=run.settings.train.keep, read_only=True
-    )
-
-
-def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
-    there = run_lib.saved_steps(directory)
-    if not there:
-        return ValueError(f"{directory} has no checkpoints.")
-    if which == str(run_lib.last_step(directory)):
-        return ValueError(
-            f"{directory} lacks the checkpoint of its last step, {which}; remove "
-            f"{run_lib.FINISHED_FILE} to have the run go on from the one before."
-        )
-    found = ", ".join(map(str, sorted(there)))
-    return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
 
 
 def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
@@ -329,6 +279,7 @@ def _train(
                 learning_rate=run.settings.optimizer.learning_rate,
                 run_dir=store.of_run(run.name),
                 made_by=run.facts,
+                parent=weights.parent(run, store.of_run(run.name)),
             )
             for run in runs
         ]
@@ -341,10 +292,23 @@ def _train(
             mesh=mesh,
             progress=shown,
             profile=profile,
+            learning=settings.learning,
+            told=lambda words: say(f"{runs[0].name}: trains {words}"),
         )
 
 
-def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream:
+def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+    if settings.adaptation.kind == PROBE:
+        return QuestionStream(
+            settings.data,
+            settings.mistakes,
+            window=settings.windows.window,
+            task=settings.probe.task,
+            count=settings.probe.questions,
+            seed=settings.seed,
+            batch=settings.train.batch,
+            rows=rows,
+        )
     return Stream(
         settings.data,
         settings.mistakes,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
+from physlm.adaptation import FULL, PROBE
 from physlm.experiments import config as config_lib
 
 
@@ -34,9 +36,26 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
         facts = {key: facts[key] for key in facts if key not in unread - {"mistakes.rate"}}
+    unread = {key for key in facts if key.startswith(_unread(flat))}
+    facts = {key: facts[key] for key in facts if key not in unread}
+    if "parent.run" in facts:
+        facts["parent.run"] = hash_of(flat["parent.run"])
     facts["data.names_file"] = digest(vocabulary(spec).tokens) if spec.names_file else ""
     facts["data.tokenizer_files"] = _content_of_table(spec) if spec.tokenizer == "gpt2" else ""
     return facts
+
+
+def _unread(flat: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sections that a run of this configuration never reads."""
+    # There were runs before there were these.
+    kind, parent = flat.get("adaptation.kind", FULL), flat.get("parent.run", "")
+    read = {"parent.": parent, "adaptation.": kind != FULL, "probe.": kind == PROBE}
+    return tuple(section for section, is_read in read.items() if not is_read)
+
+
+def hash_of(name: str) -> str:
+    """The hash that the name of a run, or of its directory, ends with: its identity."""
+    return pathlib.PurePath(name).name.rpartition("-")[2]
 
 
 def digest(content: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from physlm import overlap
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import execution, files, results
+from physlm.experiments import execution, files, results, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -38,7 +38,7 @@ def counted(
         run: whose training is read. It need not have been trained.
         evaluation: whose test problems are looked for.
         directory: of the run.
-        which: the checkpoint up to which training is read, as for `execution.step_of`; the final
+        which: the checkpoint up to which training is read, as for `weights.step_of`; the final
             one is the last that there will be.
         most: training windows, at most; None is all.
 
@@ -54,7 +54,7 @@ def counted(
     if which == "final":
         step = run_lib.last_step(directory) or execution.budgeted(settings).train.steps
     else:
-        step = execution.step_of(run, directory, which)
+        step = weights.step_of(run, directory, which)
     path = evaluation_lib.directory_of(directory, evaluation.config, step) / FILE
     whole = step * settings.train.batch
     first = whole if most is None else min(most, whole)

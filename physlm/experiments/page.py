@@ -7,7 +7,7 @@ from collections.abc import Sequence
 Table = list[list[str]]
 
 # What the picture shows, for who does not see it.
-_ALTERNATIVE = "Problems solved, and steps taken back, against the number of operations"
+_ALTERNATIVE = "Shares of problems solved, or questions answered, against the number of operations"
 
 
 def aligned(table: Table) -> str:

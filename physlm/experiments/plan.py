@@ -4,16 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from physlm import population, sharding
+from physlm.experiments import ancestry, registry
 from physlm.experiments import config as config_lib
-from physlm.experiments import registry
 from physlm.experiments import run as run_lib
+from physlm.experiments.conditions import Planned, Times
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.execution import Task
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.view import Entry
+
+# What a condition calls how a model is trained, and what the model was trained on before.
+TRAINED, PARENT = "trained", "parent"
 
 _SHORT_NAMES = {
     "mistakes.rate": "retry_rate",
@@ -27,7 +32,7 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
 
     Args:
         study: which study.
-        scale: which of `config.SCALES`.
+        scale: which of `scales.NAMES`.
         assignments: `key=value` texts that hold for every run, over what the study itself varies.
 
     Raises:
@@ -40,17 +45,51 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
     set_apart = {key for key, value in chosen.items() if value != defaults[key]}
     entries: list[Entry] = []
     runs: dict[str, Run] = {}
-    for overrides in study.sweep():
-        overrides = config_lib.expanded(overrides)
-        run = run_lib.make_run(config_lib.override(shared, {**overrides, **chosen}))
+    for asked in study.sweep():
+        planned = asked if isinstance(asked, Planned) else Planned("", {}, asked)
+        run = _run(planned, shared, chosen)
         evaluation = Evaluation(run.settings.evaluate)
-        apart = condition(run, evaluation, {*overrides, *set_apart})
+        apart = condition(run, evaluation, {*config_lib.expanded(planned.changes), *set_apart})
+        if planned.title:
+            apart[TRAINED] = planned.title
+        if run.parent:
+            apart[PARENT] = _data_of(run.parent)
         entry = Entry(runs.setdefault(run.name, run), evaluation, apart)
         if entry.shown not in [other.shown for other in entries]:
             entries.append(entry)
     if not entries:
         raise ValueError(f"the study {study.name!r} has no runs: its sweep() yields nothing.")
     return entries
+
+
+def _data_of(run: Run) -> str:
+    """What a run is trained on, in words."""
+    mistakes = run.settings.mistakes
+    if not mistakes.rate:
+        return "error-free"
+    masked = "" if mistakes.mask == "none" else ", masked"
+    return f"rate {mistakes.rate:g}{masked}"
+
+
+def _run(planned: Planned, shared: ConfigDict, chosen: Mapping[str, Any]) -> Run:
+    """A run and, before it, its parents."""
+    parent = _run(planned.parent, shared, chosen) if planned.parent else None
+    begun = config_lib.override(shared, chosen)
+    values = config_lib.flatten(begun)
+    asked = config_lib.expanded({**planned.differences, **planned.changes})
+    changes = {
+        key: value.of(values[key]) if isinstance(value, Times) else value
+        for key, value in asked.items()
+    }
+    # What is said of all runs is said of what a condition takes a multiple of.
+    scaled = {key for key, value in asked.items() if isinstance(value, Times)}
+    changes |= {key: value for key, value in chosen.items() if key not in scaled}
+    if parent:
+        changes["parent.run"] = parent.name
+    run = run_lib.make_run(config_lib.override(shared, changes), parent)
+    if parent:
+        ancestry.check(run, parent)
+    return run
 
 
 def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[str, Any]:
@@ -66,7 +105,7 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
     # What an error-free run does not read may be what a study varies, and a file is its content.
     told = {key: value for key, value in flat.items() if config_lib.decides(key)} | dict(run.facts)
     told |= config_lib.flatten({"evaluate": evaluation.facts})
-    apart = {key for key in varied if key in told} - {"mistakes.rate", "seed"}
+    apart = {key for key in varied if key in told} - {"mistakes.rate", "seed", "parent.run"}
     return {short_name(key, flat): told[key] for key in ["mistakes.rate", *sorted(apart)]}
 
 
@@ -80,9 +119,14 @@ def short_name(key: str, flat: Mapping[str, Any]) -> str:
 
 
 def tasks(entries: Sequence[Entry]) -> list[Task]:
-    """What there is to do: each run once, with all the ways in which it is judged."""
+    """What there is to do: each run once, after its parents, with all ways in which it is judged.
+
+    Parents that no entry shows are trained and not judged.
+    """
     found: dict[str, Task] = {}
     for entry in entries:
+        for parent in reversed(_parents(entry.run)):
+            found.setdefault(parent.name, Task(parent, ()))
         before = found.get(entry.run.name, Task(entry.run, ())).evaluations
         known = entry.evaluation.config in [other.config for other in before]
         more = () if known else (entry.evaluation,)
@@ -90,11 +134,16 @@ def tasks(entries: Sequence[Entry]) -> list[Task]:
     return list(found.values())
 
 
-def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
-    """Tasks whose runs are trained as one program, in the order of their first ones.
+def _parents(run: Run) -> list[Run]:
+    return [run.parent, *_parents(run.parent)] if run.parent else []
 
-    They are of one shape and can go on from one step, at most `mesh.population`, and a multiple of
-    the devices: a program of fewer would leave some idle, where a run alone is divided over them.
+
+def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
+    """Tasks whose runs are trained as one program, parents before children.
+
+    Beyond that they are in the order of their first ones. Those of a program are of one shape and
+    can go on from one step, at most `mesh.population`, and a multiple of the devices: a program of
+    fewer would leave some idle, where a run alone is divided over them.
     """
     alike: list[tuple[str, set[int], list[Task]]] = []
     for task in todo:
@@ -102,7 +151,9 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
         # How many steps a budget of problems takes differs from run to run.
         alone = run_lib.takes_longer(run.settings) or _spread(run.settings.mesh)
         alone = alone or run_lib.status(directory) == "finished"
-        shape, saved = run.name if alone else run_lib.shape(run), run_lib.saved_steps(directory)
+        saved = run_lib.saved_steps(directory)
+        # Parents are trained before their children, so that all of a program have equally many.
+        shape = run.name if alone else f"{run.depth} {run_lib.shape(run)}"
         for other, steps, members in alike:
             if other == shape and (steps & saved or not (steps or saved)):
                 steps &= saved
@@ -123,7 +174,7 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
             found.append(members[: max(size, 1)])
             members = members[max(size, 1) :]
     place = {task.run.name: number for number, task in enumerate(todo)}
-    return sorted(found, key=lambda group: place[group[0].run.name])
+    return sorted(found, key=lambda group: (group[0].run.depth, place[group[0].run.name]))
 
 
 def _spread(mesh: sharding.MeshConfig) -> bool:

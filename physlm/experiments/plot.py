@@ -60,7 +60,8 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
     retries = figure.add_subplot(grid[0, 1] if beside_paper else grid[:, 1])
     shown = [_shown(line) for line in lines]
     cap = cap_of([point for line in lines for point in line.points])
-    for axes, of in ((accuracy, _accuracy), (retries, _retries)):
+    probes = _are_probes(lines)
+    for axes, of in ((accuracy, _accuracy), (retries, _auroc if probes else _retries)):
         _frame(axes, [point for points in shown for point in points])
         if cap is not None:
             _border(axes, cap + 0.5, words=axes is accuracy)
@@ -69,12 +70,17 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
             _draw(axes, line.label, points, number, shift, of)
     _percent(accuracy)
     accuracy.set_xlabel(_OPERATIONS, fontsize=10.5)
-    accuracy.set_ylabel("problems solved, every step right", fontsize=10.5)
-    accuracy.legend(title="trained on", alignment="left", **_LEGEND)
-    _name(retries, "Steps taken back in a solution")
+    what = "questions answered right" if probes else "problems solved, every step right"
+    accuracy.set_ylabel(what, fontsize=10.5)
+    accuracy.legend(title="probe" if probes else "trained on", alignment="left", **_LEGEND)
     retries.set_xlabel(_OPERATIONS, fontsize=9.5)
-    top = max(0.5, retries.get_ylim()[1])
-    retries.set_ylim(-0.03 * top, top)
+    if probes:
+        _name(retries, "Area under the ROC curve", "0.5 is a guess")
+        retries.set_ylim(0.38, 1.02)
+    else:
+        _name(retries, "Steps taken back in a solution")
+        top = max(0.5, retries.get_ylim()[1])
+        retries.set_ylim(-0.03 * top, top)
     if beside_paper:
         _paper(figure.add_subplot(grid[1, 1]), lines)
     buffer = io.BytesIO()
@@ -82,7 +88,13 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
     return buffer.getvalue()
 
 
+def _are_probes(lines: Sequence[Line]) -> bool:
+    return any(point.probe is not None for line in lines for point in line.points)
+
+
 def _title(lines: Sequence[Line]) -> str:
+    if _are_probes(lines):
+        return "What frozen models know of a parameter, as probes read it off them"
     if _has_both(lines):
         return "Problems solved by models trained with and without mistakes in their data"
     return "Problems solved, by the number of operations that they take"
@@ -110,7 +122,8 @@ def _rate(line: Line) -> float | None:
 def _resembles_paper(lines: Sequence[Line]) -> bool:
     """Whether its curves say what might be expected: they do where the paper's kind is compared."""
     kinds = {line.condition.get("kind", "retry") for line in lines}
-    return _has_both(lines) and bool(kinds & {"retry", "skip"})
+    compared = _has_both(lines) and not _are_probes(lines)
+    return compared and bool(kinds & {"retry", "skip"})
 
 
 def _shown(line: Line) -> list[Point]:
@@ -121,6 +134,10 @@ def _shown(line: Line) -> list[Point]:
 
 def _accuracy(point: Point) -> _Shown:
     return 100 * point.accuracy, (100 * point.low, 100 * point.high)
+
+
+def _auroc(point: Point) -> _Shown:
+    return (point.probe or {}).get("auroc", float("nan")), None
 
 
 def _retries(point: Point) -> _Shown:

@@ -11,8 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from physlm.experiments import config as config_lib
+from physlm.experiments.conditions import Planned
 
-Overrides = Mapping[str, Any]
+Overrides = Mapping[str, Any] | Planned
 
 # Where a name without a dot is looked for.
 PACKAGE = "experiments"
@@ -26,7 +27,7 @@ class Study:
         name: that of the module, with its package unless that is `experiments`.
         doc: the module's docstring: question, command, expected result, cost.
         get_config: scale -> the configuration that all its runs share.
-        sweep: -> one set of dotted overrides a run.
+        sweep: -> one set of dotted overrides, or one of `physlm.experiments.conditions`, a run.
     """
 
     name: str

@@ -78,6 +78,34 @@ def detail_table(lines: Sequence[Line]) -> Table:
     return table
 
 
+def probe_table(lines: Sequence[Line]) -> Table | None:
+    """How probes answer, a row for each condition and cell; None where none was asked.
+
+    Beside the accuracy: that of yes and of no alike (balanced), the area under the ROC curve, and
+    the share of yes. Of the steps of the model's own solutions, up to the first wrong one: how many
+    right ones are called wrong, and how many of the first wrong ones that come too early are seen.
+    """
+    columns = {
+        "accuracy": "right %",
+        "balanced": "balanced %",
+        "auroc": "AUROC %",
+        "yes": "yes %",
+        "own false_alarms": "own right steps called wrong %",
+        "own caught": "own first wrong steps seen %",
+    }
+    known = [(line, point) for line in lines for point in line.points if point.probe is not None]
+    if not known:
+        return None
+    there = [name for name in columns if any(name in (point.probe or {}) for _, point in known)]
+    table = [["probe", "op", "questions", *(columns[name] for name in there), "of so many"]]
+    for line, point in known:
+        found = point.probe or {}
+        shown = [_percent(found[name]) if name in found else "–" for name in there]
+        steps = f"{found['own too_early']:.0f}" if "own too_early" in found else "–"
+        table.append([line.label, point.cell, str(point.n), *shown, steps])
+    return table
+
+
 def paper_table(lines: Sequence[Line], configs: Sequence[Mapping[str, Any]]) -> Table | None:
     """Our conditions beside the paper's, or None where fewer than two correspond.
 
@@ -151,11 +179,14 @@ def make(directory: pathlib.Path) -> str:
     lines = summarise(told, found)
     title = f"{rows[0]['study']}: {_size(rows)}"
     png = plot.against_op(lines, title)
-    tables = [("Strict accuracy by number of operations, % [95% interval]", accuracy_table(lines))]
-    compared = comparison.compare(lines, found)
+    probes = probe_table(lines)
+    what = "Right answers" if probes else "Strict accuracy"
+    tables = [(f"{what} by number of operations, % [95% interval]", accuracy_table(lines))]
+    # Problems are compared, and questions are not.
+    compared = [] if probes else comparison.compare(lines, found)
     if versus := comparison.table(compared):
         tables.append((_VERSUS, versus))
-    tables.append(("Details", detail_table(lines)))
+    tables.append(("Probes", probes) if probes else ("Details", detail_table(lines)))
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
     notes = [*_notes(lines, rows), *comparison.notes(compared), *overlap.note(told, evaluations)]
@@ -199,7 +230,11 @@ def _size(rows: Sequence[results.Row]) -> str:
 
 
 def _notes(lines: Sequence[Line], rows: Sequence[results.Row]) -> list[str]:
-    notes = ["Intervals are 95% intervals of the share of problems solved, Wilson's for one seed."]
+    probes = any(point.probe for line in lines for point in line.points)
+    of = "questions answered right" if probes else "problems solved"
+    notes = [f"Intervals are 95% intervals of the share of {of}, Wilson's for one seed."]
+    if probes:
+        notes.append("Several questions are about one problem, for which intervals do not allow.")
     if any(len(point.by_seed) > 1 for line in lines for point in line.points):
         notes[0] = notes[0][:-1] + ", else over seeds and problems."
         notes.append("± is the standard deviation over seeds, all tested on the same problems.")

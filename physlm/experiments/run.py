@@ -10,8 +10,9 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from physlm import checkpoint, train
+from physlm.adaptation import FULL, PROBE
 from physlm.experiments import config as config_lib
-from physlm.experiments import files, identity
+from physlm.experiments import files, identity, scales
 
 CONFIG_FILE = "config.json"
 FINISHED_FILE = "finished.json"
@@ -31,12 +32,19 @@ class Run:
             there as well: the mesh, and how the study that began the run judges it.
         settings: the same configuration as the checked dataclasses of each room.
         facts: what decides its weights (`physlm.experiments.identity`).
+        parent: the run that it begins with, where a study plans that too.
     """
 
     name: str
     config: Mapping[str, Any]
     settings: config_lib.Settings
     facts: Mapping[str, Any]
+    parent: "Run | None" = None
+
+    @property
+    def depth(self) -> int:
+        """How many runs have to be trained before it, one after the other, as far as is known."""
+        return 1 + self.parent.depth if self.parent else 0
 
     @property
     def tokens(self) -> int:
@@ -48,8 +56,12 @@ class Run:
         return steps * self.settings.train.batch * self.settings.windows.window
 
 
-def make_run(config: ConfigDict) -> Run:
+def make_run(config: ConfigDict, parent: Run | None = None) -> Run:
     """The run of a resolved configuration.
+
+    Args:
+        config: of all its settings.
+        parent: the run that it begins with, where that is planned as well.
 
     Raises:
         ValueError: a section of the configuration is refused by its room.
@@ -60,7 +72,7 @@ def make_run(config: ConfigDict) -> Run:
     # Which study asks for a run at which scale is nothing of the run.
     plain = {key: value for key, value in plain.items() if key not in config_lib.ARGUMENTS}
     facts = identity.of_run(plain, settings.data)
-    run = Run("", plain, settings, facts)
+    run = Run("", plain, settings, facts, parent)
     return dataclasses.replace(run, name=f"{_in_words(run)[:150]}-{identity.digest(facts)}")
 
 
@@ -69,7 +81,13 @@ def _in_words(run: Run) -> str:
     kind = in_a_path(mistakes.kind_by_name)
     data = f"{kind}-{mistakes.rate:g}" if mistakes.rate else "error-free"
     size = f"{model.variant}-{model.layers}-{model.heads}"
-    return ",".join([data, size, rounded(run.tokens), f"seed={run.settings.seed}"])
+    kind, parent = run.settings.adaptation.kind, run.settings.parent.run
+    told = [data, size, rounded(run.tokens), f"seed={run.settings.seed}"]
+    if kind != FULL:
+        told.insert(0, f"{kind}-{run.settings.adaptation.rank}")
+    if parent:
+        told.append(f"of={identity.hash_of(parent)}")
+    return ",".join(told)
 
 
 def in_a_path(value: Any) -> str:
@@ -105,7 +123,7 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
     if any(key in found for key in config_lib.ARGUMENTS):
         raise ValueError(f"{directory} holds a run of an older version, which cannot be read.")
     # Every setting is given, so that it does not matter whose defaults these are.
-    config = config_lib.base(config_lib.SCALES[0])
+    config = config_lib.base(scales.NAMES[0])
     kept = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config_lib.flatten(found).items()
@@ -165,4 +183,7 @@ def shape(run: Run) -> str:
 
 def takes_longer(settings: config_lib.Settings) -> bool:
     """The run takes more steps than `train.steps` to see as many problems."""
+    # A probe's batch is of problems.
+    if settings.adaptation.kind == PROBE:
+        return False
     return settings.train.budget == "problems" and settings.mistakes.rate > 0

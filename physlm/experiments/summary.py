@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from physlm.experiments import condition as condition_lib
 from physlm.experiments import inference, outcomes
@@ -31,6 +32,9 @@ class Point:
         held_out: strict accuracy on the others; None where there are none, or where it is unknown.
         distinct, templates: how many different problems and templates there are among all; None
             where it is unknown.
+        probe: where a probe was asked and problems are questions, the means over seeds of what
+            `physlm.probing` says of its answers, those about a model's own steps with `own` before
+            their names.
     """
 
     cell: str
@@ -48,6 +52,7 @@ class Point:
     held_out: float | None
     distinct: int | None
     templates: int | None
+    probe: Mapping[str, float] | None = None
 
     @property
     def inside(self) -> bool:
@@ -140,7 +145,17 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
         held_out=statistics.fmean(apart) if apart else None,
         distinct=min((found["problems"] for found in known), default=None),
         templates=min((found["templates"] for found in known), default=None),
+        probe=_probe([row["probe"] for row in rows if "probe" in row]),
     )
+
+
+def _probe(found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """The means of what is said of a probe's answers with each seed."""
+    if not found:
+        return None
+    flat = [flatten_dict(dict(one), sep=" ") for one in found]
+    values = {name: [one[name] for one in flat if one.get(name) is not None] for name in flat[0]}
+    return {name: statistics.fmean(known) for name, known in values.items() if known}
 
 
 def _retries_within(rows: Sequence[Row], found: outcomes.All) -> tuple[float, float] | None:

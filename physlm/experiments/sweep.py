@@ -21,9 +21,9 @@ import jax
 from data_gen import keys
 from data_gen.keys import Purpose
 from physlm import devices, model, sharding
+from physlm.experiments import ancestry, execution, files, registry, report, results, scales
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import execution, files, registry, report, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, one_line, put
 from physlm.experiments.execution import Task, say
@@ -159,6 +159,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         view.check()
         runs = [task.run for task in tasks(entries)]
         for run in runs:
+            if run.parent is None:
+                ancestry.check_lineage(run, store.models)
             execution.check_resumable(run, store.of_run(run.name))
         cache = None if options.dry_run else store.cache
         devices.prepare(runs[0].settings.mesh, _shared_batch(runs), cache)
@@ -209,7 +211,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "study", nargs="?", default="quickstart", help=f"{known}, or a module, as mine.masking"
     )
-    parser.add_argument("--scale", default="quick", help=", ".join(config_lib.SCALES))
+    parser.add_argument("--scale", default="quick", help=", ".join(scales.NAMES))
     parser.add_argument(
         "--workdir",
         type=pathlib.Path,

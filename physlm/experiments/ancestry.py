@@ -1,0 +1,79 @@
+"""Parents: which run another one begins with, where that one is, and whether the two fit."""
+
+import pathlib
+
+from physlm.adaptation import FULL, PROBE
+from physlm.experiments import run as run_lib
+from physlm.experiments.run import Run
+from physlm.start import CARRIED
+
+# What a child may change of its parent's model: it has no part in what the weights are.
+_FREE = ("model.dropout", "model.init_std", "model.canon_init")
+
+
+def directory_of(name: str, models: pathlib.Path) -> pathlib.Path:
+    """Where a parent is: by its name among the runs of a store, or at the path that is given."""
+    path = pathlib.Path(name)
+    return models / name if path.name == name else path
+
+
+def load(run: Run, models: pathlib.Path) -> tuple[Run, pathlib.Path]:
+    """The parent of a run that has one, and its directory.
+
+    Raises:
+        ValueError: there is no such run, or it does not fit.
+    """
+    name = run.settings.parent.run
+    directory = directory_of(name, models)
+    if not (directory / run_lib.CONFIG_FILE).exists():
+        raise ValueError(
+            f"parent.run is {name!r}; it must be the name of a run in {models}, or the directory "
+            "of a run."
+        )
+    parent = run_lib.load(directory)
+    check(run, parent)
+    return parent, directory
+
+
+def check(child: Run, parent: Run) -> None:
+    """Sees to it that a run can begin with its parent's model.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    if parent.settings.adaptation.kind == PROBE:
+        raise ValueError(f"parent.run is {parent.name!r}, a probe; it must be a run with a model.")
+    keys = [key for key in {*child.facts, *parent.facts} if key.startswith(("data.", "model."))]
+    apart = [
+        f"{key} (there {there!r}, here {here!r})"
+        for key in sorted(set(keys) - set(_FREE))
+        if (there := parent.facts.get(key)) != (here := child.facts.get(key))
+    ]
+    if apart:
+        raise ValueError(
+            f"parent.run is {parent.name!r}, of another model or class of problems: it differs in "
+            f"{', '.join(apart)}."
+        )
+    carried = child.settings.parent.optimizer == CARRIED
+    names = [run.settings.optimizer.name for run in (child, parent)]
+    if carried and (len({*names}) > 1 or parent.settings.adaptation.kind != FULL):
+        raise ValueError(
+            f"parent.optimizer is 'carried'; it must be 'fresh', since {parent.name!r} was trained "
+            f"by {names[1]} with adaptation.kind={parent.settings.adaptation.kind}."
+        )
+
+
+def check_lineage(run: Run, models: pathlib.Path) -> None:
+    """Sees to it that the parents of a run that no study makes are there and trained.
+
+    Raises:
+        ValueError: one is missing or not trained, does not fit, or descends from itself.
+    """
+    seen = {run.name}
+    while run.settings.parent.run:
+        run, directory = load(run, models)
+        if run.name in seen:
+            raise ValueError(f"parent.run: {run.name!r} descends from itself.")
+        seen.add(run.name)
+        if run_lib.status(directory) != "finished":
+            raise ValueError(f"parent.run is {run.name!r}, which is not trained to its end yet.")

@@ -1,0 +1,151 @@
+"""The weights of a run: its checkpoints, and the whole model that they, and its parent's, make."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from physlm import checkpoint, optimizer, sharding, train
+from physlm.experiments import ancestry
+from physlm.experiments import run as run_lib
+from physlm.experiments.run import Run
+from physlm.model import Params
+from physlm.start import CARRIED, Parent
+from physlm.step import TrainState, abstract_state, first_params
+
+
+def step_of(run: Run, directory: pathlib.Path, which: str) -> int:
+    """The step of a checkpoint.
+
+    Args:
+        run: whose it is.
+        directory: of the run.
+        which: `final` (the newest, of a run that is not finished), `best` (the lowest recent loss),
+            or a step. A step need not be there: its model may have been judged before.
+
+    Raises:
+        ValueError: `which` is none of these, or there is no such checkpoint.
+    """
+    if which.isdecimal():
+        return int(which)
+    last = run_lib.last_step(directory)
+    if which == "final" and last is not None:
+        return last
+    if not run_lib.saved_steps(directory):
+        raise ValueError(f"{directory} has no checkpoints.")
+    with _checkpoints(run, directory) as checkpoints:
+        step = {"final": checkpoints.latest, "best": checkpoints.best}.get(which)
+    if step is None:
+        raise _no_checkpoint(directory, which)
+    return step
+
+
+def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
+    """The state of a run's checkpoint, over the devices of its mesh.
+
+    Args:
+        run: whose it is.
+        directory: of the run.
+        which: as for `step_of`.
+
+    Raises:
+        ValueError: there is no such checkpoint, and names those that there are; it is damaged; or
+            the model cannot be divided over the mesh.
+    """
+    settings = run.settings
+    mesh = sharding.make_mesh(settings.mesh)
+    sharding.check(settings.model, sharding.batch_shards(mesh), 1, mesh)
+    step = step_of(run, directory, which)
+    if step not in run_lib.saved_steps(directory):
+        raise _no_checkpoint(directory, which)
+    transform = optimizer.make(settings.optimizer, settings.train.steps)
+    abstract = abstract_state(settings.model, transform, mesh, settings.learning.adaptation)
+    try:
+        with _checkpoints(run, directory) as checkpoints:
+            return checkpoints.restore(step, abstract)
+    except checkpoint.DamagedError as error:
+        if run_lib.last_step(directory) is None:
+            raise
+        remedy = f"remove {run_lib.FINISHED_FILE} to have the run go on from a sound one"
+        raise checkpoint.DamagedError(f"{error}; {remedy}.") from error
+
+
+def _checkpoints(run: Run, directory: pathlib.Path) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(
+        directory / train.CHECKPOINTS_DIR, keep=run.settings.train.keep, read_only=True
+    )
+
+
+def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
+    there = run_lib.saved_steps(directory)
+    if not there:
+        return ValueError(f"{directory} has no checkpoints.")
+    if which == str(run_lib.last_step(directory)):
+        return ValueError(
+            f"{directory} lacks the checkpoint of its last step, {which}; remove "
+            f"{run_lib.FINISHED_FILE} to have the run go on from the one before."
+        )
+    found = ", ".join(map(str, sorted(there)))
+    return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
+
+
+def joined(run: Run, directory: pathlib.Path, state: TrainState) -> Params:
+    """The whole model of a state of a run: what was trained, and what is frozen of its parent's.
+
+    Args:
+        run: whose state it is.
+        directory: of the run.
+        state: over the devices of its mesh.
+
+    Raises:
+        ValueError: its parent's checkpoint cannot be read.
+    """
+    adaptation = run.settings.learning.adaptation
+    if adaptation.full:
+        return state.params
+    rest = frozen(run, directory)
+    abstract = jax.eval_shape(adaptation.join, state.params, rest)
+    layout = sharding.shardings(abstract, sharding.make_mesh(run.settings.mesh))
+    return jax.jit(adaptation.join, out_shardings=layout)(state.params, rest)
+
+
+def frozen(run: Run, directory: pathlib.Path) -> Params:
+    """The model that an adaptation of a run leaves as it is, over the devices of the run's mesh.
+
+    Raises:
+        ValueError: its parent's checkpoint cannot be read.
+    """
+    found = parent(run, directory)
+    if found is None:
+        mesh = sharding.make_mesh(run.settings.mesh)
+        return first_params(run.settings.model, mesh, run.settings.seed)
+    return found.read()[0]
+
+
+def parent(run: Run, directory: pathlib.Path) -> Parent | None:
+    """The model that a run begins with, to be read when it is needed; None where there is none.
+
+    Args:
+        run: the child.
+        directory: of the child; parents lie beside it, where they are not somewhere else.
+
+    Raises:
+        ValueError: there is no such run, it does not fit, or it is not trained to its end.
+    """
+    asked = run.settings.parent
+    if not asked.run:
+        return None
+    ancestry.check_lineage(run, directory.parent)
+    other, where = ancestry.load(run, directory.parent)
+    # The child's devices are those that are here; nothing of a mesh decides weights.
+    other = dataclasses.replace(
+        other, settings=dataclasses.replace(other.settings, mesh=run.settings.mesh)
+    )
+
+    def read() -> tuple[Params, Any]:
+        state = restored(other, where, asked.checkpoint)
+        carried = state.opt_state if asked.optimizer == CARRIED else None
+        return joined(other, where, state), carried
+
+    return Parent(read)

@@ -1,0 +1,142 @@
+"""Probes: what a frozen model knows of a parameter, read off its last hidden state (V-probing).
+
+Part 2.1, Section 4, and Part 2.2, Section 3: after a prefix of a solution the name of a parameter
+stands in brackets, and a linear head answers a question about it at the closing one, while a
+low-rank change of the input embedding lets the model learn what is asked of it.
+
+Names as in `physlm.branches`, and C: answers.
+"""
+
+import dataclasses
+import functools
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from data_gen import settings
+from data_gen.windows.questions import TASKS
+from physlm import branches
+from physlm.architecture import ModelConfig
+from physlm.model import Params
+
+HEAD = "probe"
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """What a probe is asked; read where adaptation.kind is probe.
+
+    It is asked about solutions with the run's mistakes: error-free ones at mistakes.rate=0.
+
+    Raises:
+      RefusedError: a setting has a value that is not allowed.
+    """
+
+    task: str = settings.choice(
+        "can_next",
+        "What is asked about a parameter: "
+        + "; ".join(f"{name}, {words}" for name, words in TASKS.items())
+        + ".",
+        tuple(TASKS),
+        added=True,
+    )
+    questions: int = settings.whole(
+        10, "Questions about a problem, the paper's number at most.", low=1, high=200, added=True
+    )
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+def logits(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    cuts_BxQ: jax.Array,
+    asked_BxQxA: jax.Array,
+    ends_BxQ: jax.Array,
+) -> jax.Array:
+    """Float32 logits [B, Q, C] of the answers.
+
+    Args:
+      config: the model.
+      params: its parameters, and the head under `probe`.
+      tokens_BxT: int32, documents.
+      cuts_BxQ: int32, the tokens of the document before each question.
+      asked_BxQxA: int32, questions, padded on the right.
+      ends_BxQ: int32, how many tokens a question has.
+    """
+    model = {name: part for name, part in params.items() if name != HEAD}
+    stream_BxQxAxD = branches.states(config, model, tokens_BxT, cuts_BxQ, asked_BxQxA)
+    last_BxQx1x1 = (ends_BxQ - 1)[:, :, None, None]
+    h_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
+    return h_BxQxD.astype(jnp.float32) @ params[HEAD]["kernel"] + params[HEAD]["bias"]
+
+
+def objective(
+    config: ModelConfig, params: Params, batch: dict[str, jax.Array], sequences: int
+) -> tuple[jax.Array, jax.Array]:
+    """What a part of a batch of questions adds to the mean loss (`physlm.step.Objective`), twice.
+
+    The batch is as `data_gen.windows.questions.QuestionStream` gives it.
+    """
+    del sequences
+    logits_BxQxC = logits(
+        config, params, batch["tokens"], batch["cuts"], batch["asked"], batch["ends"]
+    )
+    nll_BxQ = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxQxC, batch["answers"])
+    loss = jnp.sum(nll_BxQ * batch["weights"])
+    return loss, loss
+
+
+class Detector(Protocol):
+    """Tells whether what a text has just named can be computed next (Part 2.2, Section 3)."""
+
+    def __call__(
+        self, tokens_BxT: np.ndarray, cuts_B: np.ndarray, names_BxA: np.ndarray, ends_B: np.ndarray
+    ) -> np.ndarray:
+        """float32 [B]: the probability that it can.
+
+        Args:
+          tokens_BxT: int32, prompts and what has been written after them, padded on the right.
+          cuts_B: int32, how many tokens stand before the sentence that names the parameter.
+          names_BxA: int32, the parameter in brackets (`data_gen.windows.questions.names`).
+          ends_B: int32, how many tokens that is.
+        """
+        ...
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def probabilities(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    cuts_BxQ: jax.Array,
+    asked_BxQxA: jax.Array,
+    ends_BxQ: jax.Array,
+) -> jax.Array:
+    """Float32 [B, Q, C], the probability of each answer; arguments as those of `logits`."""
+    found = logits(config, params, tokens_BxT, cuts_BxQ, asked_BxQxA, ends_BxQ)
+    return jax.nn.softmax(found, axis=-1)
+
+
+def detector(config: ModelConfig, params: Params) -> Detector:
+    """A trained probe of the task can_next as a detector.
+
+    Args:
+      config: the model that was probed.
+      params: it and the head, joined (`physlm.adaptation`).
+    """
+
+    def detect(
+        tokens_BxT: np.ndarray, cuts_B: np.ndarray, names_BxA: np.ndarray, ends_B: np.ndarray
+    ) -> np.ndarray:
+        found = probabilities(
+            config, params, tokens_BxT, cuts_B[:, None], names_BxA[:, None], ends_B[:, None]
+        )
+        return np.asarray(found[:, 0, 1])
+
+    return detect
