@@ -81,7 +81,7 @@ for name, shape in {"one": (1, 1, 1, 1), "many": (2, 2, 1, 2)}.items():
     if name == "one":
         several = Population(config, transform, mesh, [1.0, 2.0], vectorized=True)
         found["population"] = calls(
-            several._step, twice(state), twice(batch), np.ones(2, np.float32))
+            several._step, twice(state), twice(batch), np.ones(2, np.float32), None)
 print(json.dumps(found))
 """
 
