@@ -72,6 +72,15 @@ class EvalConfig:
         low=1,
         of_member=True,
     )
+    checkpoint: str = settings.choice(
+        "final",
+        "Which model of a run a study judges: that after the last step, or that of the checkpoint "
+        "with the lowest recent loss (best). The paper takes the best in one place and the last in "
+        "another.",
+        ("final", "best"),
+        of_member=True,
+        added=True,
+    )
     seed: int = settings.whole(
         0,
         "Seed of the problems, one for all runs, so that these are compared on the same ones.",

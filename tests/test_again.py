@@ -148,6 +148,17 @@ def test_a_study_finds_what_is_trained_and_judged(
     new_paths = {path for path, time in times(directory).items() if before.get(path) != time}
     assert new_paths and all("evaluations" in path.parts for path in new_paths)
     assert steps_compiled() == 0
+    # The best checkpoint is the last, whose model has been judged.
+    rows = swept(workdir, "evaluate.seed=2", "evaluate.checkpoint=best")
+    assert calls == ["evaluate"] * 2 and steps_compiled() == 0
+    best = [row for row in rows if row["condition"].get("evaluate_checkpoint") == "best"]
+    final = [row for row in rows if row["condition"].get("evaluate_seed") == 2 and row not in best]
+    assert len(best) == 2 and [row["cell"] for row in best] == [row["cell"] for row in final]
+    assert {row["evaluation"] for row in best} == {row["evaluation"] for row in final}
+    assert run.best_step(directory) == 6
+    before = times(directory)
+    assert swept(workdir, "evaluate.seed=2", "evaluate.checkpoint=best") == rows
+    assert times(directory) == before
     # What is counted is what training does.
     swept(tmp_path, "seed=1")
     assert steps_compiled() == 1

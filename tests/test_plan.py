@@ -251,9 +251,12 @@ def test_an_evaluation_knows_every_setting_that_can_change_its_numbers(key):
     name = key.partition(".")[2]
     settings = run.make_run(SMOKE).settings.evaluate
     value = getattr(settings, name)
-    other = (*value, 9) if isinstance(value, tuple) else value + 1
+    other = (
+        (*value, 9) if isinstance(value, tuple) else "best" if name == "checkpoint" else value + 1
+    )
     changed = dataclasses.replace(settings, **{name: other})
-    same = name == "batch"
+    # A step says which model it is, however it was chosen.
+    same = name in ("batch", "checkpoint")
     names = [name_of(Evaluation(one).config, 20) for one in (settings, changed)]
     assert (names[0] == names[1]) == same
     assert names[0] != name_of(Evaluation(settings).config, 10)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from data_gen import settings as settings_lib
 from physlm.evaluate import EvalConfig
 from physlm.experiments.identity import digest
-from physlm.experiments.run import ERROR_FILE, in_a_path, last_step
+from physlm.experiments.run import ERROR_FILE, best_step, in_a_path, last_step
 
 # How the tokens of a solution are chosen.
 _DECODE = "greedy"
@@ -51,13 +51,14 @@ def name_of(config: Mapping[str, Any], step: int) -> str:
         config: of the evaluation.
         step: after which the model is judged.
     """
-    evaluate = config["evaluate"]
+    # A step says it, however it was chosen.
+    evaluate = {key: value for key, value in config["evaluate"].items() if key != "checkpoint"}
     words = [f"step={step}", config["decode"], f"problems={evaluate['problems']}"]
     if evaluate.get("within"):
         words.append(f"within={in_a_path(evaluate['within'])}")
     if evaluate["beyond"]:
         words.append(f"beyond={in_a_path(evaluate['beyond'])}")
-    return f"{','.join(words)[:150]}-{digest({'step': step, **config})}"
+    return f"{','.join(words)[:150]}-{digest({'step': step, **config, 'evaluate': evaluate})}"
 
 
 def directory_of(run: pathlib.Path, config: Mapping[str, Any], step: int) -> pathlib.Path:
@@ -68,9 +69,11 @@ def directory_of(run: pathlib.Path, config: Mapping[str, Any], step: int) -> pat
 def result_of(run: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path | None:
     """The file with the result of judging a finished run; None where the run is not finished.
 
-    The file is there as soon as the evaluation is done.
+    The file is there as soon as the evaluation is done. It is None, too, where the best checkpoint
+    is to be judged and was never looked for.
     """
-    step = last_step(run)
+    best = config["evaluate"].get("checkpoint") == "best"
+    step = best_step(run) if best else last_step(run)
     return None if step is None else directory_of(run, config, step) / RESULT_FILE
 
 

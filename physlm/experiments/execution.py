@@ -97,7 +97,10 @@ def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) ->
     failed = None
     for evaluation in task.evaluations:
         try:
-            judge(task.run, evaluation, directory, state)
+            which = evaluation.settings.checkpoint
+            if which == "best" and devices.is_first():
+                run_lib.note_best(directory, weights.step_of(task.run, directory, which))
+            judge(task.run, evaluation, directory, state if which == "final" else None, which)
         # One evaluation, or run, must not take the others with it, whatever went wrong in it.
         except Exception as error:
             if path := evaluation_lib.result_of(directory, evaluation.config):

@@ -169,6 +169,19 @@ def last_step(directory: pathlib.Path) -> int | None:
     return content["step"]
 
 
+def best_step(directory: pathlib.Path) -> int | None:
+    """The step of a finished run's best checkpoint; None where it was never asked for."""
+    path = directory / FINISHED_FILE
+    return files.read_json(path).get("best") if last_step(directory) is not None else None
+
+
+def note_best(directory: pathlib.Path, step: int) -> None:
+    """Notes the step of a finished run's best checkpoint, so that nobody has to look again."""
+    if last_step(directory) is not None and best_step(directory) != step:
+        path = directory / FINISHED_FILE
+        files.write_json(path, {**files.read_json(path), "best": step})
+
+
 def saved_steps(directory: pathlib.Path) -> set[int]:
     """The steps that the run of a directory has checkpoints of."""
     return checkpoint.steps(directory / train.CHECKPOINTS_DIR)
