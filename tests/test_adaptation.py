@@ -130,6 +130,7 @@ def test_gradients_are_those_of_adapters_beside_the_products() -> None:
     assert all(bool(jnp.abs(grad).max() > 1e-5) for grad in jax.tree.leaves(want_grads))
 
 
+@pytest.mark.slow
 def test_adapters_of_full_rank_everywhere_move_as_all_of_the_model_does() -> None:
     """With orthonormal first factors the first step of plain descent changes W alike."""
     on = f"{ALL.replace(',embed/embedding,head/kernel', '')}"
@@ -182,6 +183,7 @@ def losses(path: pathlib.Path) -> list[float]:
     return [line["loss"] for line in metrics.read_lines(path / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_a_child_begins_where_its_parent_ended_and_moves_adapters_alone(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -252,6 +254,7 @@ def test_dropout_of_adapters_leaves_inputs_out_and_keeps_the_mean() -> None:
     np.testing.assert_allclose((draws - before).mean(0), whole - before, atol=0.25)
 
 
+@pytest.mark.slow
 def test_runs_together_and_alone_end_alike(tmp_path: pathlib.Path) -> None:
     """Two children of different parents, which are frozen in one program."""
 
@@ -279,6 +282,7 @@ def test_runs_together_and_alone_end_alike(tmp_path: pathlib.Path) -> None:
     assert distance(both[0].params, both[1].params) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_step_of_lora_costs_at_most_four_fifths_at_the_published_size() -> None:
     """By the operations that XLA counts in the program of a step of 12 layers and 12 heads."""
     config = ModelConfig(vocab=1720, window=768, layers=12, heads=12, head_dim=64, kernel="blocks")

@@ -81,6 +81,7 @@ def probe_of(**changes: Any) -> Learning:
     return Learning(Adaptation(AdaptationConfig("probe", **changes), 2), probe.objective)
 
 
+@pytest.mark.slow
 def test_a_probe_learns_by_heart_and_its_model_stays() -> None:
     learning, batch = probe_of(rank=8), batch_of()
     base = model.init(CONFIG, jax.random.key(0))
@@ -149,6 +150,7 @@ def test_detectors_say_of_each_text_alone_what_they_say_of_all() -> None:
         assert one[0] == pytest.approx(found[n], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_perfect_detector_is_right_and_has_the_same_signature() -> None:
     keys_N = keys.all_numbered(keys.root(5, Purpose.SAMPLE), np.arange(40))
     rate = Mistakes(rate=0.5)
@@ -173,6 +175,7 @@ def test_the_perfect_detector_is_right_and_has_the_same_signature() -> None:
     assert seen == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_a_models_own_steps_are_asked_about_up_to_the_first_wrong_one() -> None:
     """Solutions that are right, and ones whose steps are in the wrong order."""
     config = evaluate.EvalConfig(problems=32, beyond=(), batch=16, max_new_tokens=200)
@@ -226,6 +229,7 @@ def test_a_models_own_steps_are_asked_about_up_to_the_first_wrong_one() -> None:
     assert never["accuracy"] == pytest.approx(1 - turned / own["n"])
 
 
+@pytest.mark.slow
 def test_names_are_the_questions_that_are_asked() -> None:
     keys_N = keys.all_numbered(keys.root(5, Purpose.SAMPLE), np.arange(8))
     problems = stream.problems(keys_N, spec=SMALL)

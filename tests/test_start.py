@@ -16,6 +16,9 @@ from physlm.optimizer import OptimizerConfig
 from physlm.start import Parent, start
 from physlm.step import PRETRAINING, Learning, TrainState, first_params, first_state
 
+# With a second interpreter CI leaves these out: they take long.
+pytestmark = pytest.mark.slow
+
 OPTIMIZERS = {
     name: OptimizerConfig(name=name, warmup_steps=2, learning_rate=1e-2)
     for name in ("adamw", "muon")
