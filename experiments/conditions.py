@@ -36,9 +36,11 @@ def get_config(scale: str) -> ConfigDict:
 
 
 def sweep() -> Iterator[Planned]:
-    """Error-free pretraining, and five ways to learn from mistakes, at each rate."""
+    """Error-free pretraining, also for twice as long; five ways to learn from mistakes, by rate."""
     error_free = conditions.pretrain(**{"mistakes.rate": 0.0})
     yield error_free
+    # What is trained in two steps has seen as many tokens.
+    yield conditions.pretrain_2x(**{"mistakes.rate": 0.0})
     for mistakes in MISTAKES:
         yield conditions.pretrain(**mistakes)
         yield conditions.continued(error_free, **mistakes)

@@ -196,9 +196,9 @@ def test_a_parent_is_trained_once_for_all_its_children(
 
     said = go("conditions")
     trained = re.findall(r"(\S+): (?:starts|goes on)", said)
-    assert len(trained) == len(set(trained)) == 6
+    assert len(trained) == len(set(trained)) == 7
     rows = (tmp_path / "conditions-smoke" / "results.jsonl").read_text().splitlines()
-    assert len({json.loads(row)["run"] for row in rows}) == 6
+    assert len({json.loads(row)["run"] for row in rows}) == 7
     models = tmp_path / "models"
     before = {path: path.stat().st_mtime_ns for path in models.rglob("*") if path.is_file()}
     said = go("probing")
@@ -215,7 +215,7 @@ def test_a_parent_is_trained_once_for_all_its_children(
     assert set(cell["probe"]) == {"n", "accuracy", "balanced", "auroc", "yes", "own"}
     shown = (tmp_path / "probing-smoke" / "results.md").read_text()
     assert "linear probe" in shown and "AUROC" in shown
-    assert go("conditions").count("finished before, skipped") == 6
+    assert go("conditions").count("finished before, skipped") == 7
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(
