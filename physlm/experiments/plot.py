@@ -1,10 +1,12 @@
 """The plot of a study: accuracy and retries by number of operations, a line for each condition."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from physlm.experiments import condition
+from physlm.experiments.plan import PARENT, TRAINED
 from physlm.experiments.published import CAP, PAPER
 from physlm.experiments.summary import Line, Point, cap_of
 
@@ -19,6 +21,9 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", ":", "-.")
 _GREY = "#555555"
+
+# Lines that leave room for a legend beside them.
+_FEW = 4
 
 # The rate of mistakes that the paper found best.
 _BEST = 0.5
@@ -55,9 +60,11 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
     )
     figure.text(0.012, 0.96, _title(lines), fontsize=15, fontweight="bold", va="center")
     figure.text(0.012, 0.918, _subtitle(lines, about), fontsize=10, color=_GREY, va="center")
-    beside_paper = _resembles_paper(lines)
+    # More lines than these leave no room for their names among them.
+    many, styles = len(lines) > _FEW, _styles(lines)
+    beside_paper = _resembles_paper(lines) and not many
     accuracy = figure.add_subplot(grid[:, 0])
-    retries = figure.add_subplot(grid[0, 1] if beside_paper else grid[:, 1])
+    retries = figure.add_subplot(grid[0, 1] if beside_paper or many else grid[:, 1])
     shown = [_shown(line) for line in lines]
     cap = cap_of([point for line in lines for point in line.points])
     probes = _are_probes(lines)
@@ -67,12 +74,24 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
             _border(axes, cap + 0.5, words=axes is accuracy)
         for number, (line, points) in enumerate(zip(lines, shown, strict=True)):
             shift = min(0.08, 0.5 / len(lines)) * (number - (len(lines) - 1) / 2)
-            _draw(axes, line.label, points, number, shift, of)
+            _draw(axes, line.label, points, styles[number], shift, of)
     _percent(accuracy)
     accuracy.set_xlabel(_OPERATIONS, fontsize=10.5)
     what = "questions answered right" if probes else "problems solved, every step right"
     accuracy.set_ylabel(what, fontsize=10.5)
-    accuracy.legend(title="probe" if probes else "trained on", alignment="left", **_LEGEND)
+    legend = _LEGEND | {"title": "probe" if probes else "trained on", "alignment": "left"}
+    if many:
+        beside = figure.add_subplot(grid[1, 1])
+        beside.set_axis_off()
+        size = min(9.5, 98.0 / len(lines))
+        names = [textwrap.fill(line.label, 52) for line in lines]
+        beside.legend(
+            accuracy.get_legend_handles_labels()[0],
+            names,
+            **legend | {"fontsize": size, "loc": "upper left", "bbox_to_anchor": (-0.12, 1.12)},
+        )
+    else:
+        accuracy.legend(**legend)
     retries.set_xlabel(_OPERATIONS, fontsize=9.5)
     if probes:
         _name(retries, "Area under the ROC curve", "0.5 is a guess")
@@ -82,7 +101,7 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
         top = max(0.5, retries.get_ylim()[1])
         retries.set_ylim(-0.03 * top, top)
     if beside_paper:
-        _paper(figure.add_subplot(grid[1, 1]), lines)
+        _paper(figure.add_subplot(grid[1, 1]), lines, styles)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -148,12 +167,29 @@ def _position(point: Point) -> float:
     return point.op - 1.0 if point.inside else float(point.op)
 
 
-def _style(number: int) -> dict[str, Any]:
+def _style(number: int, dash: int | None = None) -> dict[str, Any]:
+    dash = number // len(_COLOURS) if dash is None else dash
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
-        "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+        "linestyle": _DASHES[dash % len(_DASHES)],
     }
+
+
+def _styles(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """A style for each line; where ways of training differ, these are colours and data dashes."""
+    ways = [line.condition.get(TRAINED, "") for line in lines]
+    if len(set(ways)) == 1:
+        return [_style(number) for number in range(len(lines))]
+    data = [str(_without(line.condition, TRAINED, PARENT)) for line in lines]
+    colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
+    return [
+        _style(colours.index(way), dashes.index(one)) for way, one in zip(ways, data, strict=True)
+    ]
+
+
+def _without(found: condition.Condition, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name not in names}
 
 
 def _dot(style: dict[str, Any]) -> dict[str, Any]:
@@ -164,11 +200,10 @@ def _draw(
     axes: "Axes",
     label: str,
     points: Sequence[Point],
-    number: int,
+    style: dict[str, Any],
     shift: float,
     of: Callable[[Point], _Shown],
 ) -> None:
-    style = _style(number)
     for joined in (True, False):
         drawn = [point for point in points if point.inside != joined]
         if not (drawn or joined):
@@ -245,11 +280,11 @@ def _name(axes: "Axes", name: str, about: str = "") -> None:
     axes.text(0, 1.025, about, transform=axes.transAxes, fontsize=9, color=_GREY)
 
 
-def _paper(axes: "Axes", lines: Sequence[Line]) -> None:
+def _paper(axes: "Axes", lines: Sequence[Line], styles: Sequence[dict[str, Any]]) -> None:
     """The published curves, in the colours of our conditions of the same rates."""
     for rate in (0.0, _BEST):
         ours = [number for number, line in enumerate(lines) if _rate(line) == rate]
-        style = _style(ours[0]) if ours else _style(0) | {"color": _GREY}
+        style = styles[ours[0]] if ours else _style(0) | {"color": _GREY}
         masked = bool(ours) and condition.is_masked(lines[ours[0]].condition)
         paper = PAPER[rate, masked]
         curve = paper.by_op
