@@ -96,15 +96,20 @@ class Detector(Protocol):
     """Tells whether what a text has just named can be computed next (Part 2.2, Section 3)."""
 
     def __call__(
-        self, tokens_BxT: np.ndarray, cuts_B: np.ndarray, names_BxA: np.ndarray, ends_B: np.ndarray
+        self,
+        tokens_BxT: np.ndarray,
+        cuts_BxQ: np.ndarray,
+        names_BxQxA: np.ndarray,
+        ends_BxQ: np.ndarray,
     ) -> np.ndarray:
-        """float32 [B]: the probability that it can.
+        """float32 [B, Q]: the probability that it can, at Q places of each text.
 
         Args:
           tokens_BxT: int32, prompts and what has been written after them, padded on the right.
-          cuts_B: int32, how many tokens stand before the sentence that names the parameter.
-          names_BxA: int32, the parameter in brackets (`data_gen.windows.questions.names`).
-          ends_B: int32, how many tokens that is.
+          cuts_BxQ: int32, how many tokens stand before the sentence that names the parameter; what
+            comes after them is not read.
+          names_BxQxA: int32, the parameter in brackets (`data_gen.windows.questions.names`).
+          ends_BxQ: int32, how many tokens that is.
         """
         ...
 
@@ -132,11 +137,12 @@ def detector(config: ModelConfig, params: Params) -> Detector:
     """
 
     def detect(
-        tokens_BxT: np.ndarray, cuts_B: np.ndarray, names_BxA: np.ndarray, ends_B: np.ndarray
+        tokens_BxT: np.ndarray,
+        cuts_BxQ: np.ndarray,
+        names_BxQxA: np.ndarray,
+        ends_BxQ: np.ndarray,
     ) -> np.ndarray:
-        found = probabilities(
-            config, params, tokens_BxT, cuts_B[:, None], names_BxA[:, None], ends_B[:, None]
-        )
-        return np.asarray(found[:, 0, 1])
+        found = probabilities(config, params, tokens_BxT, cuts_BxQ, names_BxQxA, ends_BxQ)
+        return np.asarray(found[..., 1])
 
     return detect

@@ -176,7 +176,6 @@ def _rows(count: int, batch: int) -> list[np.ndarray]:
 class _Step:
     """A sentence of a model's solution that is asked about."""
 
-    row: int  # of the problem
     cut: int  # tokens of what was written before it
     slot: int
     can: bool  # what it names can be computed next
@@ -194,31 +193,38 @@ def _own(
       of those is called so (caught; None where there are none).
     """
     table = tokenizer(spec)
-    steps = [
-        step
-        for row, (record, ids) in enumerate(zip(tests.records, written_NxM, strict=True))
-        for step in _steps(row, record, ids, table, spec)
+    by_row = [
+        _steps(record, ids, table, spec)
+        for record, ids in zip(tests.records, written_NxM, strict=True)
     ]
+    steps = [step for found in by_row for step in found]
     if not steps:
         return {"n": 0, "accuracy": None, "false_alarms": None, "too_early": 0, "caught": None}
     asked_NxPxA, ends_NxP = map(np.asarray, _names(tests.problems_N, spec=spec))
-    row_S, cut_S, slot_S = (
-        np.array([getattr(step, name) for step in steps]) for name in ("row", "cut", "slot")
+    # As wide as the longest prefix, and a multiple that changes little.
+    longest = max(
+        length + max((step.cut for step in found), default=0)
+        for length, found in zip(tests.lengths_N, by_row, strict=True)
     )
-    width = tests.prompts_NxP.shape[1] + written_NxM.shape[1]
-    yes_S = []
-    for some in _rows(len(steps), batch):
-        texts = np.full((len(some), width), table.end, np.int32)
-        cuts = np.zeros(len(some), np.int32)
-        for place, number in enumerate(some):
-            row, cut = row_S[number], cut_S[number]
-            length = tests.lengths_N[row]
-            texts[place, :length] = tests.prompts_NxP[row, :length]
-            texts[place, length : length + cut] = written_NxM[row, :cut]
-            cuts[place] = length + cut
-        names, ends = asked_NxPxA[row_S[some], slot_S[some]], ends_NxP[row_S[some], slot_S[some]]
-        yes_S.append(detect(texts, cuts, names, ends))
-    said_S = np.concatenate(yes_S)[: len(steps)] >= 0.5
+    width, most = -(-int(longest) // 32) * 32, max(map(len, by_row))
+    said: list[np.ndarray] = []
+    for rows in _rows(len(by_row), batch):
+        texts = np.full((len(rows), width), table.end, np.int32)
+        cuts, slots = (np.zeros((len(rows), most), np.int32) for _ in range(2))
+        for place, row in enumerate(rows):
+            length, found = tests.lengths_N[row], by_row[row]
+            text = np.concatenate([tests.prompts_NxP[row, :length], written_NxM[row]])[:width]
+            texts[place, : len(text)] = text
+            # Places that are not asked about repeat the prompt's end.
+            cuts[place] = length
+            cuts[place, : len(found)] = [length + step.cut for step in found]
+            slots[place, : len(found)] = [step.slot for step in found]
+        yes_RxQ = detect(
+            texts, cuts, asked_NxPxA[rows[:, None], slots], ends_NxP[rows[:, None], slots]
+        )
+        for place, row in enumerate(rows[: len(by_row) - len(said)]):
+            said.append(yes_RxQ[place, : len(by_row[row])])
+    said_S = np.concatenate(said) >= 0.5
     can_S = np.array([step.can for step in steps])
     early_S = np.array([step.wrong and not step.can for step in steps])
     return {
@@ -235,9 +241,7 @@ def _names(problems_N: Problem, *, spec: Spec) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(lambda problem: questions.names(problem, spec))(problems_N)
 
 
-def _steps(
-    row: int, record: dict[str, Any], ids: np.ndarray, table: Tokenizer, spec: Spec
-) -> list[_Step]:
+def _steps(record: dict[str, Any], ids: np.ndarray, table: Tokenizer, spec: Spec) -> list[_Step]:
     """The sentences of a solution that stand and name a parameter, up to the first wrong one."""
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     text, answer = split(ids, table)
@@ -252,7 +256,7 @@ def _steps(
         wrong = number == verdict.first_wrong_step
         if named in slots and named in facts.needs:
             can = facts.needs[named] <= done and named not in done
-            found.append(_Step(row, starts[place], slots[named], can, wrong))
+            found.append(_Step(starts[place], slots[named], can, wrong))
         if wrong:
             break
         if defined := defined_in(sentence):
@@ -279,19 +283,23 @@ def perfect(facts: Sequence[Facts], table: Tokenizer) -> Detector:
     """
 
     def detect(
-        tokens_BxT: np.ndarray, cuts_B: np.ndarray, names_BxA: np.ndarray, ends_B: np.ndarray
+        tokens_BxT: np.ndarray,
+        cuts_BxQ: np.ndarray,
+        names_BxQxA: np.ndarray,
+        ends_BxQ: np.ndarray,
     ) -> np.ndarray:
-        found = []
-        rows = zip(facts, tokens_BxT, cuts_B, names_BxA, ends_B, strict=True)
-        for known, ids, cut, name, end in rows:
+        found_BxQ = np.zeros(cuts_BxQ.shape, np.float32)
+        for row, (known, ids) in enumerate(zip(facts, tokens_BxT, strict=True)):
             begin = int(np.flatnonzero(ids == table.solution)[0]) + 1
-            text = table.decode(ids[begin:cut])
-            sentences = split_sentences(text)
-            standing = [sentences[place] for place in standing_places(text)]
-            done = {defined[0] for one in standing if (defined := defined_in(one))}
-            named = table.decode(name[1 : end - 1]).strip()
-            can = named in known.needs and known.needs[named] <= done and named not in done
-            found.append(float(can))
-        return np.array(found, np.float32)
+            for place, cut in enumerate(cuts_BxQ[row]):
+                text = table.decode(ids[begin:cut])
+                sentences = split_sentences(text)
+                standing = [sentences[at] for at in standing_places(text)]
+                done = {defined[0] for one in standing if (defined := defined_in(one))}
+                name = names_BxQxA[row, place, 1 : ends_BxQ[row, place] - 1]
+                named = table.decode(name).strip()
+                can = named in known.needs and known.needs[named] <= done and named not in done
+                found_BxQ[row, place] = can
+        return found_BxQ
 
     return detect
