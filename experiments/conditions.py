@@ -13,11 +13,11 @@ of the problems of 23 operations, where error-free pretraining solves 78 and con
 88; full finetuning is continued pretraining there. What a tenth of it does is not published.
 
 Found at `quick` (seed 0): error-free pretraining for twice as long, which sees as many tokens as
-what is trained in two steps, is ahead of all of it (68% at most 6 operations, 32 at 7), other than
-in the paper, whose models had learnt their class before. Of the others, continued pretraining and
-full finetuning (63 and 20 to 21% at rate 0.5) reach what pretraining with mistakes reaches (59 and
-20), a tenth of the steps spoils the model (20 and 0), and LoRA of rank 8 costs accuracy (49 and 6),
-as in the paper.
+what is trained in two steps, is ahead of all of it up to 7 operations (68% at most 6, 32 at 7) and
+level at 8, other than in the paper, whose models had learnt their class before. Of the others,
+continued pretraining and full finetuning (63 and 20 to 21% at rate 0.5) reach what pretraining with
+mistakes reaches (59 and 20), a tenth of the steps spoils the model (20 and 0), and LoRA of rank 8
+costs accuracy (49 and 6), as in the paper.
 
 Cost: `smoke` some minutes, most of it compilation; at `quick` not more than an hour on two CPU
 cores, beside the quickstart.
