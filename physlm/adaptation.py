@@ -178,10 +178,11 @@ class Adaptation:
                 found[path] = place = Place(shapes[path], known[path], rank)
                 most = min(math.prod(place.inputs), math.prod(place.outputs))
                 if rank > most:
-                    allowed = f"such that no rank is above that of its matrix; {path} has {most}"
-                    which = "adaptation.rank" if rank == self.config.rank else "adaptation.on"
-                    value = self.config.rank if rank == self.config.rank else self.config.on
-                    raise RefusedError(which, value, f"{allowed} and would be given {rank}")
+                    allowed = (
+                        "such that no rank is above that of its matrix, by the factors of "
+                        f"adaptation.on too; {path} has {most} and would be given {rank}"
+                    )
+                    raise RefusedError("adaptation.rank", self.config.rank, allowed)
         return found
 
     def split(self, params: Params, model: ModelConfig, key: jax.Array) -> tuple[Params, Params]:
@@ -278,11 +279,8 @@ def step_keys(seed: int, step: int, rows: int) -> jax.Array:
 
 
 def counted(trained: Params, frozen: Params) -> str:
-    """How much of a model is trained, in words."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(trained))
-    if not frozen:
-        return f"{count:,} parameters, all of the model"
-    total = sum(leaf.size for leaf in jax.tree.leaves(frozen))
+    """How much is trained of a model of which some is frozen, in words."""
+    count, total = (sum(leaf.size for leaf in jax.tree.leaves(p)) for p in (trained, frozen))
     adapters = len(jax.tree.leaves(trained["lora"])) // 2
     head = " and a head" if "probe" in trained else ""
     return (

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from data_gen import keys
-from data_gen.keys import Stage
+from data_gen.keys import Purpose, Stage
 from physlm.architecture import PRODUCT, ModelConfig
 from physlm.attention import attention, causal, rotary_angles
 from physlm.block import Block, Frame, KeyValue, Memory, Reading, dropped
@@ -48,6 +48,11 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
         **_drawn(Frame, config, frame),
         "blocks": jax.vmap(draw)(keys.all_numbered(blocks, jnp.arange(config.layers))),
     }
+
+
+def shapes(config: ModelConfig) -> Params:
+    """The shapes and dtypes of a model's parameters; nothing is drawn, nor any device touched."""
+    return jax.eval_shape(lambda: init(config, keys.root(0, Purpose.PARAMETERS)))
 
 
 def unrolled(config: ModelConfig, params: Params) -> Params:

@@ -23,8 +23,8 @@ from data_gen.spec import Spec
 from data_gen.windows import stream
 from data_gen.windows.configuration import Windows
 from data_gen.windows.tokenizer import Tokenizer, tokenizer
-from physlm import evaluate
-from physlm.evaluate import EvalConfig
+from physlm import cells as cells_lib
+from physlm.cells import EvalConfig
 from physlm.progress import Reporter
 
 # Odd, so that its powers have inverses modulo 2**64.
@@ -100,7 +100,7 @@ def count(
     Raises:
       ValueError: no problem of a cell fits a window, or hardly any document of training does.
     """
-    sets = evaluate.test_sets(spec, config, windows.window, progress)
+    sets = cells_lib.test_sets(spec, config, windows.window, progress)
     table = tokenizer(spec)
     texts_of = [_texts(tests) for _, tests in sets]
     tested = np.unique(np.concatenate([_Prompts(t.prompts_NxP, table).hashed for _, t in sets]))
@@ -143,7 +143,7 @@ def count(
     return Overlap(first, problems, len(distinct.values()), cut, len(drawn.values()), tuple(cells))
 
 
-def _texts(tests: evaluate.TestSet) -> list[bytes]:
+def _texts(tests: cells_lib.TestSet) -> list[bytes]:
     """The tokens of each test problem, up to where the solution begins."""
     rows = zip(tests.prompts_NxP, tests.lengths_N, strict=True)
     return [ids[:length].tobytes() for ids, length in rows]

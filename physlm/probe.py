@@ -9,6 +9,7 @@ Names as in `physlm.branches`, and C: answers.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Protocol
 
 import jax
@@ -23,6 +24,8 @@ from physlm.architecture import ModelConfig
 from physlm.model import Params
 
 HEAD = "probe"
+
+Batch = Mapping[str, jax.Array | np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,25 +54,20 @@ class ProbeConfig:
         settings.check(self)
 
 
-def logits(
-    config: ModelConfig,
-    params: Params,
-    tokens_BxT: jax.Array,
-    cuts_BxQ: jax.Array,
-    asked_BxQxA: jax.Array,
-    ends_BxQ: jax.Array,
-) -> jax.Array:
+def logits(config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
     """Float32 logits [B, Q, C] of the answers.
 
     Args:
       config: the model.
       params: its parameters, and the head under `probe`.
-      tokens_BxT: int32, documents.
-      cuts_BxQ: int32, the tokens of the document before each question.
-      asked_BxQxA: int32, questions, padded on the right.
-      ends_BxQ: int32, how many tokens a question has.
+      batch: int32 arrays: tokens [B, T], documents; cuts [B, Q], the tokens of the document before
+        each question; asked [B, Q, A], questions, padded on the right; ends [B, Q], how many tokens
+        a question has.
     """
     model = {name: part for name, part in params.items() if name != HEAD}
+    tokens_BxT, cuts_BxQ, asked_BxQxA, ends_BxQ = (
+        jnp.asarray(batch[name]) for name in ("tokens", "cuts", "asked", "ends")
+    )
     stream_BxQxAxD = branches.states(config, model, tokens_BxT, cuts_BxQ, asked_BxQxA)
     last_BxQx1x1 = (ends_BxQ - 1)[:, :, None, None]
     h_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
@@ -84,9 +82,7 @@ def objective(
     The batch is as `data_gen.windows.questions.QuestionStream` gives it.
     """
     del sequences
-    logits_BxQxC = logits(
-        config, params, batch["tokens"], batch["cuts"], batch["asked"], batch["ends"]
-    )
+    logits_BxQxC = logits(config, params, batch)
     nll_BxQ = optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxQxC, batch["answers"])
     loss = jnp.sum(nll_BxQ * batch["weights"])
     return loss, loss
@@ -115,17 +111,9 @@ class Detector(Protocol):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def probabilities(
-    config: ModelConfig,
-    params: Params,
-    tokens_BxT: jax.Array,
-    cuts_BxQ: jax.Array,
-    asked_BxQxA: jax.Array,
-    ends_BxQ: jax.Array,
-) -> jax.Array:
+def probabilities(config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
     """Float32 [B, Q, C], the probability of each answer; arguments as those of `logits`."""
-    found = logits(config, params, tokens_BxT, cuts_BxQ, asked_BxQxA, ends_BxQ)
-    return jax.nn.softmax(found, axis=-1)
+    return jax.nn.softmax(logits(config, params, batch), axis=-1)
 
 
 def detector(config: ModelConfig, params: Params) -> Detector:
@@ -142,7 +130,7 @@ def detector(config: ModelConfig, params: Params) -> Detector:
         names_BxQxA: np.ndarray,
         ends_BxQ: np.ndarray,
     ) -> np.ndarray:
-        found = probabilities(config, params, tokens_BxT, cuts_BxQ, names_BxQxA, ends_BxQ)
-        return np.asarray(found[..., 1])
+        asked = {"tokens": tokens_BxT, "cuts": cuts_BxQ, "asked": names_BxQxA, "ends": ends_BxQ}
+        return np.asarray(probabilities(config, params, asked)[..., 1])
 
     return detect

@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import keys
-from data_gen.keys import Purpose
 from data_gen.problems.problem import Problem
 from data_gen.solutions.grammar import STOP
-from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.text.answers import split
 from data_gen.text.judge import defined_in, judge, named_in, split_sentences, standing_places
@@ -28,11 +26,12 @@ from data_gen.text.reader import Facts, read
 from data_gen.windows import questions
 from data_gen.windows.table import Tokenizer
 from data_gen.windows.tokenizer import tokenizer
+from physlm import cells as cells_lib
 from physlm import evaluate as evaluate_lib
 from physlm import probe
 from physlm.adaptation import Params
 from physlm.architecture import ModelConfig
-from physlm.evaluate import Cell, EvalConfig, TestSet
+from physlm.cells import Cell, EvalConfig, TestSet
 from physlm.metrics import auroc, wilson_interval
 from physlm.probe import Detector, ProbeConfig
 from physlm.progress import Reporter
@@ -94,8 +93,8 @@ def evaluate(
       a dictionary per cell, as `physlm.evaluate.evaluate` gives, of questions in place of problems.
       Its `probe` has what `Answered.summary` says, and for `own` what `_own` says.
     """
-    sets = evaluate_lib.test_sets(spec, config, model.window, progress)
-    tested = evaluate_lib.test_spec(spec, config)
+    sets = cells_lib.test_sets(spec, config, model.window, progress)
+    tested = cells_lib.test_spec(spec, config)
     found = []
     with progress("probe", len(sets), "cell") as shown:
         for number, (cell, tests) in enumerate(sets):
@@ -139,31 +138,23 @@ def _answers(
     asked: ProbeConfig,
     config: EvalConfig,
 ) -> Answered:
-    root = keys.numbered(keys.root(config.seed, Purpose.TESTING), cell.op if cell.fixed else 0)
-    keys_N = keys.all_numbered(root, tests.index_N)
     made = questions.questions(
-        keys_N,
+        cells_lib.keys_of(cell, config, tests.index_N),
         jax.tree.map(jnp.asarray, tests.problems_N),
         size=model.window,
         task=asked.task,
         count=asked.questions,
         spec=spec,
-        mistakes=mistakes if mistakes.rate else ERROR_FREE,
+        mistakes=mistakes,
     )
     batch = {name: np.asarray(value) for name, value in questions.in_batch(made).items()}
+    asks_NxQ, right_NxQ = batch.pop("weights") > 0, batch.pop("answers")
     shares = []
     for rows in _rows(len(tests.index_N), config.batch):
         part = {name: value[rows] for name, value in batch.items()}
-        shares.append(
-            np.asarray(
-                probe.probabilities(
-                    model, params, part["tokens"], part["cuts"], part["asked"], part["ends"]
-                )
-            )
-        )
+        shares.append(np.asarray(probe.probabilities(model, params, part)))
     share_NxQxC = np.concatenate(shares)[: len(tests.index_N)]
-    asks_NxQ = batch["weights"] > 0
-    return Answered(batch["answers"][asks_NxQ], share_NxQxC[asks_NxQ])
+    return Answered(right_NxQ[asks_NxQ], share_NxQxC[asks_NxQ])
 
 
 def _rows(count: int, batch: int) -> list[np.ndarray]:

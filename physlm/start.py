@@ -24,6 +24,10 @@ from physlm.step import TrainState, abstract_state, first_params, first_state
 
 FRESH, CARRIED = "fresh", "carried"
 
+# Makes a trained model on the devices of a run's mesh, and what its optimizer remembers, or None
+# where that is not carried on.
+Parent = Callable[[], tuple[Params, optax.OptState | None]]
+
 
 @dataclasses.dataclass(frozen=True)
 class ParentConfig:
@@ -62,17 +66,6 @@ class ParentConfig:
             raise settings.RefusedError("checkpoint", self.checkpoint, "final, best or a step")
 
 
-@dataclasses.dataclass(frozen=True)
-class Parent:
-    """A trained model, and what its optimizer remembers where that is carried on.
-
-    Attributes:
-      read: makes both on the devices of the run's mesh; None in place of what is not carried on.
-    """
-
-    read: Callable[[], tuple[Params, optax.OptState | None]]
-
-
 def start(
     checkpoints: Sequence[Checkpoints],
     seeds: Sequence[int],
@@ -104,7 +97,7 @@ def start(
     if goes_on and adaptation.full:
         return states, frozen
     for number, (seed, parent) in enumerate(zip(seeds, parents, strict=True)):
-        base, memory = parent.read() if parent else (None, None)
+        base, memory = parent() if parent else (None, None)
         if not adaptation.full:
             base = first_params(model, mesh, seed) if base is None else base
             frozen[number] = base

@@ -318,8 +318,7 @@ def abstract_state(
 
 def abstract_params(config: ModelConfig, mesh: Mesh) -> model_lib.Params:
     """The same of a whole model's parameters."""
-    init = functools.partial(model_lib.init, config)
-    return _laid_out(jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS)), mesh)
+    return _laid_out(model_lib.shapes(config), mesh)
 
 
 def _laid_out(tree: Any, mesh: Mesh) -> Any:

@@ -19,7 +19,6 @@ from physlm import step as step_lib
 from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.optimizer import OptimizerConfig
-from physlm.start import Parent
 from physlm.step import Learning, TrainState
 from physlm.train import Member, TrainConfig
 
@@ -72,6 +71,25 @@ def test_a_matrix_gets_the_scaled_product_of_its_factors() -> None:
         np.testing.assert_allclose(joined[path], before[path] + 1.5 * product, atol=1e-6)
     changed = {path for path in before if not np.array_equal(before[path], joined[path])}
     assert len(changed) == 8 == len(factors) // 2 and set(sums) < changed
+
+
+@pytest.mark.parametrize("init", ["uniform", "normal"])
+def test_factors_are_drawn_as_is_said(init: str) -> None:
+    config = dataclasses.replace(CONFIG, heads=8, head_dim=32)
+    adapted = Adaptation(AdaptationConfig("lora", rank=4, init=init))
+    drawn = [
+        flatten_dict(adapted.split(model.init(config, KEY), config, key)[0]["lora"], sep="/")
+        for key in jax.random.split(KEY, 2)
+    ]
+    query, embed = "blocks/attention/query/kernel", "embed/embedding"
+    first, second = (np.asarray(found[f"{query}/a"]) for found in drawn)
+    assert (first != second).any() and not np.any(drawn[0][f"{query}/b"])
+    if init == "uniform":
+        assert 0.9 / 16 < np.abs(first).max() <= 1 / 16
+    else:
+        assert abs(first.std() - 1 / 4) < 0.03
+    assert not np.any(drawn[0][f"{embed}/a"])
+    assert abs(np.asarray(drawn[0][f"{embed}/b"]).std() - 1) < 0.05
 
 
 def test_gradients_are_those_of_adapters_beside_the_products() -> None:
@@ -167,7 +185,7 @@ def test_adapters_of_full_rank_everywhere_move_as_all_of_the_model_does() -> Non
 def settings_of(path: pathlib.Path, learning: Learning, steps: int = 12, **changes: Any) -> Any:
     mesh = changes.pop("mesh", None) or one_device()
     member = {"seed": 3, "stream": Stream(), "learning_rate": 1e-2, "run_dir": path}
-    member["parent"] = Parent(lambda: (jax.device_put(parent()), None))
+    member["parent"] = lambda: (jax.device_put(parent()), None)
     return train.train_together(
         [Member(**{**member, **changes})],
         model=CONFIG,
@@ -193,6 +211,8 @@ def test_a_child_begins_where_its_parent_ended_and_moves_adapters_alone(
         (state,) = settings_of(tmp_path / name, learning)
         assert losses(tmp_path / name)[0] == pytest.approx(float(want), rel=1e-6)
         assert losses(tmp_path / name)[-1] < 0.95 * float(want)
+        counted = "model_flops_per_s" in metrics.read_lines(tmp_path / name / "metrics.jsonl")[0]
+        assert counted == (name == "full")
         if name == "lora":
             assert set(state.params) == {"lora"}
             # The optimizer remembers adapters alone, and nothing frozen is kept.
@@ -262,7 +282,7 @@ def test_runs_together_and_alone_end_alike(tmp_path: pathlib.Path) -> None:
         def read() -> tuple[model.Params, None]:
             return model.init(CONFIG, jax.random.key(number)), None
 
-        return Member(number, Stream(), 1e-2, directory / str(number), parent=Parent(read))
+        return Member(number, Stream(), 1e-2, directory / str(number), parent=read)
 
     def trained(numbers: tuple[int, ...], directory: pathlib.Path) -> list[TrainState]:
         return train.train_together(

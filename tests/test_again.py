@@ -164,6 +164,28 @@ def test_a_study_finds_what_is_trained_and_judged(
     assert steps_compiled() == 1
 
 
+def test_a_study_judges_the_best_checkpoint_where_it_is_another(
+    trained: tuple[run.Run, pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    calls: list[str],
+) -> None:
+    planned, directory = trained
+    steps = {"final": 6, "best": 4, "4": 4, "6": 6}
+    monkeypatch.setattr(weights, "step_of", lambda run, directory, which: steps[which])
+    rows = swept(directory.parents[1], "evaluate.seed=3", "evaluate.checkpoint=best")
+    best = [row for row in rows if row["condition"].get("evaluate_seed") == 3]
+    assert len(best) == 2 and {row["step"] for row in best} == {4}
+    assert {row["tokens"] for row in best} == {planned.tokens_after(4)}
+    assert run.best_step(directory) == 4 and calls == ["evaluate"]
+    # The command does as the setting says, unless it is told otherwise.
+    capsys.readouterr()
+    for more, step in (([], 4), (["--checkpoint", "final"], 6)):
+        settings = ["--set", "evaluate.seed=3", "evaluate.checkpoint=best"]
+        assert {row["step"] for row in again(capsys, directory, *more, *settings)} == {step}
+    run.note_best(directory, 6)
+
+
 def test_the_best_is_the_checkpoint_of_the_lowest_loss(
     trained: tuple[run.Run, pathlib.Path],
 ) -> None:

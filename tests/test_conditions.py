@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 from fake_runs import STUDY
+from test_train import distance
 
 from data_gen.settings import RefusedError
 from experiments import conditions as study_of_conditions
 from experiments import probing as study_of_probes
-from physlm.experiments import ancestry, conditions, config, files, plan, registry, run, sweep
+from physlm.experiments import (
+    ancestry,
+    conditions,
+    config,
+    files,
+    plan,
+    registry,
+    run,
+    sweep,
+    weights,
+)  # fmt: skip
 from physlm.experiments.conditions import Planned, Times
 from physlm.experiments.store import Store
 
@@ -178,6 +189,17 @@ def test_parents_come_first_and_once(tmp_path: pathlib.Path) -> None:
     assert depths[0][0] == 0 and depths[-1][0] == 2
 
 
+def test_children_of_one_program_wait_for_all_their_parents(tmp_path: pathlib.Path) -> None:
+    """Though the second one's parent, of another shape, is asked for after the first child."""
+    parents = [
+        conditions.pretrain(**{"mistakes.rate": 0.0, "train.steps": steps}) for steps in (20, 30)
+    ]
+    asked = [one for parent in parents for one in (parent, conditions.full_finetune(parent))]
+    entries = planned(*asked, settings=("mesh.population=2", "mesh.data=1"))
+    groups = plan.groups(plan.tasks(entries), Store(tmp_path))
+    assert [[task.run.depth for task in group] for group in groups] == [[0], [0], [1, 1]]
+
+
 @pytest.mark.slow
 def test_a_parent_is_trained_once_for_all_its_children(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +235,30 @@ def test_a_parent_is_trained_once_for_all_its_children(
     (one,) = (models / of_a_parent).glob("evaluations/*/result.json")
     cell = json.loads(one.read_text())["cells"][0]
     assert set(cell["probe"]) == {"n", "accuracy", "balanced", "auroc", "yes", "own"}
+    # Each of 8 problems is asked about ten times; the probe's parent is what is frozen in it.
+    assert cell["n"] == cell["probe"]["n"] == 80
+    child = run.load(models / of_a_parent)
+    parent = models / child.settings.parent.run
+    state = weights.restored(child, models / of_a_parent, "final")
+    _, frozen = weights.joined(child, models / of_a_parent, state)
+    final = weights.restored(run.load(parent), parent, "final").params
+    assert distance(frozen, final) == 0
+    earlier = run.make_run(
+        config.override(
+            config.override(
+                config.base("smoke"),
+                {
+                    key: tuple(value) if isinstance(value, list) else value
+                    for key, value in config.flatten(child.config).items()
+                },
+            ),
+            {"parent.checkpoint": "3"},
+        )
+    )
+    read = weights.parent(earlier, models / of_a_parent)
+    assert read is not None
+    before = weights.restored(run.load(parent), parent, "3").params
+    assert distance(read()[0], before) == 0 < distance(before, final)
     shown = (tmp_path / "probing-smoke" / "results.md").read_text()
     assert "linear probe" in shown and "AUROC" in shown
     assert go("conditions").count("finished before, skipped") == 7
@@ -259,7 +305,7 @@ def test_who_descends_from_itself_is_refused(tmp_path: pathlib.Path) -> None:
         run.finish(tmp_path / name, 1, 1.0)
     one = run.load(tmp_path / "a-1")
     with pytest.raises(ValueError, match="'a-1' descends from itself"):
-        ancestry.check_lineage(one, tmp_path)
+        ancestry.lineage(one, tmp_path)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.5])

@@ -12,9 +12,10 @@ from drawn import first_keys
 
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
+from physlm import cells as cells_lib
 from physlm import evaluate
 from physlm.architecture import ModelConfig
-from physlm.evaluate import EvalConfig
+from physlm.cells import EvalConfig
 from physlm.metrics import wilson_interval
 
 pytestmark = pytest.mark.slow
@@ -53,11 +54,11 @@ def gold(record, vocab):
 
 def run(monkeypatch, write, keep=None):
     """Evaluates a decoder that sees only prompts, and looks the record up by its prompt."""
-    spec = evaluate.test_spec(SMALL, CONFIG)
+    spec = cells_lib.test_spec(SMALL, CONFIG)
     vocab = language.vocabulary(spec)
     known = {}
-    for cell in evaluate.cells(SMALL, CONFIG):
-        tests = evaluate.test_set(cell, spec, CONFIG, 160)
+    for cell in cells_lib.of(SMALL, CONFIG):
+        tests = cells_lib.test_set(cell, spec, CONFIG, 160)
         for ids, n, record in zip(tests.prompts_NxP, tests.lengths_N, tests.records, strict=True):
             known[tuple(ids[:n].tolist())] = record
 
@@ -89,24 +90,24 @@ def test_perfect_decoder_is_all_right(monkeypatch):
 def test_problems_and_templates_that_differ_are_counted():
     """Of one operation there are two templates: a cell of such problems shows no more."""
     config = dataclasses.replace(CONFIG, beyond=())
-    (_, some), _ = evaluate.test_sets(SMALL, config, 160, Silent)
+    (_, some), _ = cells_lib.test_sets(SMALL, config, 160, Silent)
     texts = [record["problem"] + record["question"] for record in some.records]
-    assert evaluate.distinct(some)["problems"] == len(set(texts))
+    assert cells_lib.distinct(some)["problems"] == len(set(texts))
     tiny = dataclasses.replace(
         SMALL, max_op=1, max_edges=2, max_depth=2, modulus=2, hierarchies=1, subcategories=1,
         names=2, letters=1,
     )  # fmt: skip
     many = dataclasses.replace(config, problems=400)
-    (_, few), _ = evaluate.test_sets(tiny, many, 160, Silent)
+    (_, few), _ = cells_lib.test_sets(tiny, many, 160, Silent)
     texts = [record["problem"] + record["question"] for record in few.records]
-    assert evaluate.distinct(few) == {"problems": len(set(texts)), "templates": 2}
+    assert cells_lib.distinct(few) == {"problems": len(set(texts)), "templates": 2}
     assert len(set(texts)) < len(texts) == 400
 
 
 def test_a_run_on_another_split_shows_all_templates():
     for split, shown in (("train", False), ("all", True), ("test", True)):
         spec = dataclasses.replace(UNSHARED, split=split)
-        for _, tests in evaluate.test_sets(spec, CONFIG, 160, Silent):
+        for _, tests in cells_lib.test_sets(spec, CONFIG, 160, Silent):
             assert (tests.shared_N == shown).all()
 
 
@@ -174,11 +175,11 @@ def test_text_that_never_ends_is_wrong(monkeypatch):
 
 
 def test_cells_have_the_op_they_name_and_only_test_templates():
-    spec = evaluate.test_spec(SMALL, CONFIG)
+    spec = cells_lib.test_spec(SMALL, CONFIG)
     assert spec.split == "test"
     ops = {
-        cell.name: {r["op"] for r in evaluate.test_set(cell, spec, CONFIG, 160).records}
-        for cell in evaluate.cells(SMALL, CONFIG)
+        cell.name: {r["op"] for r in cells_lib.test_set(cell, spec, CONFIG, 160).records}
+        for cell in cells_lib.of(SMALL, CONFIG)
     }
     assert ops["4"] == {4} and ops["5"] == {5}
     assert ops["<=4"] <= {1, 2, 3, 4} and len(ops["<=4"]) > 1
@@ -187,29 +188,29 @@ def test_cells_have_the_op_they_name_and_only_test_templates():
 def test_the_mixed_cell_has_the_mixture_of_the_class():
     """At most the cap, though the class that all cells are drawn from goes beyond it."""
     for draw, weights in (("lesser", [7, 5, 3, 1]), ("uniform", [4, 4, 4, 4])):
-        spec = evaluate.test_spec(dataclasses.replace(SMALL, op_draw=draw), CONFIG)
-        goals = evaluate._goals(first_keys(4096), cap=4, fixed=False, spec=spec)
+        spec = cells_lib.test_spec(dataclasses.replace(SMALL, op_draw=draw), CONFIG)
+        goals = cells_lib._goals(first_keys(4096), cap=4, fixed=False, spec=spec)
         counts = np.bincount(goals.target, minlength=5)
         assert counts[0] == 0 and (goals.cap == 4).all()
         assert scipy.stats.chisquare(counts[1:], 256 * np.array(weights)).pvalue > 1e-3
 
 
 def test_problems_longer_than_the_window_are_replaced():
-    spec = evaluate.test_spec(SMALL, CONFIG)
-    cell = evaluate.cells(SMALL, CONFIG)[1]
-    roomy = evaluate.test_set(cell, spec, CONFIG, 160)
-    tight = evaluate.test_set(cell, spec, CONFIG, 110)
+    spec = cells_lib.test_spec(SMALL, CONFIG)
+    cell = cells_lib.of(SMALL, CONFIG)[1]
+    roomy = cells_lib.test_set(cell, spec, CONFIG, 160)
+    tight = cells_lib.test_set(cell, spec, CONFIG, 110)
     assert len(tight.lengths_N) == 24
     assert tight.lengths_N.max() < roomy.lengths_N.max()
     with pytest.raises(ValueError, match="No problem of the cell 4 fits a window of 60 tokens"):
-        evaluate.test_set(cell, spec, CONFIG, 60)
+        cells_lib.test_set(cell, spec, CONFIG, 60)
 
 
 def test_problems_follow_the_seed():
-    spec = evaluate.test_spec(SMALL, CONFIG)
-    cell = evaluate.cells(SMALL, CONFIG)[0]
+    spec = cells_lib.test_spec(SMALL, CONFIG)
+    cell = cells_lib.of(SMALL, CONFIG)[0]
     one, same, other = (
-        evaluate.test_set(cell, spec, dataclasses.replace(CONFIG, seed=seed), 160).records
+        cells_lib.test_set(cell, spec, dataclasses.replace(CONFIG, seed=seed), 160).records
         for seed in (0, 0, 1)
     )
     assert one == same
@@ -221,8 +222,8 @@ def test_test_problems_are_not_training_problems():
     from data_gen.windows.configuration import Windows
     from data_gen.windows.stream import Stream
 
-    spec = evaluate.test_spec(SMALL, CONFIG)
-    tests = evaluate.test_set(evaluate.cells(SMALL, CONFIG)[0], spec, CONFIG, 160)
+    spec = cells_lib.test_spec(SMALL, CONFIG)
+    tests = cells_lib.test_set(cells_lib.of(SMALL, CONFIG)[0], spec, CONFIG, 160)
     train = dataclasses.replace(SMALL, split="train")
     stream = Stream(train, Mistakes(), Windows(160), seed=CONFIG.seed, batch=64)
     seen = language.vocabulary(SMALL).decode(stream.batch(0)["tokens"])
@@ -232,17 +233,17 @@ def test_test_problems_are_not_training_problems():
 
 def test_cells_within_the_cap_are_those_asked_for_beside_the_caps_own():
     named = dataclasses.replace(CONFIG, within=(4, 2, 1, 2))
-    assert [cell.name for cell in evaluate.cells(SMALL, named)] == ["<=4", "1", "2", "4", "5"]
-    assert [cell.name for cell in evaluate.cells(SMALL, CONFIG)] == ["<=4", "4", "5"]
-    spec = evaluate.test_spec(SMALL, named)
-    tests = evaluate.test_set(evaluate.cells(SMALL, named)[2], spec, named, 160)
+    assert [cell.name for cell in cells_lib.of(SMALL, named)] == ["<=4", "1", "2", "4", "5"]
+    assert [cell.name for cell in cells_lib.of(SMALL, CONFIG)] == ["<=4", "4", "5"]
+    spec = cells_lib.test_spec(SMALL, named)
+    tests = cells_lib.test_set(cells_lib.of(SMALL, named)[2], spec, named, 160)
     assert {record["op"] for record in tests.records} == {2}
     assert tests.shared_N.all()  # As `unsplit_op` has it, and the cell says so.
 
 
 def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkeypatch):
     searched = []
-    real = evaluate.stream.problems
+    real = cells_lib.stream.problems
 
     def problems(keys_N, goals_N, *, spec):
         found = real(keys_N, goals_N, spec=spec)
@@ -251,7 +252,7 @@ def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkey
             found = found._replace(ok=found.ok & False)
         return found
 
-    monkeypatch.setattr(evaluate.stream, "problems", problems)
+    monkeypatch.setattr(cells_lib.stream, "problems", problems)
     monkeypatch.setattr(
         evaluate.decode,
         "greedy",
@@ -271,5 +272,5 @@ def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkey
     assert judged() == ["<=4", "2", "4", "5"]
     assert searched == [CONFIG.problems]
     lost = 4  # The cap's cell must be there.
-    with pytest.raises(evaluate.NoProblemsError, match="No problem of the cell 4"):
+    with pytest.raises(cells_lib.NoProblemsError, match="No problem of the cell 4"):
         judged()

@@ -21,6 +21,16 @@ def test_the_learning_rate_warms_up_and_ends_at_its_fraction() -> None:
     assert [float(rate(s)) for s in (5, 10, 60, 110)] == pytest.approx([0.5, 1.0, 0.55, 0.1])
 
 
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_a_linear_decay_is_a_line_to_its_fraction(warmup: int) -> None:
+    config = OptimizerConfig(
+        learning_rate=1.0, warmup_steps=warmup, final_fraction=0.0, decay="linear"
+    )
+    rate = optimizer.schedule(config, 100 + warmup)
+    assert [float(rate(warmup + s)) for s in (0, 25, 50, 100)] == pytest.approx([1, 0.75, 0.5, 0])
+    assert float(rate(warmup // 2)) == pytest.approx(0.5 if warmup else 1.0)
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_decay_spares_biases_and_norms(name: str) -> None:
     params = jax.tree.map(jnp.ones_like, model.init(CONFIG, jax.random.key(0)))

@@ -13,8 +13,9 @@ from data_gen.spec import Spec
 from data_gen.windows.configuration import Windows
 from data_gen.windows.stream import Stream
 from data_gen.windows.tokenizer import tokenizer
+from physlm import cells as cells_lib
 from physlm import overlap
-from physlm.evaluate import EvalConfig
+from physlm.cells import EvalConfig
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluate, run
 
@@ -58,7 +59,7 @@ def test_no_test_problem_occurs_in_training(scale: str, first: int) -> None:
         config=settings.evaluate,
         progress=Silent,
     )
-    cells = overlap.evaluate.cells(settings.data, settings.evaluate)
+    cells = cells_lib.of(settings.data, settings.evaluate)
     assert [cell.cell for cell in found.cells] == [cell.name for cell in cells]
     for cell in found.cells:
         assert cell.n > 0 and (cell.template, cell.text) == (0, 0)
@@ -80,7 +81,7 @@ def test_overlap_is_what_reading_the_windows_finds() -> None:
     stream.close()
     assert (found.problems, found.distinct, found.cut) == (len(texts), len(set(texts)), cut)
     assert cut > 0 and len(set(texts)) < len(texts)
-    sets = overlap.evaluate.test_sets(spec, CONFIG, WINDOWS.window, Silent)
+    sets = cells_lib.test_sets(spec, CONFIG, WINDOWS.window, Silent)
     for cell, (_, tests) in zip(found.cells, sets, strict=True):
         mine = [record["problem"] + record["question"] for record in tests.records]
         assert cell.text == sum(text in set(texts) for text in mine)

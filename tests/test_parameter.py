@@ -22,8 +22,8 @@ from data_gen.windows import stream
 from data_gen.windows.configuration import Windows, shortest_document
 from data_gen.windows.parameter import PARAMETER_LIMIT
 from data_gen.windows.tokenizer import tokenizer
-from physlm import evaluate
-from physlm.evaluate import EvalConfig
+from physlm import cells as cells_lib
+from physlm.cells import EvalConfig
 from physlm.experiments import config, execution, registry, run, sweep
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.store import Store
@@ -208,8 +208,8 @@ def test_corrected_texts_are_the_same_tokens():
 def test_prompts_and_right_answers_are_read_as_text():
     spec, asked_for = merging(SMALL), EvalConfig(problems=16, beyond=())
     table = tokenizer(spec)
-    cell = evaluate.cells(spec, asked_for)[0]
-    found = evaluate.test_set(cell, evaluate.test_spec(spec, asked_for), asked_for, 100)
+    cell = cells_lib.of(spec, asked_for)[0]
+    found = cells_lib.test_set(cell, cells_lib.test_spec(spec, asked_for), asked_for, 100)
     vocab = language.vocabulary(SMALL)
     rights = []
     for record, ids, n in zip(found.records, found.prompts_NxP, found.lengths_N, strict=True):

@@ -237,6 +237,24 @@ def test_identity_knows_every_setting_that_can_change_weights(key):
     assert (made(key, value) == made(key, other)) == same
 
 
+@pytest.mark.parametrize(
+    "key", ["train.loss_on", "train.attention", "train.pack", "mistakes.mask", "probe.task"]
+)
+def test_a_run_is_not_told_apart_by_what_it_does_not_read(key):
+    probe = {**config.flatten(SMOKE), "mistakes.rate": 0.5, **PROBE}
+    data = run.make_run(SMOKE).settings.data
+
+    def facts(**changes):
+        return identity.of_run(nested({**probe, **changes}), data)
+
+    assert (facts(**{key: "x"}) == facts()) == (key != "probe.task")
+    assert facts(**{"adaptation.kind": "lora", "probe.task": "x"}) == facts(
+        **{"adaptation.kind": "lora"}
+    )
+    full = {"adaptation.kind": "full", "parent.run": ""}
+    assert facts(**full, **{"adaptation.rank": 3, "parent.checkpoint": "best"}) == facts(**full)
+
+
 def test_the_default_of_a_setting_that_was_added_leaves_earlier_runs_their_name():
     added = [key for key, known in config.declared().items() if known.added]
     assert set(added) >= {"data.max_terms", "data.op_draw", "data.split_by", "evaluate.within"}

@@ -17,7 +17,8 @@ from data_gen.text.records import records
 from data_gen.windows import stream
 from data_gen.windows.questions import QuestionStream, names, questions
 from data_gen.windows.tokenizer import tokenizer
-from physlm import branches, evaluate, model, optimizer, probe, probing
+from physlm import branches, model, optimizer, probe, probing
+from physlm import cells as cells_lib
 from physlm import step as step_lib
 from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
@@ -99,9 +100,7 @@ def test_a_probe_learns_by_heart_and_its_model_stays() -> None:
         same = jax.tree.map(lambda a, b: bool((a == b).all()), joined[path], base[path])
         assert jax.tree.all(same)
     assert (joined["embed"]["embedding"] != base["embed"]["embedding"]).any()
-    logits = probe.logits(
-        CONFIG, joined, *(batch[name] for name in ("tokens", "cuts", "asked", "ends"))
-    )
+    logits = probe.logits(CONFIG, joined, batch)
     asked = batch["weights"] > 0
     assert float((logits.argmax(-1) == batch["answers"])[asked].mean()) > 0.9
 
@@ -121,9 +120,7 @@ def test_the_loss_is_the_mean_over_questions_that_are_asked() -> None:
         return float(found)
 
     joined = learning.adaptation.join(trained, base)
-    share = probe.probabilities(
-        CONFIG, joined, *(batch[name] for name in ("tokens", "cuts", "asked", "ends"))
-    )
+    share = probe.probabilities(CONFIG, joined, batch)
     right = jnp.take_along_axis(share, batch["answers"][..., None], -1)[..., 0]
     asked = batch["weights"] > 0
     assert int(asked.sum()) == 12
@@ -171,10 +168,10 @@ def test_the_perfect_detector_is_right_and_has_the_same_signature() -> None:
 @pytest.mark.slow
 def test_a_models_own_steps_are_asked_about_up_to_the_first_wrong_one() -> None:
     """Solutions that are right, and ones whose steps are in the wrong order."""
-    config = evaluate.EvalConfig(problems=32, beyond=(), batch=16, max_new_tokens=200)
-    spec = evaluate.test_spec(SMALL, config)
-    cell = evaluate.cells(SMALL, config)[1]
-    tests = evaluate.test_set(cell, spec, config, 320)
+    config = cells_lib.EvalConfig(problems=32, beyond=(), batch=16, max_new_tokens=200)
+    spec = cells_lib.test_spec(SMALL, config)
+    cell = cells_lib.of(SMALL, config)[1]
+    tests = cells_lib.test_set(cell, spec, config, 320)
     table, most = tokenizer(spec), 200
     written = np.full((32, most), table.end, np.int32)
     documents = stream.documents(

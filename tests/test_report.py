@@ -7,6 +7,7 @@ import pytest
 
 from physlm import metrics
 from physlm.experiments import inference, overlap, plot, report, results, run
+from physlm.experiments.condition import baseline
 from physlm.experiments.summary import summarise
 
 CELLS = {"<=4": 4, "4": 4, "5": 5, "6": 6}
@@ -253,6 +254,65 @@ def test_report_writes_plot_page_and_markdown(shown, capsys):
 def test_many_conditions_and_seeds_can_be_drawn():
     lines = summarise(fake_rows(rates=[n / 10 for n in range(9)], seeds=2))
     assert png_size(plot.against_op(lines, "what was run"))[0] > 0
+
+
+def twice_trained():
+    """Rows of four ways of training, of which one is at two rates."""
+    rows = []
+    for way in ("", "continued", "full finetuning", "LoRA of rank 8"):
+
+        def condition(rate, way=way):
+            more = {"trained": way, "parent": "error-free"} if way else {}
+            return {"retry_rate": rate, **more}
+
+        found = fake_rows((0.0, 0.5) if not way else (0.5,), condition=condition)
+        rows += [{**row, "run": f"{way or 'plain'} {row['run']}"} for row in found]
+    return rows
+
+
+def test_ways_of_training_have_a_colour_each_and_data_a_dash():
+    lines = summarise(twice_trained())
+    assert [line.label for line in lines] == [
+        "error-free solutions",
+        RETRY,
+        "continued, rate 0.5",
+        "full finetuning, rate 0.5",
+        "LoRA of rank 8, rate 0.5",
+    ]
+    styles = plot._styles(lines)
+    assert len({style["color"] for style in styles}) == 4
+    assert styles[0]["color"] == styles[1]["color"]
+    assert styles[0]["linestyle"] != styles[1]["linestyle"] == styles[4]["linestyle"]
+    assert png_size(plot.against_op(lines, "")) == png_size(plot.against_op(lines[:2], ""))
+    # All are compared with the one that is error-free, which was trained once.
+    conditions = [line.condition for line in lines]
+    assert [baseline(one, conditions) for one in conditions[1:]] == [0] * 4
+
+
+def test_parents_are_told_apart_where_they_differ():
+    rows = [
+        {**row, "condition": {"retry_rate": 0.5, "trained": "continued", "parent": parent}}
+        for parent in ("error-free", "rate 0.2")
+        for row in [{**fake_rows((0.5,))[0], "run": parent}]
+    ]
+    assert [line.label for line in summarise(rows)] == [
+        "of a model of error-free data",
+        "of a model of rate 0.2 data",
+    ]
+
+
+def test_probes_are_shown_as_answers(shown):
+    rows = [{**row, "condition": {**row["condition"], "trained": "a probe"}} for row in fake_rows()]
+    own = {"n": 50, "accuracy": 0.6, "false_alarms": 0.25, "too_early": 7, "caught": None}
+    found = {"n": 200, "accuracy": 0.9, "balanced": 0.8, "auroc": 0.95, "yes": 0.3, "own": own}
+    fake_sweep(shown, rows, parts={cell: {"probe": found} for cell in CELLS})
+    text = report.make(shown)
+    assert "Right answers by number of operations" in text and "Strict accuracy" not in text
+    lines = [line.split() for line in text.splitlines() if line.startswith("error-free solutions")]
+    (line,) = [line for line in lines if line[2] == "5"]
+    assert line[2:] == ["5", "200", "90.0", "80.0", "95.0", "30.0", "25.0", "7"]
+    assert "Several questions are about one problem" in text
+    assert "McNemar" not in text and "paper" not in text
 
 
 def test_a_line_goes_through_every_op_that_has_a_cell():

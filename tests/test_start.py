@@ -69,10 +69,8 @@ def test_a_parents_optimizer_is_carried_on_but_for_its_schedule(
 ) -> None:
     before = trained(tmp_path / "parent", name)
     assert set(counts(before)) == {8}
-    fresh, _ = started(tmp_path / "fresh", name, Parent(lambda: (before.params, None)))
-    carried, frozen = started(
-        tmp_path / "carried", name, Parent(lambda: (before.params, before.opt_state))
-    )
+    fresh, _ = started(tmp_path / "fresh", name, lambda: (before.params, None))
+    carried, frozen = started(tmp_path / "carried", name, lambda: (before.params, before.opt_state))
     assert frozen == {}
     for state in (fresh, carried):
         assert int(state.step) == 0 and set(counts(state)) == {0}
@@ -94,7 +92,7 @@ def test_an_own_checkpoint_comes_before_the_parent(tmp_path: pathlib.Path) -> No
         raise AssertionError("the parent was read")
 
     straight = trained(tmp_path / "own", "adamw")
-    state, frozen = started(tmp_path / "own", "adamw", Parent(never))
+    state, frozen = started(tmp_path / "own", "adamw", never)
     assert same(state, straight) and frozen == {}
 
 
@@ -111,6 +109,6 @@ def test_the_seed_comes_last_and_freezes_what_it_draws(tmp_path: pathlib.Path) -
     parent = model.init(CONFIG, jax.random.key(9))
     with Checkpoints(tmp_path / "goes on" / "checkpoints", 2, {}) as own:
         own.save(3, state._replace(step=jnp.asarray(3)), 1.0)
-    later, frozen = started(tmp_path / "goes on", "adamw", Parent(lambda: (parent, None)), learning)
+    later, frozen = started(tmp_path / "goes on", "adamw", lambda: (parent, None), learning)
     assert int(later.step) == 3 and distance(later.params, state.params) == 0
     assert distance(frozen, parent) == 0

@@ -10,7 +10,6 @@ Names: N problems, T tokens of a document, Q questions about it, A tokens of a q
 
 import functools
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -31,6 +30,7 @@ from data_gen.solutions.mistakes import Mistakes
 from data_gen.solutions.script import Script
 from data_gen.spec import Spec
 from data_gen.windows import stream
+from data_gen.windows.blocks import Blocks
 from data_gen.windows.table import encode
 from data_gen.windows.tokenizer import tokenizer
 
@@ -61,7 +61,6 @@ class Questions(NamedTuple):
     asks_NxQ: jax.Array  # bool: whether it is asked; not where the document has no room
     slot_NxQ: jax.Array  # int32: the parameter
     moment_NxQ: jax.Array  # int32: steps before it
-    op_N: jax.Array  # int32: operations of the problem
 
 
 def answers(task: str, spec: Spec) -> int:
@@ -72,18 +71,17 @@ def answers(task: str, spec: Spec) -> int:
 def room(task: str, spec: Spec) -> int:
     """A: tokens that a question takes at most."""
     names = 2 if task in _OF_PAIRS else 1
-    longest = int(tokenizer(spec).lengths_V.max())
-    return 2 * longest + names * len(PARAMETER) * max(longest, 1)
+    return (2 + names * len(PARAMETER)) * int(tokenizer(spec).lengths_V.max())
 
 
-def names(problem: Problem, spec: Spec, task: str = "can_next") -> tuple[jax.Array, jax.Array]:
+def names(problem: Problem, spec: Spec) -> tuple[jax.Array, jax.Array]:
     """The questions about each parameter of a problem that ask for no other one.
 
     Returns:
       int32[P, A] tokens and int32[P] how many they are.
     """
     slot_P = jnp.arange(spec.slots)
-    return _encoded(problem, slot_P[:, None], spec, room(task, spec))
+    return _encoded(problem, slot_P[:, None], spec, room("can_next", spec))
 
 
 def _encoded(
@@ -180,7 +178,6 @@ def about(
         asks_NxQ=jnp.full(count, fits),
         slot_NxQ=slot_Q,
         moment_NxQ=moment_Q,
-        op_N=problem.op,
     )
 
 
@@ -226,8 +223,7 @@ def questions(
 class QuestionStream:
     """Batches of questions; batch `step` is about problems step * batch, … of the seed.
 
-    Batches are made in blocks on a thread of the stream's own, one block ahead of what is asked
-    for.
+    Batches are made in blocks on a thread of the stream's own.
     """
 
     def __init__(
@@ -261,8 +257,7 @@ class QuestionStream:
         self._rows = np.arange(batch) if rows is None else np.asarray(rows)
         self._root_of = functools.partial(keys.root, seed, Purpose.PROBING)
         self._steps = max(1, BLOCK // batch)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="questions")
-        self._blocks: dict[int, Future] = {}
+        self._blocks = Blocks(self._load, "questions")
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step, or its `rows`, by what `Questions` names.
@@ -271,12 +266,7 @@ class QuestionStream:
         weights float32 [B, Q], 1 for each question that is asked.
         """
         number, at = divmod(step, self._steps)
-        for block in (number, number + 1):
-            if block not in self._blocks:
-                self._blocks[block] = self._thread.submit(self._load, block)
-        for old in [block for block in self._blocks if block not in (number, number + 1)]:
-            self._blocks.pop(old).cancel()
-        made = self._blocks[number].result()
+        made = self._blocks[number]
         rows = at * self._batch + self._rows
         return {name: value[rows] for name, value in made.items()}
 
@@ -290,7 +280,7 @@ class QuestionStream:
 
     def close(self) -> None:
         """Stops the stream's thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._blocks.close()
 
 
 def in_batch(made: Questions) -> dict[str, jax.Array]:

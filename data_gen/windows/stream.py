@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +28,7 @@ from data_gen.solutions.script import Script, draw_script
 from data_gen.solutions.steps import right_steps
 from data_gen.spec import Spec
 from data_gen.windows import packing
+from data_gen.windows.blocks import Blocks
 from data_gen.windows.configuration import Windows
 from data_gen.windows.table import encode
 from data_gen.windows.tokenizer import tokenizer
@@ -292,8 +292,7 @@ class Stream:
         self._segments_Q = np.unique(wanted_N // SEGMENT).astype(np.int32)
         made_QxK = self._segments_Q[:, None] * SEGMENT + np.arange(SEGMENT)
         self._kept_M = np.isin(made_QxK.reshape(-1), wanted_N)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
-        self._blocks: dict[int, Future] = {}
+        self._blocks = Blocks(self._load, "stream")
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step, or its `rows`: tokens int32[B, W + 1] and weights float32[B, W].
@@ -305,12 +304,7 @@ class Stream:
           ValueError: where documents hardly ever fit a window.
         """
         number, at = divmod(step, self._steps)
-        for block in (number, number + 1):
-            if block not in self._blocks:
-                self._blocks[block] = self._thread.submit(self._load, block)
-        for old in [block for block in self._blocks if block not in (number, number + 1)]:
-            self._blocks.pop(old).cancel()
-        tokens, weights = self._blocks[number].result()
+        tokens, weights = self._blocks[number]
         rows = slice(at * self._rows, (at + 1) * self._rows)
         found = {"tokens": tokens[rows], "weights": weights[rows]}
         if self._segmented:
@@ -329,4 +323,4 @@ class Stream:
 
     def close(self) -> None:
         """Stops the stream's thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._blocks.close()

@@ -17,7 +17,7 @@ def directory_of(name: str, models: pathlib.Path) -> pathlib.Path:
     return models / name if path.name == name else path
 
 
-def load(run: Run, models: pathlib.Path) -> tuple[Run, pathlib.Path]:
+def _load(run: Run, models: pathlib.Path) -> tuple[Run, pathlib.Path]:
     """The parent of a run that has one, and its directory.
 
     Raises:
@@ -63,17 +63,20 @@ def check(child: Run, parent: Run) -> None:
         )
 
 
-def check_lineage(run: Run, models: pathlib.Path) -> None:
-    """Sees to it that the parents of a run that no study makes are there and trained.
+def lineage(run: Run, models: pathlib.Path) -> list[tuple[Run, pathlib.Path]]:
+    """The parent of a run, its parent and so on, with their directories.
 
     Raises:
         ValueError: one is missing or not trained, does not fit, or descends from itself.
     """
+    found: list[tuple[Run, pathlib.Path]] = []
     seen = {run.name}
     while run.settings.parent.run:
-        run, directory = load(run, models)
+        run, directory = _load(run, models)
         if run.name in seen:
             raise ValueError(f"parent.run: {run.name!r} descends from itself.")
         seen.add(run.name)
+        found.append((run, directory))
         if run_lib.status(directory) != "finished":
             raise ValueError(f"parent.run is {run.name!r}, which is not trained to its end yet.")
+    return found

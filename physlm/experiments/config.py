@@ -7,16 +7,13 @@ them. A study begins with `base(scale)` and changes what it must.
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from data_gen import keys, settings
-from data_gen.keys import Purpose
+from data_gen import settings
 from data_gen.settings import RefusedError, Setting
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
@@ -27,7 +24,7 @@ from physlm import model as model_lib
 from physlm import probe
 from physlm.adaptation import FULL, PROBE, Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig, sized
-from physlm.evaluate import EvalConfig
+from physlm.cells import EvalConfig
 from physlm.experiments import scales
 from physlm.optimizer import OptimizerConfig, schedule
 from physlm.probe import ProbeConfig
@@ -124,7 +121,7 @@ class Settings:
         # Refuses a warm-up that does not end before the run does.
         schedule(self.optimizer, self.train.steps)
         if self.adaptation.kind != FULL:
-            self.learning.adaptation.places(_shapes(self.model))
+            self.learning.adaptation.places(model_lib.shapes(self.model))
         if self.adaptation.kind == PROBE and self.mesh.sequence > 1:
             raise RefusedError("mesh.sequence", self.mesh.sequence, "1 for a probe")
         if self.parent.optimizer == CARRIED and not (
@@ -132,11 +129,6 @@ class Settings:
         ):
             allowed = "'fresh' without parent.run, or where adaptation.kind is not full"
             raise RefusedError("parent.optimizer", CARRIED, allowed)
-
-
-@functools.lru_cache(maxsize=64)
-def _shapes(model: ModelConfig) -> model_lib.Params:
-    return jax.eval_shape(lambda: model_lib.init(model, keys.root(0, Purpose.PARAMETERS)))
 
 
 def declared() -> dict[str, Setting]:

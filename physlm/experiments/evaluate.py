@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
     parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
-    parser.add_argument("--checkpoint", default="final", help="final, best or a step")
+    parser.add_argument(
+        "--checkpoint", help="final, best or a step (as evaluate.checkpoint says, which is final)"
+    )
     parser.add_settings("change settings of evaluate.* and mesh.*, e.g. evaluate.problems=4096")
     parser.add_argument(
         "--overlap",
@@ -64,17 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "paths data.names_file and data.tokenizer_files are."
                 )
         run = run_lib.load(options.run, options.set)
+        which = options.checkpoint or run.settings.evaluate.checkpoint
         execution.check_resumable(run, options.run)
         if options.overlap:
             evaluation = Evaluation(run.settings.evaluate)
-            found = overlap.counted(
-                run, evaluation, options.run, which=options.checkpoint, most=options.windows
-            )
+            found = overlap.counted(run, evaluation, options.run, which=which, most=options.windows)
             put(overlap.in_words(found))
             return 0
         devices.prepare(run.settings.mesh, run.settings.evaluate.batch)
         evaluation = Evaluation(run.settings.evaluate)
-        path = execution.judge(run, evaluation, options.run, which=options.checkpoint)
+        path = execution.judge(run, evaluation, options.run, which=which)
         cells = results.cells(path)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)

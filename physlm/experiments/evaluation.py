@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from data_gen import settings as settings_lib
-from physlm.evaluate import EvalConfig
+from physlm.cells import EvalConfig
 from physlm.experiments.identity import digest
 from physlm.experiments.run import ERROR_FILE, best_step, in_a_path, last_step
 

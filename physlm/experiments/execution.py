@@ -19,6 +19,7 @@ from data_gen.text.corrections import table
 from data_gen.text.judge import Verdict
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
+from physlm import cells as cells_lib
 from physlm import checkpoint, devices, evaluate, probing, sharding, train
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
@@ -200,13 +201,12 @@ def _judge(
         solutions.extend(answered)
         verdicts.extend(judged)
 
-    params = weights.joined(run, directory, state)
+    params, frozen = weights.joined(run, directory, state)
     if settings.adaptation.kind == PROBE:
-        # What a model writes that is only drawn says nothing of a probe.
-        probed = weights.frozen(run, directory) if settings.parent.run else None
         cells = probing.evaluate(
             params,
-            probed,
+            # What a model writes that is only drawn says nothing of a probe.
+            frozen if settings.parent.run else None,
             model=settings.model,
             spec=settings.data,
             mistakes=settings.mistakes,
@@ -225,7 +225,7 @@ def _judge(
         )
     if not devices.is_first():
         return
-    asked = [cell.name for cell in evaluate.cells(settings.data, evaluation.settings)]
+    asked = [cell.name for cell in cells_lib.of(settings.data, evaluation.settings)]
     if missing := set(asked) - {cell["cell"] for cell in cells}:
         names = ", ".join(sorted(missing, key=asked.index))
         say(f"{run.name}: the class has no test problem of op {names}; it gets no cell")

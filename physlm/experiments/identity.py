@@ -45,12 +45,19 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     return facts
 
 
+# How documents are laid into windows, which a probe reads one by one, and what of them bears loss.
+_NOT_OF_A_PROBE = (
+    "train.attention", "train.budget", "train.loss_on", "train.pack", "mistakes.mask",
+)  # fmt: skip
+
+
 def _unread(flat: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sections that a run of this configuration never reads."""
+    """Sections, and settings of others, that a run of this configuration never reads."""
     # There were runs before there were these.
     kind, parent = flat.get("adaptation.kind", FULL), flat.get("parent.run", "")
     read = {"parent.": parent, "adaptation.": kind != FULL, "probe.": kind == PROBE}
-    return tuple(section for section, is_read in read.items() if not is_read)
+    unread = tuple(section for section, is_read in read.items() if not is_read)
+    return unread + (_NOT_OF_A_PROBE if kind == PROBE else ())
 
 
 def hash_of(name: str) -> str:

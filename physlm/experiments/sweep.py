@@ -18,8 +18,6 @@ from contextlib import ExitStack, nullcontext
 
 import jax
 
-from data_gen import keys
-from data_gen.keys import Purpose
 from physlm import devices, model, sharding
 from physlm.experiments import ancestry, execution, files, registry, report, results, scales
 from physlm.experiments import config as config_lib
@@ -160,7 +158,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         runs = [task.run for task in tasks(entries)]
         for run in runs:
             if run.parent is None:
-                ancestry.check_lineage(run, store.models)
+                ancestry.lineage(run, store.models)
             execution.check_resumable(run, store.of_run(run.name))
         cache = None if options.dry_run else store.cache
         devices.prepare(runs[0].settings.mesh, _shared_batch(runs), cache)
@@ -261,8 +259,7 @@ def _refresh(view: View) -> None:
 
 
 def _count_parameters(config: model.ModelConfig) -> int:
-    params = jax.eval_shape(lambda: model.init(config, keys.root(0, Purpose.PARAMETERS)))
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return sum(leaf.size for leaf in jax.tree.leaves(model.shapes(config)))
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
     return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
 
 
-def joined(run: Run, directory: pathlib.Path, state: TrainState) -> Params:
-    """The whole model of a state of a run: what was trained, and what is frozen of its parent's.
+def joined(run: Run, directory: pathlib.Path, state: TrainState) -> tuple[Params, Params]:
+    """The whole model of a state of a run, and what is frozen of it: nothing, or its parent's.
 
     Args:
         run: whose state it is.
@@ -103,24 +103,18 @@ def joined(run: Run, directory: pathlib.Path, state: TrainState) -> Params:
     """
     adaptation = run.settings.learning.adaptation
     if adaptation.full:
-        return state.params
-    rest = frozen(run, directory)
+        return state.params, {}
+    rest = _frozen(run, directory)
     abstract = jax.eval_shape(adaptation.join, state.params, rest)
     layout = sharding.shardings(abstract, sharding.make_mesh(run.settings.mesh))
-    return jax.jit(adaptation.join, out_shardings=layout)(state.params, rest)
+    return jax.jit(adaptation.join, out_shardings=layout)(state.params, rest), rest
 
 
-def frozen(run: Run, directory: pathlib.Path) -> Params:
-    """The model that an adaptation of a run leaves as it is, over the devices of the run's mesh.
-
-    Raises:
-        ValueError: its parent's checkpoint cannot be read.
-    """
-    found = parent(run, directory)
-    if found is None:
-        mesh = sharding.make_mesh(run.settings.mesh)
-        return first_params(run.settings.model, mesh, run.settings.seed)
-    return found.read()[0]
+def _frozen(run: Run, directory: pathlib.Path) -> Params:
+    if read := parent(run, directory):
+        return read()[0]
+    mesh = sharding.make_mesh(run.settings.mesh)
+    return first_params(run.settings.model, mesh, run.settings.seed)
 
 
 def parent(run: Run, directory: pathlib.Path) -> Parent | None:
@@ -136,8 +130,7 @@ def parent(run: Run, directory: pathlib.Path) -> Parent | None:
     asked = run.settings.parent
     if not asked.run:
         return None
-    ancestry.check_lineage(run, directory.parent)
-    other, where = ancestry.load(run, directory.parent)
+    other, where = ancestry.lineage(run, directory.parent)[0]
     # The child's devices are those that are here; nothing of a mesh decides weights.
     other = dataclasses.replace(
         other, settings=dataclasses.replace(other.settings, mesh=run.settings.mesh)
@@ -146,6 +139,6 @@ def parent(run: Run, directory: pathlib.Path) -> Parent | None:
     def read() -> tuple[Params, Any]:
         state = restored(other, where, asked.checkpoint)
         carried = state.opt_state if asked.optimizer == CARRIED else None
-        return joined(other, where, state), carried
+        return joined(other, where, state)[0], carried
 
-    return Parent(read)
+    return read

@@ -1,0 +1,253 @@
+"""What models are tested on: cells of fresh problems, by number of operations."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_gen import keys, settings
+from data_gen.keys import Purpose, Stage
+from data_gen.problems import structure
+from data_gen.problems.problem import Problem
+from data_gen.problems.template import Template, templates
+from data_gen.solutions.document import Document
+from data_gen.solutions.mistakes import ERROR_FREE
+from data_gen.spec import Spec
+from data_gen.text import records
+from data_gen.windows import stream
+from data_gen.windows.tokenizer import tokenizer
+from physlm.progress import Reporter
+
+# Rounds of drawing after which a cell makes do with the problems that fit the window.
+_ROUNDS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What a model is tested on. It decides the numbers of an evaluation, and no run's weights.
+
+    Raises:
+      RefusedError: a setting has a value that is not allowed.
+    """
+
+    problems: int = settings.whole(
+        4096,
+        "Problems of a cell. Those whose error-free document exceeds the training window are left "
+        "out (Part 2.2, Appendix) and others drawn in their place.",
+        low=1,
+        of_member=True,
+    )
+    batch: int = settings.whole(
+        512, "Prompts decoded at once.", low=1, decides=False, of_member=True
+    )
+    beyond: tuple[int, ...] = settings.wholes(
+        (20, 21, 22, 23),
+        "Numbers of operations past the training cap (data.max_op), a cell each.",
+        low=1,
+        of_member=True,
+    )
+    within: tuple[int, ...] = settings.wholes(
+        (),
+        "Numbers of operations up to the training cap (data.max_op), a cell each beside the cap's "
+        "own, which is always there. One that has no test problem, as may be where a small class "
+        "has few templates, gets no cell.",
+        low=1,
+        of_member=True,
+        added=True,
+    )
+    max_new_tokens: int = settings.whole(
+        1280,
+        "Tokens at which decoding stops; a solution that has not ended by then is wrong. The paper "
+        "generates up to 2048 tokens, up to a window of which are the problem's.",
+        low=1,
+        of_member=True,
+    )
+    checkpoint: str = settings.choice(
+        "final",
+        "Which model of a run a study judges: that after the last step, or that of the checkpoint "
+        "with the lowest recent loss (best). The paper takes the best in one place and the last in "
+        "another.",
+        ("final", "best"),
+        of_member=True,
+        added=True,
+    )
+    seed: int = settings.whole(
+        0,
+        "Seed of the problems, one for all runs, so that these are compared on the same ones.",
+        high=2**31 - 1,
+        of_member=True,
+    )
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+class NoProblemsError(ValueError):
+    """A cell has no test problem."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A set of test problems."""
+
+    name: str
+    op: int  # the cap, or the one number of operations
+    fixed: bool
+
+
+def of(spec: Spec, config: EvalConfig) -> list[Cell]:
+    """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
+
+    The first collects all up to the cap, as the class draws them; the others follow by their op,
+    those beyond as given.
+    """
+    inside = sorted({*config.within, spec.max_op})
+    fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
+    return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed]
+
+
+def test_spec(spec: Spec, config: EvalConfig) -> Spec:
+    """The class that all cells are drawn from: the other split, with room for every op.
+
+    Raises:
+      ValueError: an op beyond the cap is out of the class's reach, or its letters too few.
+    """
+    return dataclasses.replace(
+        spec, split="test", op=None, max_op=max(spec.max_op, *config.beyond, 1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """Problems of a cell, ready to be decoded and judged."""
+
+    prompts_NxP: np.ndarray  # int32, padded on the right
+    lengths_N: np.ndarray  # int32
+    shared_N: np.ndarray  # bool: training on the split "train" may show the problem's template
+    template_N: np.ndarray  # uint32: its hash
+    index_N: np.ndarray  # int32: the number of its key in the cell
+    problems_N: Problem
+    records: list[dict[str, Any]]
+
+
+@functools.partial(jax.jit, static_argnames=("cap", "fixed", "spec"))
+def _goals(keys_N: jax.Array, *, cap: int, fixed: bool, spec: Spec) -> structure.Goal:
+    if fixed:
+        op_N = jnp.full(keys_N.shape, cap, jnp.int32)
+        return structure.Goal(op_N, op_N)
+    draw = functools.partial(structure.goal_up_to, cap=cap, spec=spec)
+    return jax.vmap(lambda key: draw(keys.named(key, Stage.GOAL)))(keys_N)
+
+
+def keys_of(cell: Cell, config: EvalConfig, indices_N: np.ndarray) -> jax.Array:
+    """The keys of a cell's problems of these numbers."""
+    root = keys.root(config.seed, Purpose.TESTING)
+    return keys.all_numbered(keys.numbered(root, cell.op if cell.fixed else 0), indices_N)
+
+
+def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet:
+    """Draws a cell's problems; problem i is a function of (seed, cell, i) and the spec.
+
+    Args:
+      cell: which problems.
+      spec: `test_spec` of the class trained on.
+      config: how many, and the seed.
+      window: in tokens; problems with longer documents are left out.
+
+    Raises:
+      NoProblemsError: no problem of the cell is found, or none fits the window.
+    """
+    prompts: list[np.ndarray] = []
+    sides: list[Template] = []
+    drawn: list[tuple[np.ndarray, Problem]] = []
+    kept: list[dict[str, Any]] = []
+    for turn in range(_ROUNDS):
+        indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
+        keys_N = keys_of(cell, config, indices_N)
+        goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed, spec=spec)
+        problems = stream.problems(keys_N, goals_N, spec=spec)
+        documents, tokens = _write(keys_N, problems, size=window, spec=spec)
+        found = (problems, documents, tokens, templates(problems, spec))
+        found = jax.tree.map(np.asarray, found)
+        some = found[0].ok.any()
+        fits = np.flatnonzero(found[2].length <= window)[: config.problems - len(prompts)]
+        problems, documents, tokens, side_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
+        lengths = tokens.prompt.tolist()
+        prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
+        sides.append(side_N)
+        drawn.append((indices_N[fits], problems))
+        kept += records.records(problems, documents, spec)
+        # Where no search found any, all have tried long enough; others would find none either.
+        if len(prompts) == config.problems or not some:
+            break
+    if not prompts:
+        raise NoProblemsError(
+            f"No problem of the cell {cell.name} fits a window of {window} tokens."
+        )
+    lengths_N = np.array([len(ids) for ids in prompts], np.int32)
+    prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
+    for row, ids in zip(prompts_NxP, prompts, strict=True):
+        row[: len(ids)] = ids
+    side_N, (index_N, problems_N) = (
+        jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (sides, drawn)
+    )
+    return TestSet(prompts_NxP, lengths_N, side_N.shared, side_N.hashed, index_N, problems_N, kept)
+
+
+def test_sets(
+    spec: Spec,
+    config: EvalConfig,
+    window: int,
+    progress: Callable[[str, int, str], AbstractContextManager[Reporter]],
+) -> list[tuple[Cell, TestSet]]:
+    """The problems of all cells, but for those of `within` that have none.
+
+    Args:
+      spec: the class that was trained on. Where that is not the split "train", training may show
+        any template of the tests.
+      config: what to test on.
+      window: in tokens; problems with longer documents are left out.
+      progress: makes a progress display of (title, total, unit).
+
+    Raises:
+      NoProblemsError: another cell has none.
+    """
+    todo, drawn_from = of(spec, config), test_spec(spec, config)
+    sets: list[tuple[Cell, TestSet]] = []
+    with progress("problems", len(todo), "cell") as shown:
+        for number, cell in enumerate(todo):
+            try:
+                tests = test_set(cell, drawn_from, config, window)
+                shared_N = tests.shared_N | (spec.split != "train")
+                sets.append((cell, dataclasses.replace(tests, shared_N=shared_N)))
+            except NoProblemsError:
+                if cell.op >= spec.max_op:
+                    raise
+            shown.update(number + 1)
+    return sets
+
+
+@functools.partial(jax.jit, static_argnames=("size", "spec"))
+def _write(
+    keys_N: jax.Array, problems_N: Problem, *, size: int, spec: Spec
+) -> tuple[Document, Document]:
+    """Error-free documents, in symbols and in tokens."""
+    room = tokenizer(spec).symbols(size)
+    written = stream.documents(keys_N, problems_N, size=room, spec=spec, mistakes=ERROR_FREE)
+    return written, stream.encoded(written, size=size, spec=spec)
+
+
+def distinct(tests: TestSet) -> dict[str, int]:
+    """How many different problems and templates there are in a cell.
+
+    A class that is small draws the same ones again and again.
+    """
+    return {
+        "problems": len(np.unique(tests.prompts_NxP, axis=0)),
+        "templates": len(np.unique(tests.template_N)),
+    }
