@@ -136,6 +136,15 @@ class Spec:
         "withhold.",
         high=LETTER_LIMIT,
     )
+    statement_op: int = settings.whole(
+        0,
+        "Problems with at most so many operations are split by templates of all that they state, "
+        "with what the answer does not need, instead of those of solutions. A few operations have "
+        "too few of the latter: where one of two is for tests, these ask for what training never "
+        "shows at all.",
+        high=LETTER_LIMIT,
+        added=True,
+    )
     tokenizer: str = settings.choice(
         "word",
         'word, a token for each symbol of the grammar; parameter, one for a whole parameter ("Oak '

@@ -246,6 +246,43 @@ def test_templates_of_problems_have_no_order():
             assert known == (split == "train")
 
 
+def statement_template(record):
+    """All that a problem states, read off its text, without names, numbers and the order."""
+    facts = facts_of(record, SMALL)
+
+    def of(parameter):
+        side = facts.sides.get(parameter)
+        if side is None:
+            products = ["*".join(map(of, filter(None, pair))) for pair in facts.sums[parameter]]
+            return f"sum({', '.join(sorted(products))})"
+        return (
+            f"{side.number is None}{side.times}{side.difference}({', '.join(map(of, side.refs))})"
+        )
+
+    return f"{sorted(map(of, facts.sides))}? {of(facts.query)}"
+
+
+def test_few_operations_are_split_by_what_problems_state():
+    problems, _, found = drawn(SMALL)
+    few = dataclasses.replace(SMALL, statement_op=2)
+    sides, by_solution = templates(problems, few), templates(problems, SMALL)
+    more = np.asarray(problems.op) > 2
+    np.testing.assert_array_equal(sides.hashed[more], by_solution.hashed[more])
+    mine = np.flatnonzero(~more)
+    texts = [statement_template(found[n]) for n in mine]
+    pairs = set(zip(texts, np.asarray(sides.hashed)[mine].tolist(), strict=True))
+    assert len(pairs) == len(set(texts)) == len({hashed for _, hashed in pairs}) > 50
+    half = dict(zip(texts, np.asarray(sides.for_training)[mine].tolist(), strict=True))
+    assert 0.6 < np.mean(list(half.values())) < 0.85
+    seen = []
+    for split in ("train", "test"):
+        mine = [r for r in drawn(dataclasses.replace(few, split=split))[2] if r["op"] <= 2]
+        assert {record["op"] for record in mine} == {1, 2}
+        seen.append({statement_template(record) for record in mine})
+        assert all(half.get(text, split == "train") == (split == "train") for text in seen[-1])
+    assert min(map(len, seen)) > 20 and not seen[0] & seen[1]
+
+
 def test_templates_are_counted_by_operations():
     problems, _, found = drawn(SMALL)
     lines = table(templates(problems, SMALL), problems.op).splitlines()

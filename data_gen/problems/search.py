@@ -76,7 +76,8 @@ def _after(place: Place, drawn: Draft) -> Place:
 
 def _split_after(spec: Spec) -> bool:
     """Whether only the finished problem tells which side of the split it is on."""
-    return spec.split != "all" and (spec.reask or spec.solution == "any")
+    later = spec.reask or spec.solution == "any" or spec.statement_op > 0
+    return spec.split != "all" and later
 
 
 def not_found(spec: Spec) -> str:

@@ -8,6 +8,9 @@ templates like all others, so that what lies in the other half is rejected.
 One problem has solutions in several orders, whose templates may be in different halves. Only where
 problems are many is it next to impossible that training solves a test problem in another order.
 `Spec.split_by` makes templates those of problems, which cannot be in both halves.
+
+A few operations have few templates, and half of two or of seven is a poor sample to test on. With
+`Spec.statement_op`, problems of so few operations have the template of all that they state.
 """
 
 import functools
@@ -32,6 +35,10 @@ TRAIN_BINS = 17
 _SALT = 333
 # Likewise for templates of problems: one of two, three of seven and eleven of 47 are for tests.
 _SALT_OF_PROBLEMS = 256
+_SALT_OF_STATEMENTS = 0
+# Parameters that follow from each other, as far as templates of statements tell them apart. Those
+# that differ only further away have one template, and so are on one side.
+_REACH = 8
 
 
 class Template(NamedTuple):
@@ -60,6 +67,8 @@ def _template(problem: Problem, spec: Spec) -> Template:
         problem.structure.edges_GxWxW.reshape(-1),
         spec,
     )
+    if spec.statement_op:
+        hashed = jnp.where(problem.op <= spec.statement_op, _statement(problem, spec), hashed)
     for_training = _for_training(hashed)
     return Template(hashed, for_training, for_training | (problem.op <= spec.unsplit_op))
 
@@ -125,11 +134,8 @@ def _hash(
     instance_T = live_T & (step_T < instances)
     position_P = jnp.full(spec.slots + 1, -1).at[step_T].set(place_T)[:-1]
     at_T = jnp.where(instance_T, step_T, 0)
-    count_T = (terms.refs_TxR >= 0).sum(-1)
-    times_T = ops.times_I[at_T] & terms.constant_T & (count_T > 0)
-    minus_T = ops.difference_I[at_T] & (count_T == 2)
-    shape_T = 1 + terms.constant_T + 2 * times_T + 4 * minus_T
-    kind_T = jnp.where(instance_T, shape_T, 0)
+    times_T, minus_T = ops.times_I[at_T], ops.difference_I[at_T]
+    kind_T = jnp.where(instance_T, _form(terms.constant_T, terms.refs_TxR, times_T, minus_T), 0)
 
     abstract_T = jnp.clip(step_T - instances, 0, spec.abstract_slots - 1)
     child_TxW = jnp.asarray(table.children_AxW)[abstract_T]
@@ -147,6 +153,55 @@ def _hash(
     mixed_T = draws.numbered(term_TxR, np.arange(TERMS)).sum(-1, dtype=jnp.uint32)
     mixed_T = draws.numbered(mixed_T, kind_T * LETTER_LIMIT + place_T)
     return draws.numbered(jnp.where(live_T, mixed_T, 0).sum(dtype=jnp.uint32), _SALT)
+
+
+def _form(
+    constant: jax.Array, refs_R: jax.Array, times: jax.Array, difference: jax.Array
+) -> jax.Array:
+    """int32: what kind of right side an instance parameter has, from 1 on."""
+    count = (refs_R >= 0).sum(-1)
+    return 1 + constant + 2 * (times & constant & (count > 0)) + 4 * (difference & (count == 2))
+
+
+def _statement(problem: Problem, spec: Spec) -> jax.Array:
+    """uint32: a hash of a problem's sentences, in any order, and of its question, without names.
+
+    Equal texts have equal hashes, whichever items of a layer bear which names: a parameter counts
+    by what its right side is made of, and what that is made of, `_REACH` times over.
+    """
+    table = slots.layout(spec)
+    edge_I = problem.structure.edges_GxWxW.reshape(-1)
+    form_I = _form(problem.constant_I, problem.refs_IxR, problem.times_I, problem.difference_I)
+    child_AxW = jnp.where(edge_I[table.children_AxW], table.children_AxW, -1)
+    none_A = jnp.zeros(spec.abstract_slots, form_I.dtype)
+    kind_P = jnp.concatenate([form_I, none_A])
+
+    def follow(_: int, word_P: jax.Array) -> jax.Array:
+        refs_I = _of_references(problem.refs_IxR, word_P)
+        added_A = _of_products(child_AxW, jnp.asarray(table.factors_AxW), word_P)
+        return draws.numbered(jnp.concatenate([refs_I, added_A]), kind_P + 1)
+
+    word_P = jax.lax.fori_loop(0, _REACH, follow, jnp.zeros(spec.slots, jnp.uint32))
+    stated_I = jnp.where(edge_I, draws.mix(word_P[: spec.instance_slots]), 0)
+    asked = draws.numbered(word_P[problem.query], 1)
+    return draws.numbered(stated_I.sum(dtype=jnp.uint32) + asked, _SALT_OF_STATEMENTS)
+
+
+def _of_references(refs_xR: jax.Array, word_T: jax.Array) -> jax.Array:
+    """uint32: a hash of what right sides name, in order."""
+    word_xR = jnp.where(refs_xR >= 0, word_T[refs_xR], 0)
+    return draws.numbered(word_xR, np.arange(TERMS)).sum(-1, dtype=jnp.uint32)
+
+
+def _of_products(child_xW: jax.Array, factor_xW: jax.Array, word_T: jax.Array) -> jax.Array:
+    """uint32: a hash of the products that are added up, in any order."""
+
+    def of(place_xW: jax.Array) -> jax.Array:
+        return jnp.where(place_xW >= 0, word_T[place_xW], 0)
+
+    # Places in a product are told apart: one is a number of items, the other is of each.
+    products_xW = draws.numbered(of(child_xW), 1) + draws.numbered(of(factor_xW), 2)
+    return jnp.where(child_xW >= 0, draws.mix(products_xW), 0).sum(-1, dtype=jnp.uint32)
 
 
 def _hash_of_problem(
@@ -170,17 +225,10 @@ def _hash_of_problem(
     """
 
     def follow(step: jax.Array, word_T: jax.Array) -> jax.Array:
-        def of(place: jax.Array) -> jax.Array:
-            return jnp.where(place >= 0, word_T[place], 0)
-
-        refs = draws.numbered(of(ref_TxR[step]), np.arange(TERMS)).sum(dtype=jnp.uint32)
-        # Places in a product are told apart: one is a number of items, the other is of each.
-        products_W = draws.numbered(of(child_TxW[step]), 1) + draws.numbered(
-            of(factor_TxW[step]), 2
-        )
-        added_W = jnp.where(child_TxW[step] >= 0, draws.mix(products_W), 0)
+        refs = _of_references(ref_TxR[step], word_T)
+        added = _of_products(child_TxW[step], factor_TxW[step], word_T)
         kind = kind_T[step]
-        word = jnp.where(kind > 0, refs, added_W.sum(dtype=jnp.uint32))
+        word = jnp.where(kind > 0, refs, added)
         return jnp.where(np.arange(len(kind_T)) == step, draws.numbered(word, kind + 1), word_T)
 
     word_T = jax.lax.fori_loop(0, len(kind_T), follow, jnp.zeros(kind_T.shape, jnp.uint32))
