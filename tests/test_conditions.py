@@ -1,11 +1,13 @@
 """Parents and children: what is planned, in which order, and that parents are trained once."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_runs import STUDY
 from test_train import distance
@@ -17,6 +19,7 @@ from physlm.experiments import (
     ancestry,
     conditions,
     config,
+    execution,
     files,
     plan,
     registry,
@@ -135,6 +138,15 @@ def published() -> list[Planned]:
         ]
     found += [conditions.probe(ERROR_FREE), conditions.second_probe(ERROR_FREE)]
     return found
+
+
+def test_a_probe_is_trained_on_as_many_questions_as_are_asked_for() -> None:
+    changes = {"probe.questions": 3, "mistakes.rate": 0.0}
+    (entry,) = planned(conditions.probe(None, **changes))
+    settings = entry.run.settings
+    rows = np.arange(settings.train.batch)
+    with contextlib.closing(execution._stream(settings, rows)) as questions:
+        assert questions.batch(0)["answers"].shape == (len(rows), 3)
 
 
 def test_every_published_condition_can_be_said() -> None:
