@@ -41,13 +41,13 @@ def counted(spec: Spec, first: int = 500) -> overlap.Overlap:
     ("scale", "first"),
     [
         ("smoke", 160),
-        ("quick", 16_384),
+        ("quick", 8192),
+        ("night", 16_384),
         ("mini", 512),
         ("paper", 64),
     ],
 )
 def test_no_test_problem_occurs_in_training(scale: str, first: int) -> None:
-    # A night shows more windows of the class of `quick`.
     fewer = {"evaluate.problems": 64, "mistakes.rate": 0.5}
     settings = config_lib.resolve(config_lib.override(config_lib.base(scale), fewer))
     found = overlap.count(

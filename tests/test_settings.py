@@ -130,8 +130,9 @@ def test_a_scale_states_only_what_it_changes(scale):
 
 def test_a_night_is_more_of_what_is_quick():
     quick, night = config.base("quick"), config.base("night")
-    for section in ("data", "mistakes", "model", "optimizer"):
+    for section in ("mistakes", "model", "optimizer"):
         assert night[section] == quick[section]
+    assert night.data.to_dict() == {**quick.data, "statement_op": 2}
     assert night.train.window == quick.train.window
     assert night.train.steps > quick.train.steps
     assert night.evaluate.problems > quick.evaluate.problems
