@@ -85,7 +85,8 @@ def not_found(spec: Spec) -> str:
     return (
         f"{TRIES} drafts gave no problem with op={spec.op}, split={spec.split!r} and "
         f"reask={spec.reask}: there are none, or too few. `python -m data_gen stats --split all` "
-        "counts the templates of each half; unsplit_op gives both sides those of few operations."
+        "counts the templates of each half; statement_op splits problems of few operations by what "
+        "they state, of which there is more, and unsplit_op gives both sides all of them."
     )
 
 

@@ -35,7 +35,6 @@ TRAIN_BINS = 17
 _SALT = 333
 # Likewise for templates of problems: one of two, three of seven and eleven of 47 are for tests.
 _SALT_OF_PROBLEMS = 256
-_SALT_OF_STATEMENTS = 0
 # Parameters that follow from each other, as far as templates of statements tell them apart. Those
 # that differ only further away have one template, and so are on one side.
 _REACH = 8
@@ -184,7 +183,7 @@ def _statement(problem: Problem, spec: Spec) -> jax.Array:
     word_P = jax.lax.fori_loop(0, _REACH, follow, jnp.zeros(spec.slots, jnp.uint32))
     stated_I = jnp.where(edge_I, draws.mix(word_P[: spec.instance_slots]), 0)
     asked = draws.numbered(word_P[problem.query], 1)
-    return draws.numbered(stated_I.sum(dtype=jnp.uint32) + asked, _SALT_OF_STATEMENTS)
+    return draws.mix(stated_I.sum(dtype=jnp.uint32) + asked)
 
 
 def _of_references(refs_xR: jax.Array, word_T: jax.Array) -> jax.Array:
