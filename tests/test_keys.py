@@ -10,7 +10,7 @@ from data_gen.keys import Purpose
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.solutions.render import SOLUTION
 from data_gen.windows import stream
-from physlm import evaluate
+from physlm import cells
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_mistakes_do_not_depend_on_the_target(made):
         wrong_N = np.asarray(documents.role_N)[np.arange(COUNT), name_N] != SOLUTION
         np.add.at(counts, (wrong_N.astype(int), np.asarray(problems.op) - 1), 1)
         # The targets that a cell gives its problems are the ones that they draw.
-        goals = evaluate._goals(keys_N, cap=TINY.max_op, fixed=False, spec=TINY)
+        goals = cells._goals(keys_N, cap=TINY.max_op, fixed=False, spec=TINY)
         np.testing.assert_array_equal(goals.target, problems.op)
     assert abs(counts[1].sum() / counts.sum() - 0.5) < 0.03
     assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
