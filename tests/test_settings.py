@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from benchmarks import workloads
 
 from data_gen import settings
 from data_gen.settings import RefusedError
@@ -136,6 +137,11 @@ def test_a_night_is_more_of_what_is_quick():
     assert night.train.window == quick.train.window
     assert night.train.steps > quick.train.steps
     assert night.evaluate.problems > quick.evaluate.problems
+
+
+def test_what_is_timed_beside_another_checkout_is_possible():
+    """Whatever the scale that it changes has become."""
+    config.resolve(config.override(config.base("quick"), workloads.SETTINGS))
 
 
 def test_all_but_speed_and_judging_decides_the_weights():
