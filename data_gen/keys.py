@@ -32,6 +32,7 @@ class Purpose(enum.Enum):
     DROPOUT = "dropout, by step and row"
     ADAPTER_DROPOUT = "dropout of adapters, by step"
     PROBING = "problems that a probe is trained on, by index"
+    DECODING = "tokens of solutions, by problem, sample and number"
 
 
 class Stage(enum.Enum):

@@ -34,15 +34,17 @@ from data_gen.windows.questions import TASKS
 from physlm.experiments import conditions, config
 from physlm.experiments.conditions import Planned, Times
 
-# Probes learn sooner than models: a quarter of the steps. With 16 problems each these are at the
-# paper's scale 4 million questions, between those of its second probe and of its first; half of the
-# batch of `quick` would be two.
+# Probes learn sooner than models: half of the steps, and an eighth for what is only asked to see
+# what else a model knows. With 16 problems each these are at the paper's scale 8 and 2 million
+# questions.
 SHORT: dict[str, Any] = {
-    "train.steps": Times(0.25),
     "train.batch": 16,
     "evaluate.problems": Times(0.25),
     "mistakes.rate": 0.0,
 }
+
+
+CAN_NEXT: dict[str, Any] = {**SHORT, "train.steps": Times(0.5), "probe.task": "can_next"}
 
 
 def get_config(scale: str) -> ConfigDict:
@@ -54,11 +56,11 @@ def sweep() -> Iterator[Planned]:
     """can_next of two models with its controls; the other tasks of the error-free one."""
     error_free = conditions.pretrain(**{"mistakes.rate": 0.0})
     retry = conditions.pretrain(**{"mistakes.rate": 0.5, "mistakes.mask": "name"})
-    can_next = {**SHORT, "probe.task": "can_next"}
-    for parent in (error_free, retry, None):
-        yield conditions.probe(parent, **can_next)
-    for parent in (error_free, retry):
-        yield conditions.linear_probe(parent, **can_next)
+    for parent in (retry, error_free, None):
+        yield conditions.probe(parent, **CAN_NEXT)
+    for parent in (retry, error_free):
+        yield conditions.linear_probe(parent, **CAN_NEXT)
     for task in TASKS:
         if task != "can_next":
-            yield conditions.probe(error_free, **{**SHORT, "probe.task": task})
+            others = {"train.steps": Times(0.125), "optimizer.warmup_steps": Times(0.25)}
+            yield conditions.probe(error_free, **{**SHORT, **others, "probe.task": task})

@@ -51,7 +51,7 @@ class Memory(NamedTuple):
     """What a layer keeps for later tokens."""
 
     attention: KeyValue
-    canon: dict[str, jax.Array]  # the last W - 1 inputs of each Canon layer, [B, W - 1, …]
+    canon: dict[str, jax.Array]  # inputs of each Canon layer, [B, W - 1 + S, …], zeros first
 
 
 class Block(nnx.Module):

@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from physlm import model
+from physlm import cache, model
 from physlm.architecture import ModelConfig
-from physlm.attention import attention, causal
-from physlm.block import KeyValue, Memory, Reading
-from physlm.canon import with_zeros
+from physlm.attention import attention
+from physlm.block import Reading
 
 
 def states(
@@ -41,17 +40,7 @@ def states(
     total = tokens_BxT.shape[1]
     before = config.canon_width - 1
 
-    def attend(layer: Any, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
-        del layer
-        return causal(config, *qkv), KeyValue(*qkv[1:])
-
-    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
-        del layer, name, place
-        return with_zeros(x, before), x
-
-    reading = Reading(attend, behind)
-    _, _, _, read = model.run(config, params, tokens_BxT, jnp.arange(total), reading)
-    document: list[Memory] = read
+    document = cache.read(config, params, tokens_BxT)
 
     place_A = jnp.arange(length)
     own_QxAxQxA = (jnp.arange(count)[:, None, None, None] == jnp.arange(count)[:, None]) & (
@@ -83,9 +72,8 @@ def states(
     def behind_branch(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, None]:
         del place
         # Token t of the document stands in place t + before.
-        padded = with_zeros(document[layer].canon[name], before)
         at_BxQxW = cuts_BxQ[:, :, None] + jnp.arange(before)
-        halo = jax.vmap(lambda row, at: row[at])(padded, at_BxQxW)
+        halo = jax.vmap(lambda row, at: row[at])(document[layer].canon[name], at_BxQxW)
         return jnp.concatenate([halo.reshape(-1, before, *x.shape[2:]), x], axis=1), None
 
     positions_RxA = cuts_BxQ.reshape(-1, 1) + place_A

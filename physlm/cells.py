@@ -17,11 +17,16 @@ from data_gen.problems.problem import Problem
 from data_gen.problems.template import Template, templates
 from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
-from data_gen.spec import Spec
+from data_gen.spec import NAMED, Spec
 from data_gen.text import records
 from data_gen.windows import stream
 from data_gen.windows.tokenizer import tokenizer
+from physlm.decoding.recipe import parse
+from physlm.decoding.strategy import Recipe
 from physlm.progress import Reporter
+
+# Added to the number of a cell whose questions are others.
+_REASKED = 1 << 16
 
 # Rounds of drawing after which a cell makes do with the problems that fit the window.
 _ROUNDS = 8
@@ -60,6 +65,29 @@ class EvalConfig:
         of_member=True,
         added=True,
     )
+    reasked: tuple[int, ...] = settings.wholes(
+        (),
+        "Numbers of operations of problems about which another question is asked than the one they "
+        "were made for, a cell each. The paper has 20 for iGSM-med and 28 for iGSM-hard.",
+        low=1,
+        of_member=True,
+        added=True,
+    )
+    decode: str = settings.text(
+        "greedy",
+        "How tokens are chosen: greedy, sample, beam or regret, with settings behind a colon, as "
+        "sample:temperature=0.8,n=16 or beam:4 (`python -m physlm.experiments.evaluate --help` "
+        "says which there are); or a strategy of one's own, package.module.Class.",
+        "a strategy",
+        of_member=True,
+        added=True,
+    )
+    probe: str = settings.text(
+        "",
+        "The run whose probe of the task can_next is asked, where decode has one for a detector.",
+        of_member=True,
+        added=True,
+    )
     max_new_tokens: int = settings.whole(
         1280,
         "Tokens at which decoding stops; a solution that has not ended by then is wrong. The paper "
@@ -78,13 +106,25 @@ class EvalConfig:
     )
     seed: int = settings.whole(
         0,
-        "Seed of the problems, one for all runs, so that these are compared on the same ones.",
+        "Seed of the problems, and of what decoding draws, one for all runs, so that these are "
+        "compared on the same ones.",
         high=2**31 - 1,
         of_member=True,
     )
 
     def __post_init__(self) -> None:
         settings.check(self)
+        asks = self.recipe.asks
+        if (asks == "probe") != bool(self.probe):
+            allowed = f"the run of a probe where decode asks one, as {self.decode} does"
+            if self.probe:
+                allowed = f"empty where decode asks no probe, as {self.decode} does not"
+            raise settings.RefusedError("probe", self.probe, allowed)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What `decode` says."""
+        return parse(self.decode)
 
 
 class NoProblemsError(ValueError):
@@ -98,17 +138,42 @@ class Cell:
     name: str
     op: int  # the cap, or the one number of operations
     fixed: bool
+    reask: bool = False  # another question is asked than the one the problem was made for
+
+    @property
+    def number(self) -> int:
+        """By which its keys differ from those of other cells."""
+        return (self.op if self.fixed else 0) + (_REASKED if self.reask else 0)
 
 
 def of(spec: Spec, config: EvalConfig) -> list[Cell]:
     """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
 
     The first collects all up to the cap, as the class draws them; the others follow by their op,
-    those beyond as given.
+    those beyond as given. Last come those with other questions, named as `20re`.
     """
     inside = sorted({*config.within, spec.max_op})
     fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
-    return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed]
+    reasked = [Cell(f"{op}re", op, True, reask=True) for op in config.reasked]
+    return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed, *reasked]
+
+
+# The numbers of operations of the paper's cells beside those up to the cap and at the cap, and of
+# those with other questions.
+_PUBLISHED = {"med": ((20, 21, 22, 23), 20), "hard": ((28, 29, 30, 31, 32), 28)}
+
+
+def published() -> dict[str, tuple[Spec, EvalConfig, Cell]]:
+    """The 30 cells of the paper's tables by their names there, as `med_pq:20re`: the class that a
+    model was trained on, the evaluation of 4,096 problems, and the cell."""
+    found = {}
+    for name, (beyond, reasked) in _PUBLISHED.items():
+        for order in ("pq", "qp"):
+            spec = dataclasses.replace(NAMED[name], order=order, split="train")
+            config = EvalConfig(beyond=beyond, reasked=(reasked,))
+            for cell in of(spec, config):
+                found[f"{name}_{order}:{cell.name}"] = (spec, config, cell)
+    return found
 
 
 def test_spec(spec: Spec, config: EvalConfig) -> Spec:
@@ -118,7 +183,10 @@ def test_spec(spec: Spec, config: EvalConfig) -> Spec:
       ValueError: an op beyond the cap is out of the class's reach, or its letters too few.
     """
     return dataclasses.replace(
-        spec, split="test", op=None, max_op=max(spec.max_op, *config.beyond, 1)
+        spec,
+        split="test",
+        op=None,
+        max_op=max(spec.max_op, *config.beyond, *config.reasked, 1),
     )
 
 
@@ -147,7 +215,7 @@ def _goals(keys_N: jax.Array, *, cap: int, fixed: bool, spec: Spec) -> structure
 def keys_of(cell: Cell, config: EvalConfig, indices_N: np.ndarray) -> jax.Array:
     """The keys of a cell's problems of these numbers."""
     root = keys.root(config.seed, Purpose.TESTING)
-    return keys.all_numbered(keys.numbered(root, cell.op if cell.fixed else 0), indices_N)
+    return keys.all_numbered(keys.numbered(root, cell.number), indices_N)
 
 
 def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet:
@@ -162,6 +230,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
     Raises:
       NoProblemsError: no problem of the cell is found, or none fits the window.
     """
+    spec = dataclasses.replace(spec, reask=cell.reask)
     prompts: list[np.ndarray] = []
     sides: list[Template] = []
     drawn: list[tuple[np.ndarray, Problem]] = []

@@ -1,7 +1,7 @@
 """The decoder: GPT-2 with rotary positions (the paper's, sections 2 and 3), and its relatives.
 
-Array names carry their axes: B batch, T position, P position of a prompt, S key or cache slot,
-D model width, H head, N head of keys and values, K head width, V vocabulary.
+Array names carry their axes: B batch, T position, P position of a prompt, S key or cache slot, D
+model width, H head, N head of keys and values, K head width, V vocabulary.
 
 Parameters are a plain nested dictionary; those of `blocks` have the layers as their first axis.
 Flax modules are used only here and in the modules of a block: the rest of the package calls
@@ -19,9 +19,9 @@ from jax.sharding import PartitionSpec as P
 from data_gen import keys
 from data_gen.keys import Purpose, Stage
 from physlm.architecture import PRODUCT, ModelConfig
-from physlm.attention import attention, causal, rotary_angles
-from physlm.block import Block, Frame, KeyValue, Memory, Reading, dropped
-from physlm.canon import same_document, with_halo, with_zeros
+from physlm.attention import causal, rotary_angles
+from physlm.block import Block, Frame, Reading, dropped
+from physlm.canon import same_document, with_halo
 from physlm.sharding import gathered, manual_size
 
 Params = dict[str, Any]
@@ -193,80 +193,3 @@ def apply(
 ) -> jax.Array:
     """Float32 logits [B, T, V] of the token after each position; arguments as `apply_with_loss`."""
     return apply_with_loss(config, params, tokens_BxT, segments_BxT)[0]
-
-
-def prefill(
-    config: ModelConfig, params: Params, prompts_BxP: jax.Array, lengths_B: jax.Array
-) -> tuple[jax.Array, list[Memory]]:
-    """Runs the model on right-padded prompts, all positions at once.
-
-    Args:
-      config: the model's configuration.
-      params: its parameters, `unrolled`.
-      prompts_BxP: int32 token ids; the padding beyond a prompt's length changes no result.
-      lengths_B: the number of tokens of each prompt, at least 1.
-
-    Returns:
-      Float32 logits [B, V] of the token after each prompt, and what each layer keeps: keys and
-      values [B, N, P, K], those of the padding included, and inputs of Canon layers.
-    """
-
-    def attend(layer: Any, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
-        del layer
-        return causal(config, *qkv), KeyValue(*qkv[1:])
-
-    count = config.canon_width - 1
-
-    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
-        del layer, name, place
-        behind_BxZxC = with_zeros(x, count)
-        # Input t stands in place t + count; the last of a row is that of its length, less one.
-        last_BxK = lengths_B[:, None] + jnp.arange(count)
-        return behind_BxZxC, jax.vmap(lambda row, at: row[at])(behind_BxZxC, last_BxK)
-
-    positions, reading = jnp.arange(prompts_BxP.shape[1]), Reading(attend, behind)
-    frame, x_BxPxD, _, cache = run(config, params, prompts_BxP, positions, reading)
-    last_Bx1xD = jnp.take_along_axis(x_BxPxD, lengths_B[:, None, None] - 1, axis=1)
-    return frame.logits(last_Bx1xD[:, 0]), cache
-
-
-def decode_step(
-    config: ModelConfig,
-    params: Params,
-    tokens_B: jax.Array,
-    positions_B: jax.Array,
-    cache: list[Memory],
-    slot: jax.Array,
-    visible_BxS: jax.Array,
-) -> tuple[jax.Array, list[Memory]]:
-    """Runs the model on one more token of each row.
-
-    Args:
-      config: the model's configuration.
-      params: its parameters, `unrolled`.
-      tokens_B: int32 token ids.
-      positions_B: their positions. Rows may differ in it, while all use the same slot.
-      cache: what each layer has kept so far.
-      slot: the cache slot that takes this token's keys and values.
-      visible_BxS: bool, the slots that each row attends to, this one included.
-
-    Returns:
-      Float32 logits [B, V] of the next token, and the cache with this token in it.
-    """
-
-    def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValue]:
-        before = cache[layer].attention
-        kept = KeyValue(
-            jax.lax.dynamic_update_slice_in_dim(before.k_BxNxSxK, k, slot, axis=2),
-            jax.lax.dynamic_update_slice_in_dim(before.v_BxNxSxK, v, slot, axis=2),
-        )
-        return attention(q, *kept, visible_BxS[:, None, None, :]), kept
-
-    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
-        del place
-        behind_BxWxC = jnp.concatenate([cache[layer].canon[name], x], axis=1)
-        return behind_BxWxC, behind_BxWxC[:, 1:]
-
-    positions, reading = positions_B[:, None], Reading(attend, behind)
-    frame, x_Bx1xD, _, cache = run(config, params, tokens_B[:, None], positions, reading)
-    return frame.logits(x_Bx1xD[:, 0]), cache

@@ -71,7 +71,12 @@ def logits(config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
     stream_BxQxAxD = branches.states(config, model, tokens_BxT, cuts_BxQ, asked_BxQxA)
     last_BxQx1x1 = (ends_BxQ - 1)[:, :, None, None]
     h_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
-    return h_BxQxD.astype(jnp.float32) @ params[HEAD]["kernel"] + params[HEAD]["bias"]
+    return answered(params, h_BxQxD)
+
+
+def answered(params: Params, h: jax.Array) -> jax.Array:
+    """Float32 logits [..., C] of the answers, from normalised last hidden states [..., D]."""
+    return h.astype(jnp.float32) @ params[HEAD]["kernel"] + params[HEAD]["bias"]
 
 
 def objective(

@@ -6,8 +6,7 @@ what stands before each, whether what it names could be computed. That is what a
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,20 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen.problems.problem import Problem
-from data_gen.solutions.grammar import STOP
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from data_gen.text.answers import split
-from data_gen.text.judge import defined_in, judge, named_in, split_sentences, standing_places
-from data_gen.text.parser import slot_names
-from data_gen.text.reader import Facts, read
 from data_gen.windows import questions
-from data_gen.windows.table import Tokenizer
-from data_gen.windows.tokenizer import tokenizer
 from physlm import cells as cells_lib
+from physlm import detection, probe
 from physlm import evaluate as evaluate_lib
-from physlm import probe
 from physlm.adaptation import Params
 from physlm.architecture import ModelConfig
 from physlm.cells import Cell, EvalConfig, TestSet
@@ -101,11 +92,11 @@ def evaluate(
             answered = _answers(params, cell, tests, model, tested, mistakes, asked, config)
             summary = answered.summary()
             if probed is not None and asked.task == "can_next":
-                written_NxM = evaluate_lib.written(
-                    probed, tests, model=model, config=config, end=tokenizer(tested).end
+                written = evaluate_lib.solved(
+                    probed, cell, tests, model=model, spec=tested, config=config
                 )
                 detect = probe.detector(model, params)
-                summary["own"] = _own(detect, tests, written_NxM, tested, config.batch)
+                summary["own"] = _own(detect, tests, written.tokens_NxM, tested, config.batch)
             found.append(_row(cell, summary))
             shown.update(number + 1)
     return found
@@ -150,27 +141,11 @@ def _answers(
     batch = {name: np.asarray(value) for name, value in questions.in_batch(made).items()}
     asks_NxQ, right_NxQ = batch.pop("weights") > 0, batch.pop("answers")
     shares = []
-    for rows in _rows(len(tests.index_N), config.batch):
+    for rows in detection.batches(len(tests.index_N), config.batch):
         part = {name: value[rows] for name, value in batch.items()}
         shares.append(np.asarray(probe.probabilities(model, params, part)))
     share_NxQxC = np.concatenate(shares)[: len(tests.index_N)]
     return Answered(right_NxQ[asks_NxQ], share_NxQxC[asks_NxQ])
-
-
-def _rows(count: int, batch: int) -> list[np.ndarray]:
-    """Rows of equal numbers; the last ones repeat the last row."""
-    starts = range(0, count, batch)
-    return [np.minimum(np.arange(start, start + batch), count - 1) for start in starts]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """A sentence of a model's solution that is asked about."""
-
-    cut: int  # tokens of what was written before it
-    slot: int
-    can: bool  # what it names can be computed next
-    wrong: bool  # it is the first wrong step
 
 
 def _own(
@@ -183,39 +158,15 @@ def _own(
       and how many first wrong steps name what cannot be computed next (too_early), and which share
       of those is called so (caught; None where there are none).
     """
-    table = tokenizer(spec)
     by_row = [
-        _steps(record, ids, table, spec)
+        detection.steps(record, ids, spec, upto_wrong=True)
         for record, ids in zip(tests.records, written_NxM, strict=True)
     ]
     steps = [step for found in by_row for step in found]
     if not steps:
         return {"n": 0, "accuracy": None, "false_alarms": None, "too_early": 0, "caught": None}
-    asked_NxPxA, ends_NxP = map(np.asarray, _names(tests.problems_N, spec=spec))
-    # As wide as the longest prefix, and a multiple that changes little.
-    longest = max(
-        length + max((step.cut for step in found), default=0)
-        for length, found in zip(tests.lengths_N, by_row, strict=True)
-    )
-    width, most = -(-int(longest) // 32) * 32, max(map(len, by_row))
-    said: list[np.ndarray] = []
-    for rows in _rows(len(by_row), batch):
-        texts = np.full((len(rows), width), table.end, np.int32)
-        cuts, slots = (np.zeros((len(rows), most), np.int32) for _ in range(2))
-        for place, row in enumerate(rows):
-            length, found = tests.lengths_N[row], by_row[row]
-            text = np.concatenate([tests.prompts_NxP[row, :length], written_NxM[row]])[:width]
-            texts[place, : len(text)] = text
-            # Places that are not asked about repeat the prompt's end.
-            cuts[place] = length
-            cuts[place, : len(found)] = [length + step.cut for step in found]
-            slots[place, : len(found)] = [step.slot for step in found]
-        yes_RxQ = detect(
-            texts, cuts, asked_NxPxA[rows[:, None], slots], ends_NxP[rows[:, None], slots]
-        )
-        for place, row in enumerate(rows[: len(by_row) - len(said)]):
-            said.append(yes_RxQ[place, : len(by_row[row])])
-    said_S = np.concatenate(said) >= 0.5
+    shares = detection.shares(detect, tests, written_NxM, by_row, spec, batch)
+    said_S = np.concatenate(shares) >= 0.5
     can_S = np.array([step.can for step in steps])
     early_S = np.array([step.wrong and not step.can for step in steps])
     return {
@@ -225,72 +176,3 @@ def _own(
         "too_early": int(early_S.sum()),
         "caught": float((~said_S[early_S]).mean()) if early_S.any() else None,
     }
-
-
-@functools.partial(jax.jit, static_argnames="spec")
-def _names(problems_N: Problem, *, spec: Spec) -> tuple[jax.Array, jax.Array]:
-    return jax.vmap(lambda problem: questions.names(problem, spec))(problems_N)
-
-
-def _steps(record: dict[str, Any], ids: np.ndarray, table: Tokenizer, spec: Spec) -> list[_Step]:
-    """The sentences of a solution that stand and name a parameter, up to the first wrong one."""
-    facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
-    text, answer = split(ids, table)
-    verdict = judge(facts, text, answer or "")
-    slots = {name: slot for slot, name in slot_names(record["layers"], spec).items()}
-    sentences, starts = split_sentences(text), _starts(text, ids, table)
-    done: set[str] = set()
-    found = []
-    for number, place in enumerate(standing_places(text)):
-        sentence = sentences[place]
-        named = named_in(sentence)
-        wrong = number == verdict.first_wrong_step
-        if named in slots and named in facts.needs:
-            can = facts.needs[named] <= done and named not in done
-            found.append(_Step(starts[place], slots[named], can, wrong))
-        if wrong:
-            break
-        if defined := defined_in(sentence):
-            done.add(defined[0])
-    return found
-
-
-def _starts(text: str, ids: np.ndarray, table: Tokenizer) -> list[int]:
-    """For each sentence of what was written, how many tokens come before it."""
-    ends = np.cumsum([len(table.decode(np.array([i]))) for i in ids])
-    at, found = len(text) - len(text.lstrip()), []
-    for sentence in split_sentences(text):
-        found.append(int(np.searchsorted(ends, at, side="right")))
-        at += len(sentence) + len(STOP) + 1
-    return found
-
-
-def perfect(facts: Sequence[Facts], table: Tokenizer) -> Detector:
-    """The detector that reads the problem: 1 where what is named can be computed next, else 0.
-
-    Args:
-      facts: of the problem of each row that it will be given.
-      table: what tokens stand for.
-    """
-
-    def detect(
-        tokens_BxT: np.ndarray,
-        cuts_BxQ: np.ndarray,
-        names_BxQxA: np.ndarray,
-        ends_BxQ: np.ndarray,
-    ) -> np.ndarray:
-        found_BxQ = np.zeros(cuts_BxQ.shape, np.float32)
-        for row, (known, ids) in enumerate(zip(facts, tokens_BxT, strict=True)):
-            begin = int(np.flatnonzero(ids == table.solution)[0]) + 1
-            for place, cut in enumerate(cuts_BxQ[row]):
-                text = table.decode(ids[begin:cut])
-                sentences = split_sentences(text)
-                standing = [sentences[at] for at in standing_places(text)]
-                done = {defined[0] for one in standing if (defined := defined_in(one))}
-                name = names_BxQxA[row, place, 1 : ends_BxQ[row, place] - 1]
-                named = table.decode(name).strip()
-                can = named in known.needs and known.needs[named] <= done and named not in done
-                found_BxQ[row, place] = can
-        return found_BxQ
-
-    return detect

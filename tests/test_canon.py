@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from test_variants import _logits_and_grads, apply, config_of, params_of, some_tokens
 
-from physlm import canon, decode, model
+from physlm import canon, model
 from physlm.architecture import ModelConfig
+from physlm.decoding import engine
+from physlm.decoding.sampling import Greedy
 
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow
@@ -57,9 +59,9 @@ def test_a_canon_layer_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_decoding_is_the_argmax_of_the_whole_text(config: ModelConfig) -> None:
     params, prompts, lengths = params_of(config), some_tokens()[:, :6], [6, 4, 1]
     new = 5
-    written = decode.greedy(
-        config, params, prompts, jnp.array(lengths), max_new_tokens=new, stop=-1
-    )
+    written = engine.decode(
+        config, params, prompts, lengths, strategy=Greedy(), max_new_tokens=new, stop=-1
+    ).tokens_NxSxM[:, 0]
     width = 6 + new
     for row, length in enumerate(lengths):
         text = [*prompts[row, :length].tolist(), *written[row].tolist()]

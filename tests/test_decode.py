@@ -1,16 +1,19 @@
-"""Decoding with a cache against the model without one."""
+"""The engine: decoding with a cache against the model without one."""
 
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from physlm import decode, model
+from physlm import model
 from physlm.architecture import ModelConfig
+from physlm.decoding import engine
+from physlm.decoding.sampling import Greedy
 
 CONFIG = ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8)
 NEW = 14
@@ -18,6 +21,14 @@ NEW = 14
 
 def _params(seed: int, config: ModelConfig = CONFIG) -> model.Params:
     return model.init(dataclasses.replace(config, init_std=0.6), jax.random.key(seed))
+
+
+def _greedy(
+    config: ModelConfig, params: Any, prompts: Any, lengths: Any, **rest: Any
+) -> np.ndarray:
+    return engine.decode(config, params, prompts, lengths, strategy=Greedy(), **rest).tokens_NxSxM[
+        :, 0
+    ]
 
 
 def _reference(params: model.Params, prompt: list[int], new: int, stop: int) -> list[int]:
@@ -43,7 +54,7 @@ def test_every_row_equals_decoding_without_a_cache(seed: int) -> None:
     prompts = generator.integers(0, CONFIG.vocab, (10, 9), dtype=np.int32)
     # The stop token is one that some row really says.
     stop = _reference(params, prompts[0, :9].tolist(), NEW, -1)[5]
-    got = decode.greedy(CONFIG, params, prompts, lengths, max_new_tokens=NEW, stop=stop)
+    got = _greedy(CONFIG, params, prompts, lengths, max_new_tokens=NEW, stop=stop)
     want = [
         _reference(params, row[:length].tolist(), NEW, stop)
         for row, length in zip(prompts, lengths, strict=True)
@@ -57,18 +68,18 @@ def test_every_row_equals_decoding_without_a_cache(seed: int) -> None:
 def test_padding_and_neighbours_change_nothing() -> None:
     params = _params(3)
     prompt = np.array([[3, 1, 4, 1, 5]], np.int32)
-    alone = decode.greedy(CONFIG, params, prompt, np.array([5]), max_new_tokens=NEW, stop=10)
+    alone = _greedy(CONFIG, params, prompt, np.array([5]), max_new_tokens=NEW, stop=10)
     wide = np.concatenate([np.pad(prompt, ((0, 0), (0, 4)), constant_values=7)] * 2)
     wide[1] = 2
-    among = decode.greedy(CONFIG, params, wide, np.array([5, 9]), max_new_tokens=NEW, stop=10)
+    among = _greedy(CONFIG, params, wide, np.array([5, 9]), max_new_tokens=NEW, stop=10)
     np.testing.assert_array_equal(alone[0], among[0])
 
 
 def test_decoding_beyond_the_window_in_a_growing_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "_FIRST_GROWTH", 4)
+    monkeypatch.setattr(engine, "_FIRST_GROWTH", 4)
     params = _params(4)
     prompt = np.arange(10, dtype=np.int32)[None]
-    got = decode.greedy(CONFIG, params, prompt, np.array([10]), max_new_tokens=28, stop=10)
+    got = _greedy(CONFIG, params, prompt, np.array([10]), max_new_tokens=28, stop=10)
     assert got.shape == (1, 28)
     assert got[0].tolist() == _reference(params, list(range(10)), 28, 10)
 
@@ -83,19 +94,23 @@ def test_impossible_prompts_are_refused() -> None:
         ([4], 3, "they must be"),
     ]:
         with pytest.raises(ValueError, match=message):
-            decode.greedy(CONFIG, params, prompts, np.array(lengths), max_new_tokens=new, stop=1)
+            _greedy(CONFIG, params, prompts, np.array(lengths), max_new_tokens=new, stop=1)
 
 
 _ON_A_MESH = """
 import jax, numpy as np
 jax.config.update('jax_num_cpu_devices', 3)
-from physlm import decode, model, sharding
+from physlm import model, sharding
+from physlm.decoding import engine
+from physlm.decoding.sampling import Greedy
 config = model.ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8, init_std=0.6)
 params = model.init(config, jax.random.key(0))
 prompts = np.random.default_rng(0).integers(0, 11, (7, 5), dtype=np.int32)
 lengths = np.array([5, 1, 2, 3, 4, 5, 5])
 def answers(params):
-    return decode.greedy(config, params, prompts, lengths, max_new_tokens=12, stop=3)
+    return engine.decode(
+        config, params, prompts, lengths, strategy=Greedy(), max_new_tokens=12, stop=3
+    ).tokens_NxSxM[:, 0]
 mesh = sharding.make_mesh(sharding.MeshConfig())
 assert mesh.shape['data'] == 3
 spread = jax.device_put(params, sharding.shardings(params, mesh))

@@ -16,6 +16,7 @@ from physlm import cells as cells_lib
 from physlm import evaluate
 from physlm.architecture import ModelConfig
 from physlm.cells import EvalConfig
+from physlm.decoding.engine import Written
 from physlm.metrics import wilson_interval
 
 pytestmark = pytest.mark.slow
@@ -62,14 +63,17 @@ def run(monkeypatch, write, keep=None):
         for ids, n, record in zip(tests.prompts_NxP, tests.lengths_N, tests.records, strict=True):
             known[tuple(ids[:n].tolist())] = record
 
-    def greedy(model, params, prompts, lengths, *, max_new_tokens, stop):
-        out = np.full((len(prompts), max_new_tokens), stop, np.int32)
-        for row, ids, n in zip(out, np.asarray(prompts), np.asarray(lengths), strict=True):
-            written = write(known[tuple(ids[:n].tolist())], vocab)
-            row[: len(written)] = written
-        return out
+    def decode(model, params, prompts, lengths, *, max_new_tokens, stop, done, **rest):
+        out = np.full((len(prompts), 1, max_new_tokens), stop, np.int32)
+        said = np.zeros((len(prompts), 1), np.int32)
+        for n, (ids, length) in enumerate(zip(prompts, lengths, strict=True)):
+            written = write(known[tuple(ids[:length].tolist())], vocab)
+            out[n, 0, : len(written)] = written
+            said[n] = len(written)
+        done(len(prompts))
+        return Written(out, said, -said, said + 1, said + 2, 0 * said)
 
-    monkeypatch.setattr(evaluate.decode, "greedy", greedy)
+    monkeypatch.setattr(evaluate.engine, "decode", decode)
     found = evaluate.evaluate(
         {}, model=model_of(SMALL), spec=SMALL, config=CONFIG, progress=Silent, keep=keep
     )
@@ -253,13 +257,13 @@ def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkey
         return found
 
     monkeypatch.setattr(cells_lib.stream, "problems", problems)
-    monkeypatch.setattr(
-        evaluate.decode,
-        "greedy",
-        lambda model, params, prompts, lengths, *, max_new_tokens, stop: np.full(
-            (len(prompts), max_new_tokens), stop, np.int32
-        ),
-    )
+
+    def nothing(model, params, prompts, lengths, *, max_new_tokens, stop, **rest):
+        zero = np.zeros((len(prompts), 1), np.int32)
+        tokens = np.full((len(prompts), 1, max_new_tokens), stop, np.int32)
+        return Written(tokens, *[zero] * 5)
+
+    monkeypatch.setattr(evaluate.engine, "decode", nothing)
 
     def judged():
         within = dataclasses.replace(CONFIG, within=(1, 2))

@@ -18,6 +18,9 @@ from data_gen.windows.configuration import Windows
 from data_gen.windows.stream import segments
 from physlm import model
 from physlm.architecture import ModelConfig
+from physlm.decoding import engine
+from physlm.decoding.beam import Beam
+from physlm.decoding.sampling import Greedy
 from physlm.experiments import config as config_lib
 from physlm.export import hf_config, state_dict
 
@@ -258,3 +261,44 @@ def test_canon_layers_are_convolutions_where_the_paper_has_them(tmp_path: Any) -
     np.testing.assert_allclose(got, want, atol=1e-4)
     without = jax.jit(model.apply, static_argnums=0)(plain, bare, jnp.asarray(tokens, jnp.int32))
     assert np.abs(without - want).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "case", ["gpt2", "llama-shared", "llama-normed", "gemma", "mixtral"], indirect=True
+)
+def test_greedy_and_beams_write_what_theirs_do(case: Case) -> None:
+    """The same tokens and scores, with texts that end and texts that are cut off."""
+    prompts_BxP = np.random.default_rng(5).integers(0, case.config.vocab, (6, 9), dtype=np.int32)
+    new, lengths = 12, []
+    settings = {"strategy": Greedy(), "max_new_tokens": new}
+    said = engine.decode(
+        case.config, case.params, prompts_BxP, np.full(6, 9), stop=-1, **settings
+    ).tokens_NxSxM
+    # A token that some text really says, and no prompt.
+    stop = int(said[0, 0, 5])
+    prompts_BxP[prompts_BxP == stop] = (stop + 1) % case.config.vocab
+    for beams, strategy in ((1, Greedy()), (4, Beam(beams=4))):
+        with torch.no_grad():
+            theirs = case.theirs.generate(
+                torch.tensor(prompts_BxP).long(),
+                attention_mask=torch.ones(prompts_BxP.shape, dtype=torch.long),
+                num_beams=beams,
+                do_sample=False,
+                max_new_tokens=new,
+                eos_token_id=stop,
+                pad_token_id=stop,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+        settings["strategy"] = strategy
+        ours = engine.decode(
+            case.config, case.params, prompts_BxP, np.full(6, 9), stop=stop, **settings
+        )
+        wanted = theirs.sequences[:, 9:].numpy()
+        wanted = np.pad(wanted, ((0, 0), (0, new - wanted.shape[1])), constant_values=stop)
+        np.testing.assert_array_equal(ours.tokens_NxSxM[:, 0], wanted)
+        if beams > 1:
+            scores = theirs.sequences_scores.numpy()
+            np.testing.assert_allclose(ours.score_NxS[:, 0], scores, atol=1e-4)
+        lengths += ours.length_NxS[:, 0].tolist()
+    assert len(set(lengths)) > 1

@@ -268,10 +268,11 @@ def test_the_default_of_a_setting_that_was_added_leaves_earlier_runs_their_name(
 def test_an_evaluation_knows_every_setting_that_can_change_its_numbers(key):
     name = key.partition(".")[2]
     settings = run.make_run(SMOKE).settings.evaluate
+    if name == "probe":
+        settings = dataclasses.replace(settings, decode="regret:probe", probe="that")
     value = getattr(settings, name)
-    other = (
-        (*value, 9) if isinstance(value, tuple) else "best" if name == "checkpoint" else value + 1
-    )
+    texts = {"checkpoint": "best", "decode": "beam:4", "probe": "this"}
+    other = (*value, 9) if isinstance(value, tuple) else texts.get(name) or value + 1
     changed = dataclasses.replace(settings, **{name: other})
     # A step says which model it is, however it was chosen.
     same = name in ("batch", "checkpoint")
@@ -287,6 +288,17 @@ def test_a_setting_that_came_later_leaves_evaluations_as_they_were():
     assert name_of(Evaluation(settings).config, 20) == known
     more = name_of(Evaluation(dataclasses.replace(settings, within=(1, 2))).config, 20)
     assert more.startswith("step=20,greedy,problems=16,within=1-2,beyond=4-5-")
+
+
+def test_what_means_the_same_way_of_decoding_is_one_evaluation():
+    settings = run.make_run(SMOKE).settings.evaluate
+
+    def name(decode):
+        return name_of(Evaluation(dataclasses.replace(settings, decode=decode)).config, 20)
+
+    assert name("beam") == name("beam:4") == name("beam:beams=4,sample=false")
+    assert name("beam:4").startswith("step=20,beam-4,problems=16,")
+    assert len({name(text) for text in ("greedy", "beam", "beam:5", "sample", "sample:2")}) == 5
 
 
 @given(st.randoms(use_true_random=False))

@@ -17,11 +17,14 @@ from data_gen.text.records import records
 from data_gen.windows import stream
 from data_gen.windows.questions import QuestionStream, names, questions
 from data_gen.windows.tokenizer import tokenizer
-from physlm import branches, model, optimizer, probe, probing
+from physlm import branches, detection, model, optimizer, probe, probing
 from physlm import cells as cells_lib
 from physlm import step as step_lib
 from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
+from physlm.attention import causal
+from physlm.block import Reading
+from physlm.canon import with_zeros
 from physlm.metrics import auroc
 from physlm.optimizer import OptimizerConfig
 from physlm.step import Learning
@@ -50,9 +53,9 @@ def test_a_branch_is_what_the_prefix_and_it_would_be_alone(changes: dict[str, An
     @jax.jit
     def alone(text: jax.Array) -> jax.Array:
         """Every row that is needed, padded on the right."""
-        reading = branches.Reading(
-            lambda layer, *qkv: (branches.causal(config, *qkv), None),
-            lambda layer, name, x, place: (branches.with_zeros(x, config.canon_width - 1), None),
+        reading = Reading(
+            lambda layer, *qkv: (causal(config, *qkv), None),
+            lambda layer, name, x, place: (with_zeros(x, config.canon_width - 1), None),
         )
         unrolled = model.unrolled(config, params)
         frame, x, _, _ = model.run(config, unrolled, text, jnp.arange(text.shape[1]), reading)
@@ -159,7 +162,7 @@ def test_the_perfect_detector_is_right_and_has_the_same_signature() -> None:
     )
     found, problems, documents = jax.tree.map(np.asarray, (found, problems, documents))
     facts = [facts_of(record, SMALL) for record in records(problems, documents, SMALL)]
-    detect: probe.Detector = probing.perfect(facts, tokenizer(SMALL))
+    detect: probe.Detector = detection.perfect(facts, tokenizer(SMALL))
     said = detect(found.tokens_NxT, found.cut_NxQ, found.asked_NxQxA, found.length_NxQ)
     np.testing.assert_array_equal(said, found.answer_NxQ)
     assert set(said.reshape(-1).tolist()) == {0.0, 1.0}
@@ -201,7 +204,7 @@ def test_a_models_own_steps_are_asked_about_up_to_the_first_wrong_one() -> None:
         for number, text in enumerate(texts):
             begin = int(np.flatnonzero(text == table.solution)[0]) + 1
             one = slice(number, number + 1)
-            detect = probing.perfect([facts[rows_of[text[:begin].tobytes()]]], table)
+            detect = detection.perfect([facts[rows_of[text[:begin].tobytes()]]], table)
             found.append(detect(texts[one], *(part[one] for part in asked))[0])
         return np.array(found)
 

@@ -81,6 +81,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "spec": settings.data,
         "config": settings.evaluate,
         "progress": execution.progress,
+        "probed": None,
         "keep": seen["evaluate"]["keep"],
     }
 

@@ -335,7 +335,7 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
 
         monkeypatch.setattr(room, name, call)
 
-    seen("greedy", execution.evaluate.decode, asked)
+    seen("decode", execution.evaluate.engine, asked)
     seen("judge_many", execution.evaluate, judged)
     # The class and the windows of the tests above, which are compiled already.
     changes = {

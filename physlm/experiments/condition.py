@@ -10,6 +10,7 @@ from physlm.experiments.plan import PARENT, TRAINED, short_name
 Condition = Mapping[str, Any]
 
 RATE = "retry_rate"
+DECODE = "decode"
 _MASK = "mask"
 _KIND = "kind"
 
@@ -89,6 +90,8 @@ def label(condition: Condition, conditions: Sequence[Condition]) -> str:
             parts += words
         elif name == _KIND:
             parts.append(f"of the kind {value}")
+        elif name == DECODE:
+            parts.append(str(value))
         elif name not in (RATE, TRAINED, PARENT):
             parts.append(f"{name.replace('_', ' ')} {_written(value)}")
     return ", ".join(parts) or "all"

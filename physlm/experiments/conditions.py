@@ -35,6 +35,17 @@ class Times(float):
         return max(min(1, value), round(value * self))
 
 
+class ByWidth(float):
+    """A learning rate of Adam that was published for models of the width 768.
+
+    Others take it in inverse proportion to their width (arXiv 2203.03466).
+    """
+
+    def of(self, values: Mapping[str, Any]) -> float:
+        """The rate of a configuration, given by dotted keys."""
+        return float(self) * 768 / (values["model.heads"] * values["model.head_dim"])
+
+
 @dataclasses.dataclass(frozen=True)
 class Planned:
     """A run that a study asks for.
@@ -139,13 +150,14 @@ def probe(
 
     Differences: the parent's model is frozen (without a parent: a model as it is drawn, the
     control); a linear head, and a change of rank 8 of the embedding; half of the batch, 0.2 of the
-    weight decay, AdamW with a rate that falls linearly to 0.
+    weight decay, AdamW with a rate that falls linearly from 0.002, for the width 768, to 0.
     """
     differences = {
         "adaptation.kind": PROBE,
         "adaptation.rank": rank,
         "adaptation.on": on,
         "optimizer.name": "adamw",
+        "optimizer.learning_rate": ByWidth(2e-3),
         "optimizer.decay": "linear",
         "optimizer.final_fraction": 0.0,
         "optimizer.weight_decay": Times(0.2),
@@ -160,7 +172,7 @@ def second_probe(parent: Planned, **changes: Any) -> Planned:
     """The paper's second probe (Section 3), with more to change and less to train it on.
 
     Differences: those of `probe`; rank 32 on the embedding and 2 on queries and values; a batch of
-    8, no weight decay, T / 6.25 steps (16,000 of 100,000).
+    8, no weight decay, half of the rate, T / 6.25 steps (16,000 of 100,000).
     """
     on = "attention/(query|value)/kernel,embed/embedding:16"
     first = probe(parent, rank=2, on=on)
@@ -168,6 +180,7 @@ def second_probe(parent: Planned, **changes: Any) -> Planned:
         **first.differences,
         "train.batch": 8,
         "train.steps": Times(0.16),
+        "optimizer.learning_rate": ByWidth(1e-3),
         "optimizer.weight_decay": 0.0,
     }
     return Planned("probe of rank 32 and 2", differences, changes, parent)

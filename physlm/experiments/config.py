@@ -105,12 +105,13 @@ class Settings:
             raise RefusedError(
                 "evaluate.within", within, f"whole numbers up to data.max_op, {most}"
             )
-        for op in beyond:
+        for op in (*beyond, *self.evaluate.reasked):
             # That class must exist too, and fit; its own checks say why it does not.
             try:
                 self.windows.check(dataclasses.replace(self.data, op=op))
             except ValueError as error:
-                raise ValueError(f"evaluate.beyond has {op}: {error}") from error
+                name = "beyond" if op in beyond else "reasked"
+                raise ValueError(f"evaluate.{name} has {op}: {error}") from error
         longest = self.windows.window + self.evaluate.max_new_tokens
         if longest > self.model.positions:
             raise RefusedError(
@@ -124,6 +125,10 @@ class Settings:
             self.learning.adaptation.places(model_lib.shapes(self.model))
         if self.adaptation.kind == PROBE and self.mesh.sequence > 1:
             raise RefusedError("mesh.sequence", self.mesh.sequence, "1 for a probe")
+        if self.adaptation.kind == PROBE and self.evaluate.recipe.asks:
+            raise RefusedError(
+                "evaluate.decode", self.evaluate.decode, "one that asks nobody, for a probe"
+            )
         if self.parent.optimizer == CARRIED and not (
             self.parent.run and self.adaptation.kind == FULL
         ):

@@ -5,7 +5,11 @@ RUN is the directory of a run, `DIR/models/<run>` of a store. Its model, as it w
 of, solves test problems; `--set` says which others than those of the study that began the run. The
 evaluation is kept in the run's directory, where studies find it, and what is judged already is not
 judged again. Prints a line of JSON for each cell, in those fields of `results.jsonl` that a study
-does not add. It never trains.
+does not add, and what solutions took. It never trains.
+
+`--decode` says how solutions are sought, as `greedy`, `sample:temperature=0.8,n=16`, `beam:4` or
+`regret:perfect`; `--probe` which run's probe is asked where decoding asks one. With `--show 20`
+twenty problems are printed instead of cells, with the model's solution step by step.
 
 With `--overlap` nothing is judged: it counts how many of the same test problems the run's training
 shows, by template and word for word, and keeps that beside the result of judging.
@@ -17,7 +21,8 @@ import sys
 from collections.abc import Sequence
 
 from physlm import devices
-from physlm.experiments import execution, overlap, results
+from physlm.decoding.recipe import manual
+from physlm.experiments import execution, overlap, results, show
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, one_line, put
 from physlm.experiments.evaluation import Evaluation
@@ -40,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint", help="final, best or a step (as evaluate.checkpoint says, which is final)"
     )
+    parser.add_argument("--decode", help=f"how tokens are chosen: {manual()}")
+    parser.add_argument(
+        "--probe", metavar="RUN", help="the run of a probe of the task can_next, to be asked"
+    )
+    parser.add_argument(
+        "--show", type=int, metavar="N", help="print N problems of each cell, solved step by step"
+    )
     parser.add_settings("change settings of evaluate.* and mesh.*, e.g. evaluate.problems=4096")
     parser.add_argument(
         "--overlap",
@@ -57,6 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.windows is not None and not options.overlap:
             raise ValueError("--windows is given without --overlap, which alone reads it.")
+        if options.show is not None and options.show < 1:
+            raise ValueError(f"--show is {options.show}; it must be at least 1.")
+        if options.show is not None and options.overlap:
+            raise ValueError("--show is given with --overlap, which judges nothing.")
+        for name in ("decode", "probe"):
+            if (value := getattr(options, name)) is not None:
+                if any(text.startswith(f"evaluate.{name}=") for text in options.set):
+                    raise ValueError(f"--{name} is given beside --set evaluate.{name}.")
+                options.set.append(f"evaluate.{name}={value}")
         if options.windows is not None and options.windows < 1:
             raise ValueError(f"--windows is {options.windows}; it must be at least 1.")
         for text in options.set:
@@ -80,9 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
+    if options.show:
+        put(show.solutions(path.parent, options.show, colour=sys.stdout.isatty()))
+        return 0
     for cell in cells:
         fields = [name for name in results.FIELDS if name not in results.STUDY_FIELDS]
-        put(json.dumps({name: cell[name] for name in fields}))
+        put(json.dumps({name: cell[name] for name in (*fields, "account") if name in cell}))
     return 0
 
 

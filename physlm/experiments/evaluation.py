@@ -8,11 +8,9 @@ from typing import Any, Literal
 
 from data_gen import settings as settings_lib
 from physlm.cells import EvalConfig
+from physlm.decoding import recipe
 from physlm.experiments.identity import digest
 from physlm.experiments.run import ERROR_FILE, best_step, in_a_path, last_step
-
-# How the tokens of a solution are chosen.
-_DECODE = "greedy"
 
 EVALUATIONS_DIR = "evaluations"
 RESULT_FILE = "result.json"
@@ -23,7 +21,7 @@ class Evaluation:
     """A protocol by which the model of any run, after any step, can be judged.
 
     Attributes:
-        settings: the test problems and the room for a solution.
+        settings: the test problems, how tokens are chosen, and the room for a solution.
     """
 
     settings: EvalConfig
@@ -33,15 +31,18 @@ class Evaluation:
         """The settings that decide the numbers which a given model gets, as plain JSON data."""
         known = settings_lib.of(self.settings)
         values = {name: getattr(self.settings, name) for name in known if known[name].decides}
+        values["decode"] = recipe.canonical(values["decode"])
         return json.loads(json.dumps(values))
 
     @property
     def config(self) -> dict[str, Any]:
         """All that makes the evaluation the one that it is, as plain JSON data."""
         known = settings_lib.of(self.settings)
+        facts = self.facts
+        decode = facts.pop("decode")
         unsaid = {n for n in known if known[n].goes_without_saying(getattr(self.settings, n))}
-        kept = {name: value for name, value in self.facts.items() if name not in unsaid}
-        return {"decode": _DECODE, "evaluate": kept}
+        kept = {name: value for name, value in facts.items() if name not in unsaid}
+        return {"decode": decode, "evaluate": kept}
 
 
 def name_of(config: Mapping[str, Any], step: int) -> str:
@@ -53,7 +54,7 @@ def name_of(config: Mapping[str, Any], step: int) -> str:
     """
     # A step says it, however it was chosen.
     evaluate = {key: value for key, value in config["evaluate"].items() if key != "checkpoint"}
-    words = [f"step={step}", config["decode"], f"problems={evaluate['problems']}"]
+    words = [f"step={step}", in_a_path(config["decode"]), f"problems={evaluate['problems']}"]
     if evaluate.get("within"):
         words.append(f"within={in_a_path(evaluate['within'])}")
     if evaluate["beyond"]:

@@ -38,10 +38,22 @@ MISTAKES_FILE = "mistakes.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A run that is to be trained, where it is not yet, and how its model is to be judged."""
+    """A run that is to be trained, where it is not yet, and how its model is to be judged.
+
+    Attributes:
+        run: which run.
+        evaluations: how it is judged.
+        needs: runs that judging asks, beside the run's parents.
+    """
 
     run: Run
     evaluations: tuple[Evaluation, ...]
+    needs: tuple[Run, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """How many tasks come before it, one after the other, at least."""
+        return max(self.run.depth, *(1 + run.depth for run in self.needs), 0)
 
     def is_done(self, directory: pathlib.Path) -> bool:
         """Whether all of it has been done in the directory of the run."""
@@ -215,12 +227,14 @@ def _judge(
             progress=progress,
         )
     else:
+        probe = evaluation.settings.probe
         cells = evaluate.evaluate(
             params,
             model=settings.model,
             spec=settings.data,
             config=evaluation.settings,
             progress=progress,
+            probed=weights.probed(run, directory, probe) if probe else None,
             keep=keep,
         )
     if not devices.is_first():

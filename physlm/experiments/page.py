@@ -8,6 +8,7 @@ Table = list[list[str]]
 
 # What the picture shows, for who does not see it.
 _ALTERNATIVE = "Shares of problems solved, or questions answered, against the number of operations"
+_SPENT = "Shares of problems solved against the tokens written for each"
 
 
 def aligned(table: Table) -> str:
@@ -42,6 +43,7 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; }
 td { white-space: nowrap; } th { font-weight: 600; border-bottom-color: #888; }
+pre { overflow-x: auto; font-size: .85rem; }
 p.note { color: #555; margin: .3rem 0; }
 """
 
@@ -50,8 +52,9 @@ def page(
     title: str,
     tables: Sequence[tuple[str, Table]],
     notes: Sequence[str],
-    png: bytes,
+    pictures: Sequence[bytes],
     settings: tuple[Table, Table] | None,
+    examples: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The same as HTML that needs no other file.
 
@@ -59,21 +62,28 @@ def page(
         title: of all.
         tables: under their heads.
         notes: below them.
-        png: the picture.
+        pictures: PNGs, the plot against operations first.
         settings: those in which the runs differ, and those that they share, as far as is known.
+        examples: texts under their heads, as they are.
     """
-    picture = base64.b64encode(png).decode()
+    embedded = [base64.b64encode(png).decode() for png in pictures]
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>",
-        f'<img alt="{_ALTERNATIVE}" src="data:image/png;base64,{picture}">',
     ]
+    for alternative, picture in zip((_ALTERNATIVE, _SPENT), embedded, strict=False):
+        parts.append(f'<img alt="{alternative}" src="data:image/png;base64,{picture}">')
     for head, table in tables:
         parts += [f"<h2>{html.escape(head)}</h2>", _html_table(table)]
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes]
+    if examples:
+        parts.append("<h2>What models wrote</h2>")
+    for head, text in examples:
+        written = f"<pre>{html.escape(text)}</pre>"
+        parts.append(f"<details><summary>{html.escape(head)}</summary>{written}</details>")
     if settings:
         differing, shared = map(_html_table, settings)
         parts += ["<h2>In what the runs differ</h2>", differing]

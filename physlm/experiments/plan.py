@@ -10,7 +10,7 @@ from physlm import population, sharding
 from physlm.experiments import ancestry, registry
 from physlm.experiments import config as config_lib
 from physlm.experiments import run as run_lib
-from physlm.experiments.conditions import Planned, Times
+from physlm.experiments.conditions import ByWidth, Planned, Times
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.execution import Task
 from physlm.experiments.run import Run
@@ -19,6 +19,10 @@ from physlm.experiments.view import Entry
 
 # What a condition calls how a model is trained, and what the model was trained on before.
 TRAINED, PARENT = "trained", "parent"
+
+# What it calls the probe that decoding asks, and the setting that names that probe's run, which a
+# study gives as a condition.
+PROBE, _PROBE = "probe", "evaluate.probe"
 
 _SHORT_NAMES = {
     "mistakes.rate": "retry_rate",
@@ -54,7 +58,11 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
             apart[TRAINED] = planned.title
         if run.parent:
             apart[PARENT] = _data_of(run.parent)
-        entry = Entry(runs.setdefault(run.name, run), evaluation, apart)
+        needs: tuple[Run, ...] = ()
+        if isinstance(probe := asked_of(planned).get(_PROBE), Planned):
+            needs = (_run(probe, shared, chosen),)
+            apart[PROBE] = probe.title
+        entry = Entry(runs.setdefault(run.name, run), evaluation, apart, needs)
         if entry.shown not in [other.shown for other in entries]:
             entries.append(entry)
     if not entries:
@@ -71,16 +79,26 @@ def _data_of(run: Run) -> str:
     return f"rate {mistakes.rate:g}{masked}"
 
 
+def asked_of(planned: Planned) -> dict[str, Any]:
+    """What a condition changes, by dotted keys."""
+    return config_lib.expanded({**planned.differences, **planned.changes})
+
+
 def _run(planned: Planned, shared: ConfigDict, chosen: Mapping[str, Any]) -> Run:
     """A run and, before it, its parents."""
     parent = _run(planned.parent, shared, chosen) if planned.parent else None
     begun = config_lib.override(shared, chosen)
     values = config_lib.flatten(begun)
-    asked = config_lib.expanded({**planned.differences, **planned.changes})
-    changes = {
-        key: value.of(values[key]) if isinstance(value, Times) else value
-        for key, value in asked.items()
-    }
+    asked = asked_of(planned)
+
+    def value_of(key: str, value: Any) -> Any:
+        if isinstance(value, Planned):
+            return _run(value, shared, chosen).name
+        if isinstance(value, ByWidth):
+            return value.of(values)
+        return value.of(values[key]) if isinstance(value, Times) else value
+
+    changes = {key: value_of(key, value) for key, value in asked.items()}
     # What is said of all runs is said of what a condition takes a multiple of.
     scaled = {key for key, value in asked.items() if isinstance(value, Times)}
     changes |= {key: value for key, value in chosen.items() if key not in scaled}
@@ -105,7 +123,7 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
     # What an error-free run does not read may be what a study varies, and a file is its content.
     told = {key: value for key, value in flat.items() if config_lib.decides(key)} | dict(run.facts)
     told |= config_lib.flatten({"evaluate": evaluation.facts})
-    apart = {key for key in varied if key in told} - {"mistakes.rate", "seed", "parent.run"}
+    apart = {key for key in varied if key in told} - {"mistakes.rate", "seed", "parent.run", _PROBE}
     return {short_name(key, flat): told[key] for key in ["mistakes.rate", *sorted(apart)]}
 
 
@@ -119,18 +137,28 @@ def short_name(key: str, flat: Mapping[str, Any]) -> str:
 
 
 def tasks(entries: Sequence[Entry]) -> list[Task]:
-    """What there is to do: each run once, after its parents, with all ways in which it is judged.
+    """What there is to do: each run after its parents, with all ways in which it is judged.
 
-    Parents that no entry shows are trained and not judged.
+    Parents that no entry shows are trained and not judged. A run whose judging asks others has a
+    task of its own for that, after them.
     """
-    found: dict[str, Task] = {}
+    found: dict[tuple[str, bool], Task] = {}
+
+    def add(task: Task) -> None:
+        for parent in reversed(_parents(task.run)):
+            found.setdefault((parent.name, False), Task(parent, ()))
+        key = (task.run.name, bool(task.needs))
+        before = found.get(key, Task(task.run, ()))
+        known = [other.config for other in before.evaluations]
+        more = [one for one in task.evaluations if one.config not in known]
+        needs = {run.name: run for run in (*before.needs, *task.needs)}
+        found[key] = Task(task.run, (*before.evaluations, *more), tuple(needs.values()))
+
     for entry in entries:
-        for parent in reversed(_parents(entry.run)):
-            found.setdefault(parent.name, Task(parent, ()))
-        before = found.get(entry.run.name, Task(entry.run, ())).evaluations
-        known = entry.evaluation.config in [other.config for other in before]
-        more = () if known else (entry.evaluation,)
-        found[entry.run.name] = Task(entry.run, (*before, *more))
+        for run in (entry.run, *entry.needs) if entry.needs else ():
+            # What judging asks is trained first, and may have the judged model as its parent.
+            add(Task(run, ()))
+        add(Task(entry.run, (entry.evaluation,), entry.needs))
     return list(found.values())
 
 
@@ -153,7 +181,7 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
         alone = alone or run_lib.status(directory) == "finished"
         saved = run_lib.saved_steps(directory)
         # Parents are trained before their children, so that all of a program have equally many.
-        shape = run.name if alone else f"{run.depth} {run_lib.shape(run)}"
+        shape = f"{task.depth} {run.name if alone else run_lib.shape(run)}"
         for other, steps, members in alike:
             if other == shape and (steps & saved or not (steps or saved)):
                 steps &= saved
@@ -173,8 +201,7 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
             size = min(most, len(members)) // count * count
             found.append(members[: max(size, 1)])
             members = members[max(size, 1) :]
-    place = {task.run.name: number for number, task in enumerate(todo)}
-    return sorted(found, key=lambda group: (group[0].run.depth, place[group[0].run.name]))
+    return sorted(found, key=lambda group: (group[0].depth, todo.index(group[0])))
 
 
 def _spread(mesh: sharding.MeshConfig) -> bool:

@@ -16,7 +16,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
-from physlm.experiments import comparison, condition, files, outcomes, overlap, page, plot, results
+from physlm.experiments import (
+    comparison,
+    condition,
+    cost,
+    files,
+    outcomes,
+    overlap,
+    page,
+    plot,
+    results,
+    show,
+)
 from physlm.experiments.arguments import one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -29,6 +40,7 @@ from physlm.experiments.summary import Line, Point, cap_of, summarise
 MARKDOWN_FILE = "results.md"
 PLOT_FILE = "accuracy.png"
 PAGE_FILE = "report.html"
+COST_FILE = "tokens.png"
 
 _VERSUS = "Against error-free solutions: difference in points [95% interval], p"
 
@@ -48,7 +60,9 @@ def detail_table(lines: Sequence[Line]) -> Table:
     """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
 
     Where it is known, how many different problems and templates these are. Where training may show
-    templates of test problems, how many these are, and the strict accuracy on the others.
+    templates of test problems, how many these are, and the strict accuracy on the others. Where it
+    was counted, the tokens written for a problem, those left for better ones too; the share of
+    solutions that were cut off; and the retries of right and of wrong ones.
     """
     table = [["condition", "op", "strict %", "answer %", "retries", "unnecessary", "n", "seeds"]]
     known = any(point.distinct is not None for line in lines for point in line.points)
@@ -57,6 +71,9 @@ def detail_table(lines: Sequence[Line]) -> Table:
     some_shared = any(point.shared for line in lines for point in line.points)
     if some_shared:
         table[0] += ["shared with training", "held out: strict %"]
+    counted = any(point.account for line in lines for point in line.points)
+    if counted:
+        table[0] += ["tokens", "cut off %", "retries: right", "wrong"]
     for line in lines:
         for point in line.points:
             row = [
@@ -74,8 +91,19 @@ def detail_table(lines: Sequence[Line]) -> Table:
             if some_shared:
                 row.append(str(point.shared))
                 row.append("–" if point.held_out is None else _percent(point.held_out))
+            if counted:
+                row += _spent(point)
             table.append(row)
     return table
+
+
+def _spent(point: Point) -> list[str]:
+    """What solutions took, where it is known."""
+    found = point.account or {}
+    shown = [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
+    for name in ("retries_right", "retries_wrong"):
+        shown.append(f"{found[name]:.2f}" if name in found else "–")
+    return shown
 
 
 def probe_table(lines: Sequence[Line]) -> Table | None:
@@ -196,10 +224,19 @@ def make(directory: pathlib.Path) -> str:
     )
     differing, shared = (settings_table(configs, differing=which) for which in (True, False))
     settings = (differing, shared) if configs else None
-    files.write_atomically(directory / PAGE_FILE, page.page(title, tables, notes, png, settings))
+    written = [(line.label, show.examples(evaluations[line.judged[0]])) for line in lines]
+    examples = [(label, text) for label, text in written if text]
+    pictures = [png]
+    files_made = [PLOT_FILE, MARKDOWN_FILE, PAGE_FILE]
+    if (spent := cost.against_tokens(lines, title)) is not None:
+        files.write_atomically(directory / COST_FILE, spent)
+        pictures.append(spent)
+        files_made.append(COST_FILE)
+    whole = page.page(title, tables, notes, pictures, settings, examples)
+    files.write_atomically(directory / PAGE_FILE, whole)
     text = [title, *(f"{head}\n{page.aligned(table)}" for head, table in tables), "\n".join(notes)]
-    written = ", ".join(str(directory / name) for name in (PLOT_FILE, MARKDOWN_FILE, PAGE_FILE))
-    return "\n\n".join([*text, f"Written: {written}"])
+    made = ", ".join(str(directory / name) for name in files_made)
+    return "\n\n".join([*text, f"Written: {made}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,8 +38,9 @@ RESULT_FIELDS = ("run", "evaluation", "seed", "step", "tokens")
 CELL_FIELDS = tuple(name for name in FIELDS if name not in (*STUDY_FIELDS, *RESULT_FIELDS))
 
 # What a result says of a cell and a row does not: problems that training may have shown in
-# another shape, and the others; how many of them differ; and how a probe's answers are.
-PARTS = ("held_out", "shared", "distinct", "probe")
+# another shape, and the others; how many of them differ; how a probe's answers are; and what
+# solutions took.
+PARTS = ("held_out", "shared", "distinct", "probe", "account")
 
 _NAME_OF_KIND = {str: "a string", dict: "an object", int: "a whole number", float: "a number"}
 

@@ -53,6 +53,7 @@ class Point:
     distinct: int | None
     templates: int | None
     probe: Mapping[str, float] | None = None
+    account: Mapping[str, float] | None = None
 
     @property
     def inside(self) -> bool:
@@ -145,16 +146,18 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
         held_out=statistics.fmean(apart) if apart else None,
         distinct=min((found["problems"] for found in known), default=None),
         templates=min((found["templates"] for found in known), default=None),
-        probe=_probe([row["probe"] for row in rows if "probe" in row]),
+        probe=_means([row["probe"] for row in rows if "probe" in row]),
+        account=_means([row["account"] for row in rows if "account" in row]),
     )
 
 
-def _probe(found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """The means of what is said of a probe's answers with each seed."""
+def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """The means over seeds of numbers that are known of each; counts of kinds have none."""
     if not found:
         return None
     flat = [flatten_dict(dict(one), sep=" ") for one in found]
-    values = {name: [one[name] for one in flat if one.get(name) is not None] for name in flat[0]}
+    names = set.intersection(*(set(one) for one in flat))
+    values = {n: [one[n] for one in flat if one[n] is not None] for n in flat[0] if n in names}
     return {name: statistics.fmean(known) for name, known in values.items() if known}
 
 

@@ -127,7 +127,9 @@ def describe(entries: Sequence[Entry], store: Store) -> str:
         more = "+" if run_lib.takes_longer(run.settings) else ""
         tokens = f"{run.tokens:,}{more}"
         sizes = f"{parameters:>12,}  {tokens:>15}  {trained[run.name]:<10}"
-        lines.append(f"{run.name:<{width}}  {sizes}  {judged[-1]}")
+        decode = entry.evaluation.config["decode"]
+        way = "" if decode == "greedy" else f" ({decode})"
+        lines.append(f"{run.name:<{width}}  {sizes}  {judged[-1]}{way}")
     runs = f"{len(trained)} runs in {store.models}: {_counted(trained.values())}"
     return "\n".join([*lines, f"{runs}; {len(judged)} evaluations: {_counted(judged)}."])
 

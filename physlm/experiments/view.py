@@ -27,11 +27,13 @@ class Entry:
         run: what is trained.
         evaluation: how its model is judged, after the last step.
         condition: what sets the entry apart from the others of the study, the seed excluded.
+        needs: runs that judging asks.
     """
 
     run: Run
     evaluation: Evaluation
     condition: Mapping[str, Any]
+    needs: tuple[Run, ...] = ()
 
     @property
     def shown(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from physlm import checkpoint, optimizer, sharding, train
+from physlm.adaptation import PROBE
 from physlm.experiments import ancestry
 from physlm.experiments import run as run_lib
 from physlm.experiments.run import Run
@@ -115,6 +116,35 @@ def _frozen(run: Run, directory: pathlib.Path) -> Params:
         return read()[0]
     mesh = sharding.make_mesh(run.settings.mesh)
     return first_params(run.settings.model, mesh, run.settings.seed)
+
+
+def probed(run: Run, directory: pathlib.Path, name: str) -> Params:
+    """A run's model joined with a probe of it, as decoding asks it.
+
+    Args:
+        run: whose model was probed.
+        directory: of the run; the probe's run lies beside it, where `name` is no path.
+        name: of the probe's run, or the path of its directory.
+
+    Raises:
+        ValueError: there is no such run, it is no probe of the task can_next or of another model,
+            or it is not trained to its end.
+    """
+    where = directory.parent / name
+    other = run_lib.load(where)
+    adaptation, task = other.settings.adaptation, other.settings.probe.task
+    if adaptation.kind != PROBE or task != "can_next":
+        raise ValueError(f"evaluate.probe is {name!r}, which is no probe of the task can_next.")
+    if other.settings.parent.run != run.name:
+        raise ValueError(
+            f"evaluate.probe is {name!r}, a probe of {other.settings.parent.run or 'no model'}; it "
+            f"must be one of {run.name}."
+        )
+    if run_lib.last_step(where) is None:
+        raise ValueError(f"evaluate.probe is {name!r}, which is not trained to its end.")
+    settings = dataclasses.replace(other.settings, mesh=run.settings.mesh)
+    other = dataclasses.replace(other, settings=settings)
+    return joined(other, where, restored(other, where, "final"))[0]
 
 
 def parent(run: Run, directory: pathlib.Path) -> Parent | None:

@@ -115,8 +115,10 @@ def ours(args: argparse.Namespace, job: str, devices: int, said: list) -> Callab
     import jax
     import jax.numpy as jnp
 
-    from physlm import decode, model, optimizer
+    from physlm import model, optimizer
     from physlm import step as step_lib
+    from physlm.decoding import engine
+    from physlm.decoding.sampling import Greedy
     from physlm.sharding import batch_sharding
 
     config = decoder(args)
@@ -130,10 +132,17 @@ def ours(args: argparse.Namespace, job: str, devices: int, said: list) -> Callab
 
         def once() -> int:
             # A stop token outside the vocabulary: every row is decoded to the end.
-            out = decode.greedy(
-                config, params, prompts, lengths, max_new_tokens=args.new_tokens, stop=-1
-            )
-            said[:] = np.asarray(out)[:SHOWN].tolist()
+            out = engine.decode(
+                config,
+                params,
+                prompts,
+                lengths,
+                strategy=Greedy(),
+                max_new_tokens=args.new_tokens,
+                stop=-1,
+                rows=args.prompts,
+            ).tokens_NxSxM
+            said[:] = out[:SHOWN, 0].tolist()
             return out.size
 
         return once

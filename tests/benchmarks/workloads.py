@@ -61,9 +61,11 @@ def workloads() -> dict[str, Callable[[], int]]:
     from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
     from data_gen.spec import HARD, MED, Spec
     from data_gen.windows import stream
-    from physlm import decode, optimizer, sharding
+    from physlm import optimizer, sharding
     from physlm import step as step_lib
     from physlm.architecture import ModelConfig
+    from physlm.decoding import engine
+    from physlm.decoding.sampling import Greedy
     from physlm.population import Single
 
     def keys(seed: int, count: int) -> jax.Array:
@@ -131,9 +133,8 @@ def workloads() -> dict[str, Callable[[], int]]:
 
     def decoding() -> int:
         # No token ends a text, so that all rows are as long.
-        made = decode.greedy(model, params, prompts, lengths, max_new_tokens=NEW_TOKENS, stop=-1)
-        jax.block_until_ready(made)
-        return PROMPTS * NEW_TOKENS
+        settings = {"strategy": Greedy(), "max_new_tokens": NEW_TOKENS, "stop": -1}
+        return engine.decode(model, params, prompts, lengths, **settings).tokens_NxSxM.size
 
     # Those of which the judge can tell what they are.
     mixed = ",".join(f"{kind}:0.125" for kind in kinds.by_fault().values())

@@ -15,9 +15,11 @@ import numpy as np
 from benchmarks.steps.figure import Figure, Setting
 from jax.flatten_util import ravel_pytree
 
-from physlm import attention, decode, model
+from physlm import attention, model
 from physlm import step as step_lib
 from physlm.architecture import ModelConfig
+from physlm.decoding import engine
+from physlm.decoding.sampling import Greedy
 
 # What is allowed: rounding of sums alone, where products are exact; and that of bfloat16.
 SUMS, HALF = 1e-4, 5e-2
@@ -222,10 +224,15 @@ def _decoding(name: str, config: ModelConfig, size: Size) -> Iterator[Figure]:
     def decoded(config: ModelConfig, device: jax.Device) -> np.ndarray:
         mine = jax.device_put(params, device)
         with jax.default_device(device):
-            out = decode.greedy(
-                config, mine, prompts, lengths, max_new_tokens=size.new_tokens, stop=-1
-            )
-        return np.asarray(out)
+            return engine.decode(
+                config,
+                mine,
+                prompts,
+                lengths,
+                strategy=Greedy(),
+                max_new_tokens=size.new_tokens,
+                stop=-1,
+            ).tokens_NxSxM[:, 0]
 
     with _exact(True):
         wanted = decoded(dataclasses.replace(config, kernel="blocks"), _cpu())

@@ -1,0 +1,166 @@
+"""What a model keeps of texts that go on: keys, values and the inputs of Canon layers.
+
+Slots belong to rows: token t of a row's text has slot t of that row, whatever other rows do. So a
+row goes back by forgetting how long it was, and another text can take its place.
+
+Names as in `physlm.model`, and S: slots, R: rows that are replaced, A: tokens that a row adds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from physlm import model
+from physlm.architecture import ModelConfig
+from physlm.attention import attention, causal
+from physlm.block import Frame, KeyValue, Memory, Reading
+from physlm.canon import with_zeros
+from physlm.model import Params
+
+# Of each layer. Keys and values are [B, N, S, K]. Inputs of Canon layers are [B, W - 1 + S, …],
+# with W - 1 zeros before those of the first token.
+Cache = list[Memory]
+
+
+def read(config: ModelConfig, params: Params, tokens_BxP: jax.Array) -> Cache:
+    """Reads texts, all positions at once.
+
+    Args:
+      config: the model's configuration.
+      params: its parameters, `unrolled`.
+      tokens_BxP: int32 token ids, padded on the right with any id: no slot of the text itself
+        depends on what comes after it.
+
+    Returns:
+      A cache of P slots.
+    """
+    before = config.canon_width - 1
+
+    def attend(layer: Any, *qkv: jax.Array) -> tuple[jax.Array, KeyValue]:
+        del layer
+        return causal(config, *qkv), KeyValue(*qkv[1:])
+
+    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
+        del layer, name, place
+        behind_BxZxC = with_zeros(x, before)
+        return behind_BxZxC, behind_BxZxC
+
+    positions, reading = jnp.arange(tokens_BxP.shape[1]), Reading(attend, behind)
+    return model.run(config, params, tokens_BxP, positions, reading)[3]
+
+
+def go_on(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxA: jax.Array,
+    before_B: jax.Array,
+    cache: Cache,
+) -> tuple[Frame, jax.Array, Cache]:
+    """Runs the model on further tokens of each row.
+
+    Args:
+      config: the model's configuration.
+      params: its parameters, `unrolled`.
+      tokens_BxA: int32 token ids.
+      before_B: int32, how many tokens of a row stand before them, at most S - A. What the cache has
+        in later slots is overwritten.
+      cache: of what stands before.
+
+    Returns:
+      The frame with its parameters, the residual stream [B, A, D] after the last block, and the
+      cache with these tokens in it.
+    """
+    count = tokens_BxA.shape[1]
+    slots = cache[0].attention.k_BxNxSxK.shape[2]
+    at_BxA = before_B[:, None] + jnp.arange(count)
+    visible_Bx1xAxS = (jnp.arange(slots) <= at_BxA[..., None])[:, None]
+
+    def attend(layer: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValue]:
+        kept = jax.tree.map(
+            lambda held, new: _written(held, new, before_B, 2),
+            cache[layer].attention,
+            KeyValue(k, v),
+        )
+        return attention(q, kept.k_BxNxSxK, kept.v_BxNxSxK, visible_Bx1xAxS), kept
+
+    def behind(layer: Any, name: str, x: jax.Array, place: P) -> tuple[jax.Array, jax.Array]:
+        del place
+        earlier = config.canon_width - 1
+        kept = _written(cache[layer].canon[name], x, before_B + earlier, 1)
+        length = earlier + count
+
+        def near(row: jax.Array, start: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(row, start, length)
+
+        return jax.vmap(near)(kept, before_B), kept
+
+    frame, x_BxAxD, _, kept = model.run(config, params, tokens_BxA, at_BxA, Reading(attend, behind))
+    return frame, x_BxAxD, kept
+
+
+def _written(held: jax.Array, new: jax.Array, start_B: jax.Array, axis: int) -> jax.Array:
+    """Slots of each row replaced, from its own `start` on."""
+
+    def put(row: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(row, part, start, axis - 1)
+
+    return jax.vmap(put)(held, new.astype(held.dtype), start_B)
+
+
+def resized(cache: Cache, slots: int) -> Cache:
+    """The cache with more slots, or with the first ones alone."""
+
+    def resize(x: jax.Array, axis: int) -> jax.Array:
+        spare = slots - cache[0].attention.k_BxNxSxK.shape[2]
+        if spare < 0:
+            return jax.lax.slice_in_dim(x, 0, x.shape[axis] + spare, axis=axis)
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, spare)
+        return jnp.pad(x, pad)
+
+    return _each(resize, cache)
+
+
+def rows_of(cache: Cache, source_B: jax.Array) -> Cache:
+    """The cache of which row b is what row `source` was."""
+    return jax.tree.map(lambda x: x[source_B], cache)
+
+
+def put(cache: Cache, rows_R: jax.Array, other: Cache) -> Cache:
+    """The cache with other rows in these places, of at most as many slots; rows past the last are
+    left out."""
+
+    def place(x: jax.Array, new: jax.Array) -> jax.Array:
+        at = (rows_R, *(slice(0, size) for size in new.shape[1:]))
+        return x.at[at].set(new, mode="drop")
+
+    return jax.tree.map(place, cache, other)
+
+
+def _each(change: Callable[[jax.Array, int], jax.Array], cache: Cache) -> Cache:
+    """Changes every array, given the axis of its slots."""
+    return [
+        Memory(
+            jax.tree.map(lambda x: change(x, 2), layer.attention),
+            {name: change(x, 1) for name, x in layer.canon.items()},
+        )
+        for layer in cache
+    ]
+
+
+def bytes_a_token(config: ModelConfig) -> int:
+    """Bytes that a slot of a row takes, in all layers."""
+    shapes = jax.eval_shape(
+        lambda params, tokens: read(config, model.unrolled(config, params), tokens),
+        model.shapes(config),
+        jax.ShapeDtypeStruct((1, 1), jnp.int32),
+    )
+    # A read of one token has the zeros before it, which are there once a row.
+    one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves([c.attention for c in shapes]))
+    canon = sum(
+        x.size // x.shape[1] * x.dtype.itemsize for layer in shapes for x in layer.canon.values()
+    )
+    return one + canon

@@ -1,0 +1,197 @@
+"""Beam search as Hugging Face defines it (`generate` with `num_beams`), also with sampling.
+
+Names as in `physlm.decoding.strategy`, and W: beams of a problem, C: the 2 W candidates of a step.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from data_gen import keys, settings
+from physlm.decoding.sampling import Drawing
+from physlm.decoding.strategy import Choice, Rows
+
+# A score that nothing reaches.
+_NEVER = -1e9
+
+
+class Beams(NamedTuple):
+    """The state of a search: of each running beam, and of the finished texts, best first."""
+
+    score_B: jax.Array  # float32: the log-probability of a running text
+    text_BxL: jax.Array  # int32: a finished text
+    length_B: jax.Array  # int32
+    finished_B: jax.Array  # bool: there is one
+    final_B: jax.Array  # float32: its score, by length
+    hopeful_B: jax.Array  # bool: a running text of the problem can still be better
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beam(Drawing):
+    """The likeliest continuations go on together, and the best finished text is taken.
+
+    A text's score is its log-probability divided by its number of new tokens. The search ends as
+    soon as no running text would be better than all finished ones if it ended now, which is what
+    Hugging Face's `early_stopping=False` does. The rules of drawing apply to each next token.
+
+    Raises:
+      RefusedError: a setting has a value that is not allowed.
+    """
+
+    FIRST = "beams"
+
+    beams: int = settings.whole(4, "W, continuations that go on together.", low=2, high=64)
+    sample: bool = settings.flag(
+        False,
+        "Continuations are drawn without replacement, by the probabilities of whole texts, instead "
+        "of being the likeliest.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rules = ("temperature", "top_k", "top_p", "min_p")
+        if not self.sample and any(
+            getattr(self, name) != known.default
+            for name, known in settings.of(self).items()
+            if name in rules
+        ):
+            raise settings.RefusedError("sample", False, f"true where {', '.join(rules)} are given")
+
+    @property
+    def width(self) -> int:
+        """The beams."""
+        return self.beams
+
+    def begin(
+        self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+    ) -> Beams:
+        """One running beam of each problem counts; the others would be the same."""
+        del resources, prompt_F
+        size = len(prompts_FxP) * self.beams
+        first_B = jnp.arange(size) % self.beams == 0
+        nothing_B = jnp.zeros(size, jnp.int32)
+        return Beams(
+            score_B=jnp.where(first_B, 0.0, _NEVER),
+            text_BxL=jnp.zeros((size, room), jnp.int32),
+            length_B=nothing_B,
+            finished_B=nothing_B > 0,
+            final_B=jnp.full(size, _NEVER),
+            hopeful_B=nothing_B == 0,
+        )
+
+    def choose(self, rows: Rows, own: Beams, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
+        """The next tokens of the beams that go on, and whose texts they continue."""
+        vocab, beams = logits_BxV.shape[-1], self.beams
+        log_BxV = jax.nn.log_softmax(logits_BxV)
+        if self.sample:
+            log_BxV = self.warped(log_BxV)
+        total_GxT = (log_BxV + own.score_B[:, None]).reshape(-1, beams * vocab)
+        score_GxC, at_GxC = self._candidates(rows, total_GxT)
+        token_GxC, from_GxC = at_GxC % vocab, at_GxC // vocab
+
+        def of_group(x_B: jax.Array) -> jax.Array:
+            return x_B.reshape(-1, beams, *x_B.shape[1:])
+
+        length_Gx1 = of_group(rows.length_B - rows.prompt_B)[:, :1] + 1
+        ends_GxC = (token_GxC == stop) | (length_Gx1 >= most)
+        running_GxC = score_GxC + jnp.where(ends_GxC, _NEVER, 0.0)
+        running_GxW, next_GxW = jax.lax.top_k(running_GxC, beams)
+
+        hopeful_Gx1 = of_group(own.hopeful_B)[:, :1]
+        final_GxW = score_GxC[:, :beams] / length_Gx1
+        counts_GxW = ends_GxC[:, :beams] & hopeful_Gx1 & ~of_group(rows.done_B)
+        final_GxW = jnp.where(counts_GxW, final_GxW, _NEVER)
+        first = jax.tree.map(lambda x: x[:, :beams], (token_GxC, from_GxC))
+        finished = self._merged(rows, own, final_GxW, counts_GxW, *first)
+
+        best_Gx1 = running_GxW[:, :1] / length_Gx1
+        worst_Gx1 = of_group(finished.final_B).min(-1, keepdims=True)
+        worst_GxW = jnp.where(of_group(finished.finished_B), worst_Gx1, _NEVER)
+        hopeful_Gx1 &= (best_Gx1 > worst_GxW).any(-1, keepdims=True)
+        done_Gx1 = ~hopeful_Gx1 | ends_GxC.all(-1, keepdims=True)
+
+        def of_rows(x_Gx1: jax.Array) -> jax.Array:
+            return jnp.repeat(x_Gx1[:, 0], beams)
+
+        group_Gx1 = jnp.arange(len(token_GxC))[:, None]
+        own = finished._replace(score_B=running_GxW.reshape(-1), hopeful_B=of_rows(hopeful_Gx1))
+        source_GxW = jnp.take_along_axis(from_GxC, next_GxW, 1) + group_Gx1 * beams
+        token_GxW = jnp.take_along_axis(token_GxC, next_GxW, 1)
+        own_B = jnp.arange(len(rows.done_B))
+        return Choice(
+            token_GxW.reshape(-1).astype(jnp.int32),
+            own,
+            jnp.where(rows.done_B, own_B, source_GxW.reshape(-1)),
+            of_rows(done_Gx1),
+        )
+
+    def _candidates(self, rows: Rows, total_GxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Scores and places of the candidates, best first."""
+        count = 2 * self.beams
+        if not self.sample:
+            return jax.lax.top_k(total_GxT, count)
+        # The largest of independent Gumbel variables, each moved by a log-probability, are drawn
+        # without replacement (Kool et al., arXiv 1903.06059).
+        key_G = jax.vmap(keys.numbered)(rows.key_B, rows.tokens_B)[:: self.beams]
+        noise_GxT = jax.vmap(lambda key: jax.random.gumbel(key, total_GxT.shape[1:]))(key_G)
+        _, at_GxC = jax.lax.top_k(total_GxT + noise_GxT, count)
+        score_GxC, order_GxC = jax.lax.top_k(jnp.take_along_axis(total_GxT, at_GxC, 1), count)
+        return score_GxC, jnp.take_along_axis(at_GxC, order_GxC, 1)
+
+    def _merged(
+        self,
+        rows: Rows,
+        own: Beams,
+        final_GxW: jax.Array,
+        counts_GxW: jax.Array,
+        token_GxW: jax.Array,
+        from_GxW: jax.Array,
+    ) -> Beams:
+        """The best of what was finished before and of what is now."""
+        beams = self.beams
+
+        def merge(own: Beams) -> Beams:
+            group_Gx1 = jnp.arange(len(from_GxW))[:, None]
+            source_B = (from_GxW + group_Gx1 * beams).reshape(-1)
+            length_B = rows.length_B[source_B]
+            text_BxL = rows.text_BxL[source_B]
+            at = (jnp.arange(len(length_B)), length_B)
+            text_BxL = text_BxL.at[at].set(token_GxW.reshape(-1).astype(jnp.int32), mode="drop")
+            now = Beams(
+                own.score_B,
+                text_BxL,
+                length_B + 1,
+                counts_GxW.reshape(-1),
+                final_GxW.reshape(-1),
+                own.hopeful_B,
+            )
+
+            def both(before: jax.Array, after: jax.Array) -> jax.Array:
+                parts = [x.reshape(-1, beams, *x.shape[1:]) for x in (before, after)]
+                return jnp.concatenate(parts, axis=1)
+
+            merged = jax.tree.map(both, own, now)
+            final_GxW2, best_GxW = jax.lax.top_k(merged.final_B, beams)
+
+            def best(x: jax.Array) -> jax.Array:
+                found = jax.vmap(lambda row, at: row[at])(x, best_GxW)
+                return found.reshape(-1, *x.shape[2:])
+
+            return Beams(
+                own.score_B,
+                best(merged.text_BxL),
+                best(merged.length_B),
+                best(merged.finished_B),
+                final_GxW2.reshape(-1),
+                own.hopeful_B,
+            )
+
+        return jax.lax.cond(counts_GxW.any(), merge, lambda own: own, own)
+
+    def best(self, rows: Rows, own: Beams) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The best finished text of each problem, and its score."""
+        del rows
+        first = slice(None, None, self.beams)
+        return own.text_BxL[first], own.length_B[first], own.final_B[first]

@@ -1,0 +1,120 @@
+"""Where the texts of solutions name parameters, found on the device; and who can be asked of it.
+
+Names as in `physlm.decoding.strategy`, and A: tokens of a name in brackets.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from data_gen.solutions.grammar import MENDING_MARKERS, NAMED, RESTART, STOP
+from data_gen.solutions.language import vocabulary
+from data_gen.spec import Spec
+from data_gen.windows import questions
+from data_gen.windows.tokenizer import tokenizer
+from physlm.decoding.strategy import Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """The tokens by which steps and their names are found in a text.
+
+    Attributes:
+      solution: the marker before a solution.
+      stop: the last token of a sentence.
+      lead: how many tokens stand before the name that begins a sentence.
+      after: the token after a name.
+      opening, closing: of the brackets around a name that is asked about.
+      back: the tokens of the markers that take sentences back, one each.
+      restart: of the one that takes back all of them.
+      room: A.
+    """
+
+    solution: int
+    stop: int
+    lead: int
+    after: int
+    opening: int
+    closing: int
+    back: tuple[int, ...]
+    restart: int
+    room: int
+
+
+def marks_of(spec: Spec) -> Marks:
+    """The marks of a class's texts, whatever its tokenizer."""
+    table, vocab = tokenizer(spec), vocabulary(spec)
+
+    def tokens(symbol: str) -> list[int]:
+        ids = table.ids_VxK[vocab.ids[symbol]]
+        return [int(i) for i in ids if i >= 0]
+
+    return Marks(
+        solution=table.solution,
+        stop=tokens(STOP)[-1],
+        lead=len(tokens(NAMED.symbols[0])),
+        after=tokens(NAMED.symbols[-1])[-1],
+        opening=table.answer,
+        closing=table.end,
+        # A marker may be several tokens, of which the last are each its own.
+        back=tuple(tokens(marker)[-1] for marker in MENDING_MARKERS.values()),
+        restart=tokens(RESTART)[-1],
+        room=questions.room("can_next", spec),
+    )
+
+
+class Named(NamedTuple):
+    """The first name of each text that nobody has been asked about."""
+
+    there_B: jax.Array  # bool: there is one
+    cut_B: jax.Array  # int32: tokens before its sentence
+    after_B: jax.Array  # int32: tokens up to what stands after the name, that included
+    asked_BxA: jax.Array  # int32: the name in brackets, padded with the closing one
+    count_B: jax.Array  # int32: how many tokens that is
+
+
+class Detector(Protocol):
+    """Tells, on the device, whether what a text has just named can be computed next.
+
+    A value; its arrays are the strategy's `resources`, and what it keeps of a text its state.
+    """
+
+    def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
+        """The state for texts that begin."""
+        ...
+
+    def ask(self, resources: Any, rows: Rows, named: Named, own: Any) -> tuple[jax.Array, Any]:
+        """Whether it can, bool [B]; and the state, of rows that have a name to ask about. Names
+        come in the order of a text, but that a text may have been taken back to an earlier cut."""
+        ...
+
+
+def first_named(marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array) -> Named:
+    """Looks for the first name that ends after what has been asked about."""
+    place_L = jnp.arange(rows.text_BxL.shape[1])
+    text_BxL = rows.text_BxL
+    new_BxL = (place_L >= asked_B[:, None]) & (place_L < length_B[:, None])
+    ends_BxL = new_BxL & (text_BxL == marks.after)
+    there_B = ends_BxL.any(-1)
+    end_B = jnp.argmax(ends_BxL, axis=-1)
+    borders_BxL = (text_BxL == marks.stop) & (place_L >= rows.prompt_B[:, None])
+    borders_BxL &= place_L < end_B[:, None]
+    last_B = jnp.where(borders_BxL, place_L, -1).max(-1)
+    cut_B = jnp.maximum(last_B + 1, rows.prompt_B)
+    begin_B = cut_B + marks.lead
+    length_B = end_B - begin_B
+    # What has no name of a possible length is nothing to ask about; it ends after the same token.
+    place_A = jnp.arange(marks.room)
+    at_BxA = jnp.clip(begin_B[:, None] + place_A - 1, 0, text_BxL.shape[1] - 1)
+    name_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)
+    inside_BxA = place_A <= length_B[:, None]
+    asked_BxA = jnp.where(inside_BxA, name_BxA, marks.closing).at[:, 0].set(marks.opening)
+    return Named(
+        there_B,
+        cut_B.astype(jnp.int32),
+        (end_B + 1).astype(jnp.int32),
+        asked_BxA.astype(jnp.int32),
+        jnp.clip(length_B + 2, 2, marks.room).astype(jnp.int32),
+    )

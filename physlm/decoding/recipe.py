@@ -1,0 +1,88 @@
+"""A strategy in a text, as command lines and studies have it: `NAME[:VALUE][,SETTING=VALUE…]`.
+
+`greedy`, `sample:temperature=0.8,n=16`, `beam:4`, `regret:perfect,tries=50`. A strategy of one's
+own is a dataclass in a file of one's own, with settings as its fields, and is called by its whole
+name: `mypackage.mymodule.MyStrategy:setting=1`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from data_gen import settings
+from data_gen.settings import RefusedError
+from physlm.decoding.beam import Beam
+from physlm.decoding.regret import Regret
+from physlm.decoding.sampling import Greedy, Sample
+from physlm.decoding.strategy import Recipe
+
+STRATEGIES: Mapping[str, type] = {
+    "greedy": Greedy,
+    "sample": Sample,
+    "beam": Beam,
+    "regret": Regret,
+}
+
+
+def parse(text: str) -> Recipe:
+    """The strategy of a text, not yet `bound`.
+
+    Raises:
+      RefusedError: there is no such strategy, or it has no such setting, or not with this value;
+        names the part of the text that is wrong.
+    """
+    name, colon, rest = text.partition(":")
+    kind = STRATEGIES.get(name) or _own(name)
+    known, first = settings.of(kind), getattr(kind, "FIRST", None)
+    values = {}
+    for number, part in enumerate(rest.split(",") if colon else ()):
+        key, equals, value = part.partition("=")
+        if not equals and not number and first:
+            key, value = first, part
+        elif not equals or key not in known:
+            there = f"SETTING=VALUE with one of {', '.join(known)}" if known else "nothing"
+            raise RefusedError(f"{part!r} of decode", text, f"{there} after {name!r}")
+        if key in values:
+            raise RefusedError(f"{part!r} of decode", text, f"the only value of {key}")
+        try:
+            values[key] = known[key].parse(key, value)
+        except RefusedError as error:
+            raise RefusedError(f"{part!r} of decode", text, error.allowed) from None
+    try:
+        return kind(**values)
+    except RefusedError as error:
+        raise RefusedError(f"{error.name} of decode", text, error.allowed) from None
+
+
+def _own(name: str) -> type:
+    allowed = f"one of {', '.join(STRATEGIES)}, or package.module.Class"
+    module, dot, last = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), last) if dot else STRATEGIES[name]
+    except (ImportError, AttributeError, KeyError):
+        raise RefusedError(f"{name!r} of decode", name, allowed) from None
+
+
+def canonical(text: str) -> str:
+    """The one text of all that mean the same strategy: settings in order, defaults unsaid."""
+    strategy: Any = parse(text)
+    name = text.partition(":")[0]
+    first = getattr(strategy, "FIRST", None)
+    said = [settings.written(getattr(strategy, first))] if first else []
+    said += [
+        f"{key}={settings.written(getattr(strategy, key))}"
+        for key, known in settings.of(strategy).items()
+        if key != first and getattr(strategy, key) != known.default
+    ]
+    return f"{name}:{','.join(said)}" if said else name
+
+
+def manual() -> str:
+    """The strategies there are, with their settings, in a line."""
+    found = []
+    for name, kind in STRATEGIES.items():
+        settings_of = ", ".join(
+            f"{key}={settings.written(known.default)}" for key, known in settings.of(kind).items()
+        )
+        found.append(f"{name} ({settings_of})" if settings_of else name)
+    return "; ".join(found)

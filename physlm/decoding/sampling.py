@@ -1,0 +1,111 @@
+"""Rows that go on alone: the likeliest token, or one drawn from a distribution."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from data_gen import keys, settings
+from physlm.decoding.strategy import Choice, Each, Rows
+
+# How one of several solutions of a problem is chosen (`physlm.decoding.selection`).
+PICKS = ("vote", "weighted", "likeliest")
+DETECTORS = ("probe", "perfect")
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy(Each):
+    """The likeliest token, always."""
+
+    def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
+        """The first of the likeliest tokens."""
+        del rows, stop, most
+        return Choice(jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32), own)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing(Each):
+    """What may be drawn: rules that apply one after the other, in the order of Hugging Face's.
+
+    Raises:
+      RefusedError: a rule has a value that is not allowed.
+    """
+
+    temperature: float = settings.number(1.0, "By which logits are divided.", above=0)
+    top_k: int = settings.whole(0, "How many of the likeliest tokens are left; 0 for all.")
+    top_p: float = settings.number(
+        1.0,
+        "The likeliest tokens are left whose probabilities together first reach it.",
+        above=0,
+        at_most=1,
+    )
+    min_p: float = settings.number(
+        0.0,
+        "Tokens are left whose probability is this share of the largest at least.",
+        at_least=0,
+        at_most=1,
+    )
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+    def warped(self, logits_BxV: jax.Array) -> jax.Array:
+        """Logits of what may be drawn, -inf elsewhere."""
+        x_BxV = logits_BxV / self.temperature
+        if self.top_k:
+            least_Bx1 = jax.lax.top_k(x_BxV, min(self.top_k, x_BxV.shape[-1]))[0][:, -1:]
+            x_BxV = jnp.where(x_BxV < least_Bx1, -jnp.inf, x_BxV)
+        if self.top_p < 1:
+            sorted_BxV = jnp.sort(x_BxV, axis=-1)
+            upto_BxV = jnp.cumsum(jax.nn.softmax(sorted_BxV), axis=-1)
+            # The likeliest one stays, whatever the sum.
+            gone_B = (upto_BxV <= 1 - self.top_p)[:, :-1].sum(-1)
+            least_Bx1 = jnp.take_along_axis(sorted_BxV, gone_B[:, None], axis=-1)
+            x_BxV = jnp.where(x_BxV < least_Bx1, -jnp.inf, x_BxV)
+        if self.min_p:
+            share_BxV = jax.nn.softmax(x_BxV)
+            least_Bx1 = self.min_p * share_BxV.max(-1, keepdims=True)
+            x_BxV = jnp.where(share_BxV < least_Bx1, -jnp.inf, x_BxV)
+        return x_BxV
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample(Drawing):
+    """Tokens drawn by their probabilities; one of `n` solutions is chosen.
+
+    Raises:
+      RefusedError: a setting has a value that is not allowed.
+    """
+
+    FIRST = "n"
+
+    n: int = settings.whole(1, "Solutions of each problem.", low=1, high=1024)
+    pick: str = settings.choice(
+        "vote",
+        "Which of several solutions counts: the likeliest of those with the answer that most have "
+        "(vote), or whose solutions a detector trusts most (weighted), or the likeliest of all.",
+        PICKS,
+    )
+    detector: str = settings.choice("probe", "Whom pick=weighted asks.", DETECTORS)
+
+    @property
+    def samples(self) -> int:
+        """How many solutions are drawn."""
+        return self.n
+
+    @property
+    def asks(self) -> str:
+        """The detector's name, where votes are weighted by what it says."""
+        return self.detector if self.n > 1 and self.pick == "weighted" else ""
+
+    def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
+        """Draws from what is left, by each row's key and how much it has written."""
+        del stop, most
+        return Choice(drawn(rows, self.warped(logits_BxV)), own)
+
+
+def drawn(rows: Rows, logits_BxV: jax.Array) -> jax.Array:
+    """A token of each row, drawn by its key and how much it has written."""
+    key_B = jax.vmap(keys.numbered)(rows.key_B, rows.tokens_B)
+    return jax.vmap(jax.random.categorical)(key_B, logits_BxV).astype(jnp.int32)

@@ -1,0 +1,143 @@
+"""The plot of accuracy against tokens: what ways of decoding make of what they spend."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from physlm.experiments import condition
+from physlm.experiments.plan import PROBE
+from physlm.experiments.summary import Line, Point, cap_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE_INCHES = (11.0, 5.6)
+DOTS_PER_INCH = 150
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", ":", "-.")
+_GREY = "#555555"
+
+
+def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
+    """Draws accuracy against the tokens written for a problem, and returns a PNG.
+
+    Ways of decoding that differ in how much they may spend are a curve: a colour each, by what is
+    trained on a dash each. Left problems of numbers of operations within training, right beyond.
+
+    Args:
+        lines: the conditions.
+        about: what was run, for the line under the title.
+
+    Returns:
+        None where conditions do not differ in how tokens are chosen, or it was not counted.
+    """
+    ways = {line.condition.get(condition.DECODE) for line in lines}
+    known = [line for line in lines if all(point.account for point in line.points)]
+    if len(ways) < 2 or not known:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
+    FigureCanvasAgg(figure)
+    figure.text(
+        0.012, 0.955, "Problems solved, by what is written for them", fontsize=15, weight="bold"
+    )
+    bars = "bars are 95% intervals of the share of problems"
+    figure.text(0.012, 0.91, f"{about}; {bars}", fontsize=10, color=_GREY)
+    grid = figure.add_gridspec(
+        1, 3, width_ratios=(1, 1, 0.72), left=0.06, right=0.99, bottom=0.11, top=0.83, wspace=0.18
+    )
+    cap = cap_of([point for line in lines for point in line.points])
+
+    def beyond(point: Point) -> bool:
+        return cap is not None and point.op > cap and not point.inside
+
+    axes = [figure.add_subplot(grid[0, number]) for number in range(2)]
+    _panel(axes[0], f"up to {cap} operations, as in training", known, lambda point: point.inside)
+    _panel(axes[1], "more operations than in training", known, beyond)
+    axes[0].set_ylabel("problems solved, every step right", fontsize=10.5)
+    beside = figure.add_subplot(grid[0, 2])
+    beside.set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    beside.legend(handles, labels, loc="upper left", fontsize=8.5, edgecolor="none",
+                  bbox_to_anchor=(-0.12, 1.03))  # fmt: skip
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _family(line: Line) -> str:
+    """What ways of decoding have in common that are points of one curve."""
+    text = str(line.condition.get(condition.DECODE, "greedy"))
+    name, _, rest = text.partition(":")
+    parts = [part for part in rest.split(",") if part]
+    # What comes first says how much may be spent, but for a detector.
+    kept = [part for part in parts if "=" in part or name == "regret"]
+    asked = line.condition.get(PROBE)
+    said = ", ".join([*kept, *([str(asked)] if asked else [])])
+    return f"{name} ({said})" if said else name
+
+
+def _data(line: Line) -> str:
+    return "error-free" if condition.is_error_free(line.condition) else "with mistakes"
+
+
+def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Point], bool]) -> None:
+    families = list(dict.fromkeys(map(_family, lines)))
+    data = list(dict.fromkeys(map(_data, lines)))
+    ticks: list[float] = []
+    for family in families:
+        for one in data:
+            of_curve = [x for x in lines if _family(x) == family and _data(x) == one]
+            points = sorted(filter(None, (_spent(line, wanted) for line in of_curve)))
+            if not points:
+                continue
+            x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
+            ticks += x.tolist()
+            axes.errorbar(
+                x,
+                100 * y,
+                yerr=[100 * (y - low), 100 * (high - y)],
+                label=f"{family}, {one}" if len(data) > 1 else family,
+                color=_COLOURS[families.index(family) % len(_COLOURS)],
+                marker=_MARKERS[families.index(family) % len(_MARKERS)],
+                linestyle=_DASHES[data.index(one) % len(_DASHES)],
+                markerfacecolor="white" if data.index(one) else None,
+                markersize=6,
+                linewidth=1.6,
+                elinewidth=1,
+                capsize=2.5,
+            )
+    axes.set_xscale("log")
+    axes.set_title(name, fontsize=10.5, loc="left")
+    axes.set_xlabel("tokens written for a problem", fontsize=10.5)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9.5)
+    if ticks:
+        marks = [mark for mark in (30, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+                 if min(ticks) / 1.5 <= mark <= max(ticks) * 1.5]  # fmt: skip
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+        axes.minorticks_off()
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(0.0, bottom), min(100.0, top))
+
+
+def _spent(line: Line, wanted: Callable[[Point], bool]) -> tuple[float, float, float, float] | None:
+    """Tokens, accuracy and its interval, as means over the cells that are wanted."""
+    points: list[Point] = [point for point in line.points if wanted(point)]
+    if not points:
+        return None
+    tokens = float(np.mean([(point.account or {})["tokens"] for point in points]))
+    accuracy = float(np.mean([point.accuracy for point in points]))
+    # Cells are of different problems: variances of their means add.
+    below = [(point.accuracy - point.low) ** 2 for point in points]
+    above = [(point.high - point.accuracy) ** 2 for point in points]
+    low, high = (float(np.sqrt(sum(parts))) / len(points) for parts in (below, above))
+    return tokens, accuracy, accuracy - low, accuracy + high
