@@ -80,6 +80,17 @@ def join(where: str) -> None:
     jax.distributed.initialize(address, processes, number)
 
 
+def room(device: jax.Device) -> int:
+    """Bytes of memory that a device has for arrays, those of other arrays included.
+
+    Of a CPU that is the machine's memory, which all of its devices share.
+    """
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes files other than checkpoints."""
     return jax.process_index() == 0

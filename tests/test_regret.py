@@ -14,10 +14,12 @@ from data_gen.keys import Purpose
 from physlm import model
 from physlm.architecture import ModelConfig
 from physlm.decoding import engine
+from physlm.decoding.beam import Beam
 from physlm.decoding.naming import Marks, Named
+from physlm.decoding.pruned import Pruned
 from physlm.decoding.regret import Regret, Retrying
 from physlm.decoding.sampling import Sample
-from physlm.decoding.strategy import Rows
+from physlm.decoding.strategy import Rows, Strategy
 
 CONFIG = ModelConfig(vocab=11, window=24, layers=2, heads=2, head_dim=8, positions=96)
 END, NEW, SEED = 10, 40, 3
@@ -88,16 +90,9 @@ def _alone(
         spent += 1
         again = again and token not in (MARKS.stop, END)
         if token == MARKS.after:
-            borders = [i for i in range(len(prompt), len(text) - 1) if text[i] == MARKS.stop]
-            cut = borders[-1] + 1 if borders else len(prompt)
-            name = text[cut + MARKS.lead : -1]
-            asked = [MARKS.opening, *name, MARKS.closing]
-            if cut + MARKS.lead > len(text) - 1:
-                asked = [MARKS.opening, MARKS.closing]
-            total = sum(text[:cut]) + sum(asked[: MARKS.room])
-            refused = total % how.detector.of in how.detector.these
+            refused = _refused(how.detector, text, len(prompt))
             if refused and returns < how.how.tries:
-                text, again, returns = text[:cut], True, returns + 1
+                text, again, returns = text[: _cut(text, len(prompt))], True, returns + 1
         if text[-1] == END and len(text) > len(prompt):
             break
     return text[len(prompt) :], spent, returns
@@ -139,3 +134,80 @@ def test_it_writes_what_one_writes_who_asks_at_once(
     if these == (0, 1, 2):
         assert max(returns) == tries
     assert bool(max(returns)) == bool(these)
+
+
+def _decoded(strategy: Strategy, canon: str = "AC") -> engine.Written:
+    config, params = _params(canon)
+    prompts, lengths = _prompts(9)
+    return engine.decode(
+        config, params, prompts, lengths, strategy=strategy, max_new_tokens=NEW, stop=END, rows=12
+    )
+
+
+def test_beams_of_which_nothing_is_refused_are_beams() -> None:
+    beam = Beam(beams=3)
+    ours, plain = _decoded(Pruned(beam, Refuses(()), MARKS, 10)), _decoded(beam)
+    np.testing.assert_array_equal(ours.tokens_NxSxM, plain.tokens_NxSxM)
+    np.testing.assert_array_equal(ours.spent_NxS, plain.spent_NxS)
+    assert (ours.passes_NxS > plain.passes_NxS).any() and not ours.returns_NxS.any()
+
+
+def test_what_is_refused_leaves_the_beam() -> None:
+    """As in a search by hand, of whole texts that are read anew at every token."""
+    for these, tries in (((0,), 100), ((0, 1), 4)):
+        how = Pruned(Beam(beams=3), Refuses(these), MARKS, tries)
+        found = _decoded(how)
+        prompts, lengths = _prompts(9)
+        for n in range(4):
+            text, returns = _search(how, prompts[n, : lengths[n]].tolist())
+            length = int(found.length_NxS[n, 0])
+            assert found.tokens_NxSxM[n, 0, :length].tolist() == text
+            assert int(found.returns_NxS[n, 0]) == returns
+        assert found.returns_NxS.any()
+
+
+def _search(how: Pruned, prompt: list[int]) -> tuple[list[int], int]:
+    """Beam search in plain Python: the best finished text, and how many texts were left."""
+    config, params = _params("AC")
+    width, size = how.width, len(prompt)
+    running: list[tuple[float, list[int]]] = [(0.0, prompt)]
+    finished: list[tuple[float, list[int]]] = []
+    returns = 0
+    for written in range(1, NEW + 1):
+        candidates = []
+        padded = np.zeros((3, 64), np.int32)
+        for row, (_, text) in zip(padded, running, strict=False):
+            row[: len(text)] = text
+        logs = jax.nn.log_softmax(_apply(config, params, padded))[:, size + written - 2]
+        for (score, text), log in zip(running, np.asarray(logs), strict=False):
+            candidates += [(score + float(log[token]), [*text, token]) for token in range(11)]
+        candidates.sort(key=lambda pair: -pair[0])
+        best = candidates[: 2 * width]
+        ends = [text[-1] == END or written == NEW for _, text in best]
+        new = [(s / written, t) for (s, t), end in zip(best[:width], ends, strict=False) if end]
+        finished = sorted([*finished, *new], key=lambda pair: -pair[0])[:width]
+        running = [pair for pair, end in zip(best, ends, strict=True) if not end][:width]
+        if not running:
+            break
+        if len(finished) == width and running[0][0] / written <= finished[-1][0]:
+            break
+        refused = [
+            text[-1] == MARKS.after and _refused(how.detector, text, size) for _, text in running
+        ]
+        if any(refused) and not all(refused) and returns < how.tries:
+            returns += sum(refused)
+            running = [pair for pair, no in zip(running, refused, strict=True) if not no]
+    return finished[0][1][size:], returns
+
+
+def _cut(text: list[int], start: int) -> int:
+    borders = [i for i in range(start, len(text) - 1) if text[i] == MARKS.stop]
+    return borders[-1] + 1 if borders else start
+
+
+def _refused(detector: Any, text: list[int], start: int) -> bool:
+    cut = _cut(text, start)
+    asked = [MARKS.opening, *text[cut + MARKS.lead : -1], MARKS.closing]
+    if cut + MARKS.lead > len(text) - 1:
+        asked = [MARKS.opening, MARKS.closing]
+    return (sum(text[:cut]) + sum(asked[: MARKS.room])) % detector.of in detector.these

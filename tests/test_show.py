@@ -88,7 +88,7 @@ def test_cells_take_turns(tmp_path):
 
 
 def test_nothing_to_show_is_said(tmp_path):
-    with pytest.raises(ValueError, match="has no solutions.jsonl to show"):
+    with pytest.raises(ValueError, match=r"has no solutions.jsonl to show"):
         show.solutions(tmp_path, 3, colour=False)
     assert show.examples(tmp_path) == ""
     (tmp_path / "solutions.jsonl").write_text("{\n")

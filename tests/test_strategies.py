@@ -167,6 +167,14 @@ def test_too_few_rows_for_a_problem_are_refused() -> None:
         decode(Beam(beams=8), rows=4)
 
 
+def test_more_rows_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot of CONFIG has keys and values of 16 numbers; texts here have up to 17 tokens."""
+    monkeypatch.setattr(engine.devices, "room", lambda device: 4 * 17 * 2 * 16 * 4)
+    assert decode(Greedy(), rows=4).length_NxS.shape == (6, 1)
+    with pytest.raises(ValueError, match=r"5 rows of 17 tokens take .* at most 4 rows fit"):
+        decode(Greedy(), rows=5)
+
+
 LOGITS = np.random.default_rng(3).normal(size=(40, 9)).astype(np.float32) * 2
 
 

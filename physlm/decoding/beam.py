@@ -14,7 +14,7 @@ from physlm.decoding.sampling import Drawing
 from physlm.decoding.strategy import Choice, Rows
 
 # A score that nothing reaches.
-_NEVER = -1e9
+NEVER = -1e9
 
 
 class Beams(NamedTuple):
@@ -73,11 +73,11 @@ class Beam(Drawing):
         first_B = jnp.arange(size) % self.beams == 0
         nothing_B = jnp.zeros(size, jnp.int32)
         return Beams(
-            score_B=jnp.where(first_B, 0.0, _NEVER),
+            score_B=jnp.where(first_B, 0.0, NEVER),
             text_BxL=jnp.zeros((size, room), jnp.int32),
             length_B=nothing_B,
             finished_B=nothing_B > 0,
-            final_B=jnp.full(size, _NEVER),
+            final_B=jnp.full(size, NEVER),
             hopeful_B=nothing_B == 0,
         )
 
@@ -96,19 +96,19 @@ class Beam(Drawing):
 
         length_Gx1 = of_group(rows.length_B - rows.prompt_B)[:, :1] + 1
         ends_GxC = (token_GxC == stop) | (length_Gx1 >= most)
-        running_GxC = score_GxC + jnp.where(ends_GxC, _NEVER, 0.0)
+        running_GxC = score_GxC + jnp.where(ends_GxC, NEVER, 0.0)
         running_GxW, next_GxW = jax.lax.top_k(running_GxC, beams)
 
         hopeful_Gx1 = of_group(own.hopeful_B)[:, :1]
         final_GxW = score_GxC[:, :beams] / length_Gx1
         counts_GxW = ends_GxC[:, :beams] & hopeful_Gx1 & ~of_group(rows.done_B)
-        final_GxW = jnp.where(counts_GxW, final_GxW, _NEVER)
+        final_GxW = jnp.where(counts_GxW, final_GxW, NEVER)
         first = jax.tree.map(lambda x: x[:, :beams], (token_GxC, from_GxC))
         finished = self._merged(rows, own, final_GxW, counts_GxW, *first)
 
         best_Gx1 = running_GxW[:, :1] / length_Gx1
         worst_Gx1 = of_group(finished.final_B).min(-1, keepdims=True)
-        worst_GxW = jnp.where(of_group(finished.finished_B), worst_Gx1, _NEVER)
+        worst_GxW = jnp.where(of_group(finished.finished_B), worst_Gx1, NEVER)
         hopeful_Gx1 &= (best_Gx1 > worst_GxW).any(-1, keepdims=True)
         done_Gx1 = ~hopeful_Gx1 | ends_GxC.all(-1, keepdims=True)
 

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from data_gen import keys
 from data_gen.keys import Purpose
 from physlm import cache as cache_lib
-from physlm import model
+from physlm import devices, model
 from physlm.architecture import ModelConfig
 from physlm.cache import Cache
 from physlm.decoding.strategy import Rows, Strategy
@@ -129,8 +129,8 @@ def decode(
       done: told how many problems are done.
 
     Raises:
-      ValueError: shapes do not fit, a length is out of range, nothing is to be decoded, or there
-        are fewer rows than the strategy works with together.
+      ValueError: shapes do not fit, a length is out of range, nothing is to be decoded, there are
+        fewer rows than the strategy works with together, or more than memory has room for.
     """
     prompts_NxP, prompt_N = np.asarray(prompts_NxP, np.int32), np.asarray(prompt_N, np.int32)
     _check(prompts_NxP, prompt_N, max_new_tokens)
@@ -140,6 +140,7 @@ def decode(
     params = jax.jit(model.unrolled, static_argnums=0)(config, params)
     shards = mesh.shape["data"]
     groups = _groups(rows, strategy, mesh)
+    _check_memory(config, groups * strategy.width, prompts_NxP.shape[1] + max_new_tokens, mesh)
     root = keys.root(0, Purpose.DECODING) if key is None else key
     count = len(prompt_N)
     ids_N = np.arange(count, dtype=np.int32) if ids_N is None else np.asarray(ids_N, np.int32)
@@ -171,6 +172,18 @@ def _check(prompts_NxP: np.ndarray, prompt_N: np.ndarray, most: int) -> None:
         )
     if most < 1:
         raise ValueError(f"max_new_tokens is {most}; it must be at least 1.")
+
+
+def _check_memory(config: ModelConfig, rows: int, slots: int, mesh: Mesh) -> None:
+    """Sees to it that the longest texts of all rows of a device fit its memory."""
+    each = slots * cache_lib.bytes_a_token(config) // mesh.shape["tensor"]
+    room = devices.room(mesh.local_devices[0])
+    if rows * each > room:
+        raise ValueError(
+            f"{rows} rows of {slots} tokens take {rows * each / 2**30:.1f} GiB of keys and values "
+            f"on a device, which has {room / 2**30:.1f} GiB: at most {room // each} rows fit "
+            "(evaluate.batch, or narrower beams)."
+        )
 
 
 def _laid_out(params: Params) -> tuple[Params, Mesh]:
@@ -466,7 +479,7 @@ def _reviewed(strategy: Strategy, resources: Any, queue: _Queue, state: _State) 
         done_B=rows.done_B & ~back_B,
         tokens_B=rows.tokens_B - looked.unsaid_B,
         passes_B=rows.passes_B - looked.unsaid_B + looked.passes_B,
-        returns_B=rows.returns_B + back_B,
+        returns_B=rows.returns_B + looked.returns_B,
     )
     return state._replace(rows=rows, own=looked.own)
 

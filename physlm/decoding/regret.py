@@ -17,7 +17,9 @@ from data_gen import settings
 from data_gen.spec import Spec
 from physlm.architecture import ModelConfig
 from physlm.decoding import detectors
+from physlm.decoding.beam import Beam
 from physlm.decoding.naming import Detector, Marks, Named, first_named, marks_of
+from physlm.decoding.pruned import Pruned
 from physlm.decoding.sampling import DETECTORS, Drawing, drawn
 from physlm.decoding.strategy import Choice, Each, Review, Rows
 
@@ -44,18 +46,28 @@ class Regret(Drawing):
     tries: int = settings.whole(
         10, "How often a solution is taken back to a step at most; then everything stays.", low=1
     )
+    beams: int = settings.whole(
+        1,
+        "Continuations that go on together. Of several, those that are refused are left instead of "
+        "being tried again, `tries` of a problem at most, and nothing is drawn.",
+        low=1,
+        high=64,
+    )
 
     @property
     def asks(self) -> str:
         """The detector's name."""
         return self.detector
 
-    def bound(self, spec: Spec, model: ModelConfig) -> "Retrying":
+    def bound(self, spec: Spec, model: ModelConfig) -> "Retrying | Pruned":
         """With the detector, and the marks of a class's texts."""
         marks = marks_of(spec)
+        ask: Detector = detectors.Probed(model)
         if self.detector == "perfect":
-            return Retrying(self, detectors.Perfect(marks), marks)
-        return Retrying(self, detectors.Probed(model), marks)
+            ask = detectors.Perfect(marks)
+        if self.beams > 1:
+            return Pruned(Beam(beams=self.beams), ask, marks, self.tries)
+        return Retrying(self, ask, marks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +135,10 @@ class Retrying(Each):
                 # Whoever had asked at once would have stopped after the name.
                 jnp.where(back_B, rows.length_B - named.after_B, before.unsaid_B),
                 before.passes_B + named.there_B,
+                before.returns_B + back_B,
             )
             return after, first_named(self.marks, rows, after.length_B, asked_B)
 
         # A row that goes back has nothing after its cut to ask about.
-        begun = (Review(own, rows.length_B, zero_B, zero_B), named)
+        begun = (Review(own, rows.length_B, zero_B, zero_B, zero_B), named)
         return jax.lax.while_loop(pending, ask, begun)[0]

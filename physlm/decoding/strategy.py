@@ -56,12 +56,14 @@ class Review(NamedTuple):
       unsaid_B: int32, those of the tokens taken back that would not have been written if the
         strategy had looked at once; they do not count.
       passes_B: int32, forward passes that looking would have taken then.
+      returns_B: int32, how often each row has gone back, or a text of its problem been left.
     """
 
     own: Any
     length_B: jax.Array
     unsaid_B: jax.Array
     passes_B: jax.Array
+    returns_B: jax.Array
 
 
 class Recipe(Protocol):

@@ -67,7 +67,7 @@ def _read(path: pathlib.Path) -> list[Record]:
             found = [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not what an evaluation writes ({error}).") from error
-    return [record for record in found if isinstance(record, dict) and _NEEDED <= record.keys()]
+    return [record for record in found if isinstance(record, dict) and record.keys() >= _NEEDED]
 
 
 def in_turn(records: Iterable[Record], count: int) -> list[Record]:
