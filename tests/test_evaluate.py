@@ -278,3 +278,55 @@ def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkey
     lost = 4  # The cap's cell must be there.
     with pytest.raises(cells_lib.NoProblemsError, match="No problem of the cell 4"):
         judged()
+
+
+def test_cells_of_other_questions():
+    """They are asked of the problems of one number of operations, and take fewer or more."""
+    config = dataclasses.replace(CONFIG, reasked=(4, 5))
+    spec = cells_lib.test_spec(SMALL, config)
+    found = cells_lib.of(SMALL, config)
+    assert [cell.name for cell in found] == ["<=4", "4", "5", "4re", "5re"]
+    assert len({cell.number for cell in found}) == 5
+    tests = cells_lib.test_set(found[4], spec, config, 200)
+    assert len({record["op"] for record in tests.records}) > 2
+    assert len({record["question"] for record in tests.records}) > 5
+
+
+def test_the_papers_cells_have_their_names():
+    found = cells_lib.published()
+    assert len(found) == 30
+    assert [name for name in found if name.startswith("med_qp")] == [
+        f"med_qp:{cell}" for cell in ("<=15", "15", "20", "21", "22", "23", "20re")
+    ]
+    spec, config, cell = found["hard_pq:28re"]
+    assert (spec.max_op, spec.order, cell.op, cell.reask) == (21, "pq", 28, True)
+    assert config.problems == 4096
+    assert cells_lib.test_spec(spec, config).max_op == 32
+
+
+def test_what_solutions_took_is_counted(monkeypatch):
+    """By a decoder that mends twice in problems of an even number of operations, and answers those
+    of an odd one without a step."""
+
+    def write(record, vocab):
+        ids = gold(record, vocab)
+        back = [*ids[:5], vocab.ids[" BACK"], vocab.ids["."]]
+        return [*back, *back, *ids] if record["op"] % 2 == 0 else ids[-3:]
+
+    found = run(monkeypatch, write)
+    even, odd = found["4"]["account"], found["5"]["account"]
+    assert even["retries_right"] == 2.0 and even["retries_wrong"] is None
+    assert even["wrong"] == even["wrong_step"] == {} and even["operations_right"] == 0
+    assert odd["retries_right"] is None and odd["retries_wrong"] == 0
+    assert sum(odd["wrong"].values()) == 24 and odd["wrong_step"] == {"0": 24}
+    for cell in (even, odd):
+        # As the decoder of these tests says.
+        assert cell["passes"] == cell["tokens"] + 1 and cell["capped"] == 0
+
+
+def test_what_is_cut_off_is_counted(monkeypatch):
+    def write(record, vocab):
+        return [vocab.ids[" Define"]] * CONFIG.max_new_tokens if record["op"] == 5 else []
+
+    found = run(monkeypatch, write)
+    assert [found[cell]["account"]["capped"] for cell in ("4", "5")] == [0.0, 1.0]

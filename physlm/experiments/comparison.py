@@ -72,7 +72,7 @@ def _cells(line: Line, base: Line) -> dict[str, tuple[str, ...]]:
     cells: dict[str, tuple[str, ...]] = {point.cell: (point.cell,) for point in points}
     cap = cap_of(points)
     if cap is not None:
-        beyond = tuple(point.cell for point in points if point.op > cap)
+        beyond = tuple(p.cell for p in points if p.op > cap and not p.reasked)
         if len(beyond) > 1:
             cells[f"beyond {cap}"] = beyond
     return cells

@@ -55,7 +55,7 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
     cap = cap_of([point for line in lines for point in line.points])
 
     def beyond(point: Point) -> bool:
-        return cap is not None and point.op > cap and not point.inside
+        return cap is not None and point.op > cap and not (point.inside or point.reasked)
 
     axes = [figure.add_subplot(grid[0, number]) for number in range(2)]
     _panel(axes[0], f"up to {cap} operations, as in training", known, lambda point: point.inside)

@@ -147,8 +147,9 @@ def _resembles_paper(lines: Sequence[Line]) -> bool:
 
 def _shown(line: Line) -> list[Point]:
     cap = cap_of(line.points)
-    below = [point for point in line.points if not point.inside and cap and point.op < cap]
-    return [point for point in line.points if not (point.inside and below)]
+    points = [point for point in line.points if not point.reasked]
+    below = [point for point in points if not point.inside and cap and point.op < cap]
+    return [point for point in points if not (point.inside and below)]
 
 
 def _accuracy(point: Point) -> _Shown:

@@ -125,3 +125,6 @@ LONGER: dict[str, Any] = {
     "evaluate.beyond": (7, 8, 9),
 }
 CHANGES["night"] = CHANGES["quick"] | LONGER
+
+# Beside the defaults, which are the published recipe.
+CHANGES["paper"] = {"evaluate.reasked": (20,)}

@@ -60,6 +60,11 @@ class Point:
         """Whether the cell collects all problems up to its op."""
         return self.cell.startswith("<=")
 
+    @property
+    def reasked(self) -> bool:
+        """Whether its problems are asked about otherwise than they were made for."""
+        return self.cell.endswith("re")
+
 
 @dataclasses.dataclass(frozen=True)
 class Line:
@@ -68,7 +73,8 @@ class Line:
     Attributes:
         label: what it is, in words.
         condition: what it is.
-        points: that of all up to the cap first, the others by their op.
+        points: that of all up to the cap first, the others by their op, those of other questions
+            last.
         judged: the run and the evaluation of each seed.
     """
 
@@ -117,7 +123,7 @@ def _points(rows: Sequence[Row], found: outcomes.All) -> tuple[Point, ...]:
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
     points = [_point(group, found) for group in cells.values()]
-    return tuple(sorted(points, key=lambda point: (not point.inside, point.op)))
+    return tuple(sorted(points, key=lambda point: (not point.inside, point.reasked, point.op)))
 
 
 def _point(rows: Sequence[Row], found: outcomes.All) -> Point:

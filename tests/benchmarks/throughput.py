@@ -8,7 +8,8 @@ Every contender lives in a process of its own, is warmed up, and then they take 
 shows medians over the rounds, so that what else the machine does hits all alike. One that cannot
 start says why, and the others go on. Tokens are synthetic. A training token is one input position
 of a step (forward, backward, AdamW, clipping); a decoded token is one generated token of a row, and
-all contenders generate as many, from the same weights and prompts.
+all contenders generate as many, from the same weights and prompts: greedily (decode), with 4 beams
+(beam), and 8 samples of each prompt (sample).
 
 On a GPU PyTorch's model is nanoGPT's but for its positions, which are rotary as ours: flash
 attention by `scaled_dot_product_attention`, autocast to bfloat16, fused AdamW. Where the chip's
@@ -31,7 +32,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 TRAINERS = ("ours", "torch", "torch-compile")
-DECODERS = ("ours", "hf")
+DECODERS = ("ours", "hf", "hf-compile")
+# Ways of decoding, and how many texts of a prompt are written in each.
+WAYS = {"decode": 1, "beam": 4, "sample": 8}
 
 
 def flags() -> argparse.ArgumentParser:
@@ -118,13 +121,16 @@ def ours(args: argparse.Namespace, job: str, devices: int, said: list) -> Callab
     from physlm import model, optimizer
     from physlm import step as step_lib
     from physlm.decoding import engine
-    from physlm.decoding.sampling import Greedy
+    from physlm.decoding.beam import Beam
+    from physlm.decoding.sampling import Greedy, Sample
     from physlm.sharding import batch_sharding
 
     config = decoder(args)
     mesh = make_mesh(MeshConfig())
     key = jax.random.key(0)
-    if job == "decode":
+    if job in WAYS:
+        many = WAYS[job]
+        strategy = {"decode": Greedy(), "beam": Beam(beams=many), "sample": Sample(n=many)}[job]
         params = model.init(config, key)
         params = jax.device_put(params, shardings(params, mesh))
         prompts = jnp.asarray(prompts_of(args))
@@ -137,13 +143,13 @@ def ours(args: argparse.Namespace, job: str, devices: int, said: list) -> Callab
                 params,
                 prompts,
                 lengths,
-                strategy=Greedy(),
+                strategy=strategy,
                 max_new_tokens=args.new_tokens,
                 stop=-1,
-                rows=args.prompts,
-            ).tokens_NxSxM
-            said[:] = out[:SHOWN, 0].tolist()
-            return out.size
+                rows=args.prompts * many,
+            )
+            said[:] = out.tokens_NxSxM[:SHOWN, 0].tolist()
+            return int(out.spent_NxS.sum())
 
         return once
     transform = optimizer.make(optimizer.OptimizerConfig(learning_rate=1e-3), 10_000)
@@ -244,8 +250,13 @@ def torch_train(args: argparse.Namespace, compiled: bool) -> Callable[[], int]:
     return once
 
 
-def hugging_face(args: argparse.Namespace, said: list) -> Callable[[], int]:
-    """`generate` of the same model, exported: a GPT-NeoX, the rotary relative of GPT-2 there."""
+def hugging_face(
+    args: argparse.Namespace, job: str, said: list, compiled: bool
+) -> Callable[[], int]:
+    """`generate` of the same model, exported: a GPT-NeoX, the rotary relative of GPT-2 there.
+
+    Compiled, its cache is static and its forward pass compiled.
+    """
     import jax
 
     # The weights are drawn by JAX, which is to leave the accelerator to PyTorch.
@@ -264,20 +275,29 @@ def hugging_face(args: argparse.Namespace, said: list) -> Callable[[], int]:
     net.load_state_dict({name: torch.from_numpy(x) for name, x in tensors.items()}, strict=True)
     net = net.to(torch_device(args), getattr(torch, args.dtype))
     prompts = torch.from_numpy(prompts_of(args)).long().to(torch_device(args))
+    ways: dict[str, dict[str, Any]] = {
+        "decode": {"do_sample": False},
+        "beam": {"do_sample": False, "num_beams": WAYS["beam"]},
+        "sample": {"do_sample": True, "num_return_sequences": WAYS["sample"], "top_k": 0},
+    }
+    way = ways[job]
+    if compiled:
+        way["cache_implementation"] = "static"
+        net.forward = torch.compile(net.forward, fullgraph=True)
 
     def once() -> int:
         with torch.inference_mode():
             out = net.generate(
                 prompts,
                 attention_mask=torch.ones_like(prompts),
-                do_sample=False,
                 min_new_tokens=args.new_tokens,
                 max_new_tokens=args.new_tokens,
                 pad_token_id=0,
+                **way,
             )
         new = out[:, args.prompt_tokens :]
         said[:] = new[:SHOWN].tolist()
-        return new.numel()
+        return args.prompts * WAYS[job] * args.new_tokens
 
     return once
 
@@ -285,7 +305,7 @@ def hugging_face(args: argparse.Namespace, said: list) -> Callable[[], int]:
 def contenders(args: argparse.Namespace) -> Iterator[str]:
     """Names `job:who[:devices]`, those asked for."""
     devices = dict.fromkeys(args.devices.split(",") if args.platform == "cpu" else ["1"])
-    for job, names in (("train", TRAINERS), ("decode", DECODERS)):
+    for job, names in (("train", TRAINERS), *((way, DECODERS) for way in WAYS)):
         for name in names:
             for full in (
                 [f"{job}:ours:{n}" for n in devices] if name == "ours" else [f"{job}:{name}"]
@@ -301,8 +321,8 @@ def work(args: argparse.Namespace) -> None:
     try:
         if name == "ours":
             once = ours(args, job, int(rest[0]), said)
-        elif job == "decode":
-            once = hugging_face(args, said)
+        elif job in WAYS:
+            once = hugging_face(args, job, said, compiled=name == "hf-compile")
         else:
             once = torch_train(args, compiled=name == "torch-compile")
         for _ in range(3):
@@ -400,7 +420,7 @@ def main() -> None:
         if contender.error:
             print(f"{job:7}{label:22} did not start: {contender.error}")
             continue
-        base = "torch" if job == "train" else "hf"
+        base = "hf" if job in WAYS else "torch"
         times = ratio(contender, found.get(f"{job}:{base}"))
         beside = "" if times is None else f"  {times:5.2f} x {base}"
         share = utilization(args, contender) if job == "train" else None

@@ -1,0 +1,105 @@
+"""Measures what decoding a cell of real problems costs, with a trained model.
+
+    python tests/benchmarks/decoding.py RUN [--probe RUN] [--problems 512] [--rounds 5]
+
+RUN is the directory of a trained run, such as `runs/models/<run>` of the quickstart. All ways take
+turns in one process, warm, and medians over the rounds are shown:
+
+- with problems waiting, so that a row that is done takes the next one (continuous batching), beside
+  the same rows in batches that end when their longest text does;
+- beams and samples;
+- retry upon regret with the perfect detector and, with `--probe`, with a trained one: its time for
+  each token that it writes, beside greedy decoding's.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from data_gen.windows.tokenizer import tokenizer
+from physlm import cache, cells, devices, model
+from physlm.decoding import detectors, engine
+from physlm.decoding.recipe import parse
+from physlm.experiments import run as run_lib
+from physlm.experiments import weights
+
+
+def main() -> None:
+    """Runs the rounds and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=pathlib.Path)
+    parser.add_argument("--probe", default="", help="a run of a probe of it, beside it")
+    parser.add_argument("--problems", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    run = run_lib.load(args.run, ["mesh.cpu_devices=1"])
+    settings = run.settings
+    devices.prepare(settings.mesh, settings.evaluate.batch)
+    state = weights.restored(run, args.run, "final")
+    params, _ = weights.joined(run, args.run, state)
+    config = dataclasses.replace(settings.evaluate, problems=args.problems)
+    spec = cells.test_spec(settings.data, config)
+    tests = cells.test_set(cells.of(settings.data, config)[0], spec, config, settings.model.window)
+    known = detectors.known(jax.tree.map(np.asarray, tests.problems_N), spec=spec)
+    probed = weights.probed(run, args.run, args.probe) if args.probe else None
+    resources = () if probed is None else model.unrolled(settings.model, probed)
+    rows = min(config.batch, engine._ROWS_OF_A_CPU)
+
+    def way(text: str, batches: bool = False) -> Callable[[], engine.Written]:
+        strategy = parse(text).bound(spec, settings.model)
+        size = rows if batches else args.problems
+
+        def once() -> engine.Written:
+            parts = [
+                engine.decode(
+                    settings.model,
+                    params,
+                    tests.prompts_NxP[start : start + size],
+                    tests.lengths_N[start : start + size],
+                    strategy=strategy,
+                    max_new_tokens=config.max_new_tokens,
+                    stop=tokenizer(spec).end,
+                    rows=config.batch,
+                    ids_N=np.arange(start, start + size, dtype=np.int32),
+                    resources=resources,
+                    resources_N=jax.tree.map(lambda x, at=start: x[at : at + size], known),
+                )
+                for start in range(0, args.problems, size)
+            ]
+            return engine.Written(*(np.concatenate(found) for found in zip(*parts, strict=True)))
+
+        return once
+
+    ways = {"greedy": way("greedy"), f"greedy, batches of {rows}": way("greedy", batches=True)}
+    asking = ["regret:perfect", *(["regret:probe"] if args.probe else [])]
+    ways |= {text: way(text) for text in ("sample:8", "beam:4", *asking)}
+    spent, took = {}, {name: [] for name in ways}
+    for name, once in ways.items():
+        spent[name] = int(once().spent_NxS.sum())
+    for _ in range(args.rounds):
+        for name, once in ways.items():
+            started = time.perf_counter()
+            once()
+            took[name].append(time.perf_counter() - started)
+    same = [ways[name]().tokens_NxSxM for name in list(ways)[:2]]
+    assert (same[0] == same[1]).all(), "batches write something else"
+    lengths = ways["greedy"]().length_NxS
+    quarters = ", ".join(f"{n:.0f}" for n in np.percentile(lengths, [25, 50, 75, 100]))
+    print(f"{run.name}: {args.problems} problems, tokens (quartiles, most): {quarters}")
+    print(f"cache: {cache.bytes_a_token(settings.model):,} bytes a token of a row")
+    for name, seconds in took.items():
+        each = [s / spent[name] for s in seconds]
+        base = [s / spent["greedy"] for s in took["greedy"]]
+        ratio = statistics.median(a / b for a, b in zip(each, base, strict=True))
+        speed = 1 / statistics.median(each)
+        print(f"{name:24} {speed:10,.0f} tokens/s  {ratio:5.2f} x greedy's time for a token")
+
+
+if __name__ == "__main__":
+    main()
