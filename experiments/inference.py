@@ -31,8 +31,7 @@ CELLS = {"evaluate.problems": Times(0.25), "evaluate.within": ()}
 
 WAYS = (
     "greedy",
-    "sample:1",
-    *(f"sample:{n},temperature=0.7" for n in (4, 16)),
+    *(f"sample:{n},temperature=0.7" for n in (1, 4, 16)),
     "sample:16,temperature=0.7,pick=likeliest",
     "beam:4",
     "beam:16",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physlm.experiments import config as config_lib
-from physlm.experiments.plan import PARENT, TRAINED, short_name
+from physlm.experiments.plan import PARENT, PROBE, TRAINED, short_name
 
 Condition = Mapping[str, Any]
 
@@ -90,10 +90,10 @@ def label(condition: Condition, conditions: Sequence[Condition]) -> str:
             parts += words
         elif name == _KIND:
             parts.append(f"of the kind {value}")
-        elif name == DECODE:
-            parts.append(str(value))
-        elif name not in (RATE, TRAINED, PARENT):
+        elif name not in (RATE, TRAINED, PARENT, DECODE, PROBE):
             parts.append(f"{name.replace('_', ' ')} {_written(value)}")
+    # How it is decoded, and who is asked, comes after what was trained.
+    parts += [str(told[name]) for name in (DECODE, PROBE) if name in told]
     return ", ".join(parts) or "all"
 
 

@@ -2,10 +2,11 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from physlm.decoding import recipe
 from physlm.experiments import condition
 from physlm.experiments.plan import PROBE
 from physlm.experiments.summary import Line, Point, cap_of
@@ -25,8 +26,8 @@ _GREY = "#555555"
 def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
     """Draws accuracy against the tokens written for a problem, and returns a PNG.
 
-    Ways of decoding that differ in how much they may spend are a curve: a colour each, by what is
-    trained on a dash each. Left problems of numbers of operations within training, right beyond.
+    Ways of decoding that differ in how much they may spend are a curve, a marker each; colours are
+    what is trained on. Left problems of numbers of operations within training, right beyond.
 
     Args:
         lines: the conditions.
@@ -41,6 +42,7 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
@@ -63,36 +65,52 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
     axes[0].set_ylabel("problems solved, every step right", fontsize=10.5)
     beside = figure.add_subplot(grid[0, 2])
     beside.set_axis_off()
-    handles, labels = axes[0].get_legend_handles_labels()
-    beside.legend(handles, labels, loc="upper left", fontsize=8.5, edgecolor="none",
-                  bbox_to_anchor=(-0.12, 1.03))  # fmt: skip
+    families, data = _names(known)
+    handles = [Line2D([], [], color=_COLOURS[n], linewidth=3) for n in range(len(data))]
+    handles += [
+        Line2D([], [], color=_GREY, markersize=7, linewidth=1.4, **_style(number))
+        for number in range(len(families))
+    ]
+    names = [f"trained on {'data ' if one.startswith('with') else ''}{one}" for one in data]
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, 1.03)}
+    beside.legend(handles, [*names, *families], fontsize=9, edgecolor="none", **place)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
+def _names(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
+    """Ways of decoding, and what is trained on."""
+    return list(dict.fromkeys(map(_family, lines))), list(dict.fromkeys(map(_data, lines)))
+
+
 def _family(line: Line) -> str:
     """What ways of decoding have in common that are points of one curve."""
     text = str(line.condition.get(condition.DECODE, "greedy"))
-    name, _, rest = text.partition(":")
-    parts = [part for part in rest.split(",") if part]
-    # What comes first says how much may be spent, but for a detector.
-    kept = [part for part in parts if "=" in part or name == "regret"]
-    asked = line.condition.get(PROBE)
-    said = ", ".join([*kept, *([str(asked)] if asked else [])])
-    return f"{name} ({said})" if said else name
+    found: Any = recipe.parse(text)
+    name = text.partition(":")[0].rpartition(".")[2]
+    said = [getattr(found, "pick", ""), f"by a {found.asks} detector" if found.asks else ""]
+    if found.asks == "probe":
+        said[-1] = f"by a {line.condition.get(PROBE, 'probe')}"
+    return ", ".join([name, *(word for word in said if word)])
 
 
 def _data(line: Line) -> str:
     return "error-free" if condition.is_error_free(line.condition) else "with mistakes"
 
 
+def _style(number: int) -> dict[str, Any]:
+    return {
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+    }
+
+
 def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Point], bool]) -> None:
-    families = list(dict.fromkeys(map(_family, lines)))
-    data = list(dict.fromkeys(map(_data, lines)))
+    families, data = _names(lines)
     ticks: list[float] = []
-    for family in families:
-        for one in data:
+    for number, family in enumerate(families):
+        for colour, one in enumerate(data):
             of_curve = [x for x in lines if _family(x) == family and _data(x) == one]
             points = sorted(filter(None, (_spent(line, wanted) for line in of_curve)))
             if not points:
@@ -103,15 +121,13 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
                 x,
                 100 * y,
                 yerr=[100 * (y - low), 100 * (high - y)],
-                label=f"{family}, {one}" if len(data) > 1 else family,
-                color=_COLOURS[families.index(family) % len(_COLOURS)],
-                marker=_MARKERS[families.index(family) % len(_MARKERS)],
-                linestyle=_DASHES[data.index(one) % len(_DASHES)],
-                markerfacecolor="white" if data.index(one) else None,
-                markersize=6,
-                linewidth=1.6,
-                elinewidth=1,
-                capsize=2.5,
+                color=_COLOURS[colour % len(_COLOURS)],
+                **_style(number),
+                markersize=7,
+                linewidth=1.4,
+                elinewidth=0.9,
+                capsize=2,
+                alpha=0.9,
             )
     axes.set_xscale("log")
     axes.set_title(name, fontsize=10.5, loc="left")
