@@ -135,7 +135,7 @@ def modules(*exceptions):
 
 DERIVES = {"fold_in", "PRNGKey", "threefry_2x32"}
 # Of `jax.random` what draws from a key, and what makes arrays of keys and keys of such arrays.
-DRAWS = {"bits", "bernoulli", "permutation", "normal", "uniform"}
+DRAWS = {"bits", "bernoulli", "permutation", "normal", "uniform", "categorical", "gumbel"}
 CARRIES = {"key_data", "wrap_key_data"}
 CARRIERS = {"data_gen/problems/search.py", "physlm/adaptation.py", "physlm/step.py"}
 

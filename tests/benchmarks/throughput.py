@@ -130,7 +130,9 @@ def ours(args: argparse.Namespace, job: str, devices: int, said: list) -> Callab
     key = jax.random.key(0)
     if job in WAYS:
         many = WAYS[job]
-        strategy = {"decode": Greedy(), "beam": Beam(beams=many), "sample": Sample(n=many)}[job]
+        strategy = Beam(beams=many) if job == "beam" else Sample(n=many)
+        if job == "decode":
+            strategy = Greedy()
         params = model.init(config, key)
         params = jax.device_put(params, shardings(params, mesh))
         prompts = jnp.asarray(prompts_of(args))

@@ -17,9 +17,11 @@ def figures(setting: Setting) -> Iterator[Figure]:
     else:
         vocab, prompts, length, new, rounds, seconds = tokenizer(Spec()).size, 256, 256, 256, 3, 2
         prompts = setting.rows(prompts) * (setting.devices if setting.platform == "tpu" else 1)
+    # What takes long to compile is left out where figures mean nothing.
+    only = "decode:ours,decode:hf$" if setting.tiny else ",".join(throughput.WAYS)
     arguments = flags(
         setting,
-        only="decode",
+        only=only,
         vocab=vocab,
         prompts=prompts,
         prompt_tokens=length,
@@ -28,19 +30,32 @@ def figures(setting: Setting) -> Iterator[Figure]:
         seconds=seconds,
     )
     found = throughput.compare(arguments)
-    ours, theirs = found["decode:ours:1"], found["decode:hf"]
-    what = f"{prompts} prompts of {length} tokens, {new} new ones"
+    for way, many in throughput.WAYS.items():
+        if f"{way}:ours:1" in found:
+            how = {"decode": "", "beam": f", {many} beams", "sample": f", {many} samples"}[way]
+            what = f"{prompts} prompts of {length} tokens, {new} new ones{how}"
+            yield from _beside(found, way, what)
+
+
+def _beside(found: dict[str, throughput.Contender], way: str, what: str) -> Iterator[Figure]:
+    ours = found[f"{way}:ours:1"]
     if ours.error:
         yield Figure(f"ours, {what}", None, wrong=f"ours did not start: {ours.error}")
         return
     yield Figure(f"ours, {what}", ours.speed, "tokens/s")
-    if theirs.error:
-        yield Figure(f"Hugging Face, {what}", None, note=f"did not start: {theirs.error}")
-        return
-    times = throughput.ratio(ours, theirs)
-    yield Figure(f"Hugging Face, {what}", theirs.speed, "tokens/s", f"ours {times:.2f} x")
-    both = [zip(a, b, strict=True) for a, b in zip(ours.said, theirs.said, strict=True)]
-    alike = [a == b for row in both for a, b in row]
-    # In bfloat16 close calls fall anyhow, and what follows them is another text.
-    note = "of the first rows"
-    yield Figure("the same tokens", 100 * sum(alike) / len(alike), "%", note)
+    for name, called in (("hf", "Hugging Face"), ("hf-compile", "Hugging Face, compiled")):
+        theirs = found.get(f"{way}:{name}")
+        if theirs is None:
+            continue
+        if theirs.error:
+            yield Figure(f"{called}, {what}", None, note=f"did not start: {theirs.error}")
+            continue
+        times = throughput.ratio(ours, theirs)
+        yield Figure(f"{called}, {what}", theirs.speed, "tokens/s", f"ours {times:.2f} x")
+        if way == "sample":
+            continue
+        both = [zip(a, b, strict=True) for a, b in zip(ours.said, theirs.said, strict=True)]
+        alike = [a == b for row in both for a, b in row]
+        # In bfloat16 close calls fall anyhow, and what follows them is another text.
+        note = "of the first rows"
+        yield Figure("the same tokens", 100 * sum(alike) / len(alike), "%", note)
