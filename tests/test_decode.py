@@ -99,26 +99,29 @@ def test_impossible_prompts_are_refused() -> None:
 
 _ON_A_MESH = """
 import jax, numpy as np
-jax.config.update('jax_num_cpu_devices', 3)
+jax.config.update('jax_num_cpu_devices', 4)
 from physlm import model, sharding
 from physlm.decoding import engine
-from physlm.decoding.sampling import Greedy
+from physlm.decoding.beam import Beam
+from physlm.decoding.sampling import Greedy, Sample
 config = model.ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8, init_std=0.6)
 params = model.init(config, jax.random.key(0))
 prompts = np.random.default_rng(0).integers(0, 11, (7, 5), dtype=np.int32)
 lengths = np.array([5, 1, 2, 3, 4, 5, 5])
-def answers(params):
+def answers(params, strategy):
     return engine.decode(
-        config, params, prompts, lengths, strategy=Greedy(), max_new_tokens=12, stop=3
-    ).tokens_NxSxM[:, 0]
-mesh = sharding.make_mesh(sharding.MeshConfig())
-assert mesh.shape['data'] == 3
-spread = jax.device_put(params, sharding.shardings(params, mesh))
-got = answers(spread)
-assert got.shape == (7, 12), got.shape
-np.testing.assert_array_equal(got, answers(params))
+        config, params, prompts, lengths, strategy=strategy, max_new_tokens=12, stop=3
+    ).tokens_NxSxM
+every, one = (Greedy(), Sample(n=2), Beam(beams=2)), (Greedy(),)
+for axes, strategies in (({}, every), ({'tensor': 2}, one), ({'fsdp': 2}, one)):
+    mesh = sharding.make_mesh(sharding.MeshConfig(**axes))
+    spread = jax.device_put(params, sharding.shardings(params, mesh))
+    for strategy in strategies:
+        got = answers(spread, strategy)
+        assert got.shape == (7, strategy.samples, 12), got.shape
+        np.testing.assert_array_equal(got, answers(params, strategy))
 """
 
 
 def test_a_mesh_decodes_the_same() -> None:
-    subprocess.run([sys.executable, "-c", _ON_A_MESH], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _ON_A_MESH], check=True, timeout=240)

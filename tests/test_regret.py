@@ -104,11 +104,16 @@ def _prompts(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("these", "tries", "canon"),
-    [((0,), 10, "AC"), ((0, 1, 2), 3, ""), ((), 10, ""), ((1,), 2, "B")],
+    ("these", "tries", "canon", "often"),
+    [
+        ((0,), 10, "AC", (1, 5, 16)),
+        ((0, 1, 2), 3, "", (5,)),
+        ((), 10, "", (5,)),
+        ((1,), 2, "B", (7,)),
+    ],
 )
 def test_it_writes_what_one_writes_who_asks_at_once(
-    these: tuple[int, ...], tries: int, canon: str
+    these: tuple[int, ...], tries: int, canon: str, often: tuple[int, ...]
 ) -> None:
     """Bit for bit, and with the same counts; whenever the engine asks."""
     config, params = _params(canon)
@@ -119,7 +124,7 @@ def test_it_writes_what_one_writes_who_asks_at_once(
         for number, (row, n) in enumerate(zip(prompts, lengths, strict=True))
     ]
     returns = [returns for _, _, returns in want]
-    for every in (1, 5, 16):
+    for every in often:
         got = engine.decode(
             config, params, prompts, lengths, strategy=dataclasses.replace(how, often=every),
             max_new_tokens=NEW, stop=END, key=keys.root(SEED, Purpose.DECODING),
