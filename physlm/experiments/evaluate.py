@@ -5,7 +5,7 @@ RUN is the directory of a run, `DIR/models/<run>` of a store. Its model, as it w
 of, solves test problems; `--set` says which others than those of the study that began the run. The
 evaluation is kept in the run's directory, where studies find it, and what is judged already is not
 judged again. Prints a line of JSON for each cell, in those fields of `results.jsonl` that a study
-does not add, and what solutions took. It never trains.
+does not add; what solutions took stands in `result.json`. It never trains.
 
 `--decode` says how solutions are sought, as `greedy`, `sample:temperature=0.8,n=16`, `beam:4` or
 `regret:perfect`; `--probe` which run's probe is asked where decoding asks one. With `--show 20`
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for cell in cells:
         fields = [name for name in results.FIELDS if name not in results.STUDY_FIELDS]
-        put(json.dumps({name: cell[name] for name in (*fields, "account") if name in cell}))
+        put(json.dumps({name: cell[name] for name in fields}))
     return 0
 
 
