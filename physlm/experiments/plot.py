@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from physlm.experiments import condition
@@ -24,6 +25,9 @@ _GREY = "#555555"
 
 # Lines that leave room for a legend beside them.
 _FEW = 4
+
+# What a condition calls the task of a probe.
+_TASK = "task"
 
 # The rate of mistakes that the paper found best.
 _BEST = 0.5
@@ -60,11 +64,13 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
     )
     figure.text(0.012, 0.96, _title(lines), fontsize=15, fontweight="bold", va="center")
     figure.text(0.012, 0.918, _subtitle(lines, about), fontsize=10, color=_GREY, va="center")
-    # More lines than these leave no room for their names among them.
-    many, styles = len(lines) > _FEW, _styles(lines)
+    lines, others = _by_task(lines)
+    # More lines than these leave no room for their names among them, but for probes, whose answers
+    # are right more often than not.
+    many, styles = len(lines) > _FEW and not others, _styles(lines)
     beside_paper = _resembles_paper(lines) and not many
     accuracy = figure.add_subplot(grid[:, 0])
-    retries = figure.add_subplot(grid[0, 1] if beside_paper or many else grid[:, 1])
+    retries = figure.add_subplot(grid[0, 1] if beside_paper or many or others else grid[:, 1])
     shown = [_shown(line) for line in lines]
     cap = cap_of([point for line in lines for point in line.points])
     probes = _are_probes(lines)
@@ -78,6 +84,8 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
     _percent(accuracy)
     accuracy.set_xlabel(_OPERATIONS, fontsize=10.5)
     what = "questions answered right" if probes else "problems solved, every step right"
+    if others:
+        what = f"{lines[0].condition[_TASK]}: {what}"
     accuracy.set_ylabel(what, fontsize=10.5)
     legend = _LEGEND | {"title": "probe" if probes else "trained on", "alignment": "left"}
     if many:
@@ -100,6 +108,8 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
         _name(retries, "Steps taken back in a solution")
         top = max(0.5, retries.get_ylim()[1])
         retries.set_ylim(-0.03 * top, top)
+    if others:
+        _other_tasks(figure.add_subplot(grid[1, 1]), others, cap)
     if beside_paper:
         _paper(figure.add_subplot(grid[1, 1]), lines, styles)
     buffer = io.BytesIO()
@@ -109,6 +119,41 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
 
 def _are_probes(lines: Sequence[Line]) -> bool:
     return any(point.probe is not None for line in lines for point in line.points)
+
+
+def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    """Those of what most probes are asked, and those of other tasks, by shorter names."""
+    tasks = [line.condition.get(_TASK) for line in lines]
+    if not _are_probes(lines) or len(set(tasks)) < 2:
+        return list(lines), []
+    most = max(tasks, key=tasks.count)
+    parts = [
+        [line for line in lines if (line.condition.get(_TASK) == most) == main]
+        for main in (True, False)
+    ]
+    named = [
+        [replace(one, label=condition.label(one.condition, [x.condition for x in part]))
+         for one in part]
+        for part in parts
+    ]  # fmt: skip
+    return named[0], named[1]
+
+
+def _other_tasks(axes: "Axes", lines: Sequence[Line], cap: int | None) -> None:
+    """What else probes are asked, by task."""
+    shown = [_shown(line) for line in lines]
+    _frame(axes, [point for points in shown for point in points])
+    if cap is not None:
+        _border(axes, cap + 0.5, words=False)
+    for number, (line, points) in enumerate(zip(lines, shown, strict=True)):
+        _draw(axes, str(line.condition[_TASK]), points, _style(number), 0.0, _accuracy)
+    _percent(axes)
+    axes.set_ylim(45, 103)
+    axes.set_xlabel(_OPERATIONS, fontsize=9.5)
+    axes.legend(**_LEGEND | {"fontsize": 9, "loc": "lower left", "ncols": 2})
+    of = {str(line.condition.get(PARENT)) for line in lines}
+    whose = f"of a model of {of.pop()} data" if len(of) == 1 else ""
+    _name(axes, "Other tasks, questions answered right", whose)
 
 
 def _title(lines: Sequence[Line]) -> str:
@@ -180,7 +225,8 @@ def _style(number: int, dash: int | None = None) -> dict[str, Any]:
 def _styles(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """A style for each line; where ways of training differ, these are colours and data dashes."""
     ways = [line.condition.get(TRAINED, "") for line in lines]
-    if len(set(ways)) == 1:
+    # Probes of several models differ in their parents.
+    if len(set(ways)) == 1 or (_are_probes(lines) and len(lines) <= len(_COLOURS)):
         return [_style(number) for number in range(len(lines))]
     data = [str(_without(line.condition, TRAINED, PARENT)) for line in lines]
     colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
