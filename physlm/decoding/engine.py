@@ -150,7 +150,8 @@ def decode(
         here = slice(start, min(start + size, count))
         resources_E = jax.tree.map(lambda x, here=here: np.asarray(x)[here], resources_N)
         key_E = keys.all_numbered(root, ids_N[here])
-        queue = _divided((prompts_NxP[here], prompt_N[here], key_E, resources_E), shards, mesh)
+        parts_E = (prompts_NxP[here], prompt_N[here], key_E, resources_E)
+        queue = _divided(parts_E, -(-min(size, count) // shards), mesh)
         answers = _run_all(
             config, strategy, params, resources, queue, groups, max_new_tokens, stop, mesh
         )
@@ -215,26 +216,35 @@ def _groups(rows: int, strategy: Strategy, mesh: Mesh) -> int:
     return max(here // strategy.width, 1)
 
 
-def _divided(arrays: Any, shards: int, mesh: Mesh) -> _Queue:
-    """The problems as queues of the devices, of equal shapes."""
-    count = len(arrays[1])
-    each = -(-count // shards)
+def _divided(arrays: Any, each: int, mesh: Mesh) -> _Queue:
+    """The problems as queues of the devices, as long as each other, with room for `each`."""
+    count, shards = len(arrays[1]), mesh.shape["data"]
+    share = -(-count // shards)
 
-    def padded(x: Any) -> Any:
+    def divided(x: Any) -> Any:
         # What is added is never begun.
-        return jnp.concatenate([x, jnp.repeat(x[:1], each * shards - count, axis=0)])
+        x = jnp.concatenate([x, jnp.repeat(x[:1], share * shards - count, axis=0)])
+        x = x.reshape(shards, share, *x.shape[1:])
+        x = jnp.concatenate([x, jnp.repeat(x[:, :1], each - share, axis=1)], axis=1)
+        return x.reshape(shards * each, *x.shape[2:])
 
-    counts = jnp.clip(count - each * jnp.arange(shards), 0, each)
-    prompts, prompt, key, resources = jax.tree.map(padded, arrays)
+    prompts, prompt, key, resources = jax.tree.map(divided, arrays)
+    counts = jnp.clip(count - share * jnp.arange(shards), 0, share)
     queue = _Queue(prompts, prompt, key, resources, counts)
     return jax.device_put(queue, NamedSharding(mesh, P("data")))
 
 
 def _collected(answers: _Answers, count: int, samples: int, shards: int) -> Written:
+    """What was written, in the order of the problems."""
     if jax.process_count() > 1:
         answers = multihost_utils.process_allgather(answers, tiled=True)
-    found = jax.tree.map(np.asarray, answers)
-    return Written(*(x.reshape(-1, samples, *x.shape[1:])[:count] for x in found))
+    share = -(-count // shards)
+
+    def together(x: Any) -> np.ndarray:
+        x = np.asarray(x).reshape(shards, -1, samples, *x.shape[1:])
+        return x[:, :share].reshape(-1, *x.shape[2:])[:count]
+
+    return Written(*jax.tree.map(together, answers))
 
 
 def _run_all(
