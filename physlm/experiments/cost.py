@@ -52,7 +52,7 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
     bars = "bars are 95% intervals of the share of problems"
     figure.text(0.012, 0.91, f"{about}; {bars}", fontsize=10, color=_GREY)
     grid = figure.add_gridspec(
-        1, 3, width_ratios=(1, 1, 0.72), left=0.06, right=0.99, bottom=0.11, top=0.83, wspace=0.18
+        1, 3, width_ratios=(1, 1, 0.8), left=0.06, right=0.99, bottom=0.11, top=0.83, wspace=0.18
     )
     cap = cap_of([point for line in lines for point in line.points])
 
@@ -71,9 +71,10 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
         Line2D([], [], color=_GREY, markersize=7, linewidth=1.4, **_style(number))
         for number in range(len(families))
     ]
-    names = [f"trained on {'data ' if one.startswith('with') else ''}{one}" for one in data]
+    names = [f"data with{one[4:]}" if one[:4] == "with" else f"{one} data" for one in data]
+    names = [f"trained on {name}" for name in names]
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, 1.03)}
-    beside.legend(handles, [*names, *families], fontsize=9, edgecolor="none", **place)
+    beside.legend(handles, [*names, *families], fontsize=8.5, edgecolor="none", **place)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

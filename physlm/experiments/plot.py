@@ -47,6 +47,8 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
     them, unless there are cells below the cap, which say more. Bars are 95% intervals over seeds
     and problems, small dots single seeds.
 
+    Where conditions differ in decoding and are many, those that are decoded greedily are drawn.
+
     Args:
         lines: the conditions; with fewer than two points beyond the cap or within, there is less
             to see, but nothing fails.
@@ -59,6 +61,8 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
+    if greedy := _greedy(lines):
+        lines, about = greedy, f"{about}, decoded greedily"
     grid = figure.add_gridspec(
         2, 2, width_ratios=(2, 1), left=0.07, right=0.985, bottom=0.085, top=0.845, **_GAPS
     )
@@ -119,6 +123,19 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
 
 def _are_probes(lines: Sequence[Line]) -> bool:
     return any(point.probe is not None for line in lines for point in line.points)
+
+
+def _greedy(lines: Sequence[Line]) -> list[Line]:
+    """Those that are decoded greedily, by shorter names, where there are many ways; else none.
+
+    The others are points of the plot against tokens (`physlm.experiments.cost`).
+    """
+    ways = {line.condition.get(condition.DECODE) for line in lines}
+    kept = [line for line in lines if line.condition.get(condition.DECODE) == "greedy"]
+    if len(lines) <= _FEW or len(ways) < 2:
+        return []
+    conditions = [line.condition for line in kept]
+    return [replace(line, label=condition.label(line.condition, conditions)) for line in kept]
 
 
 def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
