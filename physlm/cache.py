@@ -6,6 +6,7 @@ row goes back by forgetting how long it was, and another text can take its place
 Names as in `physlm.model`, and S: slots, R: rows that are replaced, A: tokens that a row adds.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -151,6 +152,7 @@ def _each(change: Callable[[jax.Array, int], jax.Array], cache: Cache) -> Cache:
     ]
 
 
+@functools.lru_cache(maxsize=64)
 def bytes_a_token(config: ModelConfig) -> int:
     """Bytes that a slot of a row takes, in all layers."""
     shapes = jax.eval_shape(
