@@ -12,7 +12,7 @@ import pytest
 
 from physlm import model
 from physlm.architecture import ModelConfig
-from physlm.decoding import engine
+from physlm.decoding import engine, loop
 from physlm.decoding.sampling import Greedy
 
 CONFIG = ModelConfig(vocab=11, window=16, layers=2, heads=2, head_dim=8)
@@ -76,7 +76,7 @@ def test_padding_and_neighbours_change_nothing() -> None:
 
 
 def test_decoding_beyond_the_window_in_a_growing_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_FIRST_GROWTH", 4)
+    monkeypatch.setattr(loop, "FIRST_GROWTH", 4)
     params = _params(4)
     prompt = np.arange(10, dtype=np.int32)[None]
     got = _greedy(CONFIG, params, prompt, np.array([10]), max_new_tokens=28, stop=10)

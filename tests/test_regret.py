@@ -24,9 +24,7 @@ from physlm.decoding.strategy import Rows, Strategy
 CONFIG = ModelConfig(vocab=11, window=24, layers=2, heads=2, head_dim=8, positions=96)
 END, NEW, SEED = 10, 40, 3
 # A sentence is a token, a name, the token `after`, others, and `stop`.
-MARKS = Marks(
-    solution=6, stop=9, lead=1, after=8, opening=2, closing=3, back=(4,), restart=5, room=5
-)
+MARKS = Marks(stop=9, lead=1, after=8, opening=2, closing=3, back=(4,), restart=5, room=5)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -240,6 +240,9 @@ def test_unknown_ways_to_choose_are_refused() -> None:
         ("sample:4,n=2", "'n=2' of decode is 'sample:4,n=2'; it must be the only value of n"),
         ("sample:temperature=0", "'temperature=0' of decode .* must be a number above 0"),
         ("beam:4,top_k=2", "sample of decode is 'beam:4,top_k=2'; it must be true where"),
+        ("sample:1,pick=likeliest", "pick of decode .* must be left out where n is 1"),
+        ("sample:4,detector=perfect", "detector of decode .* left out where pick is not weighted"),
+        ("regret:probe,beams=4,top_k=2", "beams of decode .* must be 1 where temperature"),
         ("sample:", "'' of decode is 'sample:'; it must be"),
         ("nowhere.at.All", "'nowhere.at.All' of decode"),
         ("", "'' of decode"),
@@ -253,7 +256,7 @@ def test_texts_that_say_no_strategy_are_refused(text: str, complaint: str) -> No
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(
-        {"temperature": st.floats(0.1, 3), "top_k": st.integers(0, 9), "n": st.integers(1, 99),
+        {"temperature": st.floats(0.1, 3), "top_k": st.integers(0, 9), "n": st.integers(2, 99),
          "pick": st.sampled_from(["vote", "weighted", "likeliest"])}
     )
 )  # fmt: skip

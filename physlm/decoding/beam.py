@@ -51,13 +51,9 @@ class Beam(Drawing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rules = ("temperature", "top_k", "top_p", "min_p")
-        if not self.sample and any(
-            getattr(self, name) != known.default
-            for name, known in settings.of(self).items()
-            if name in rules
-        ):
-            raise settings.RefusedError("sample", False, f"true where {', '.join(rules)} are given")
+        if not (self.sample or self.plain):
+            rules = ", ".join(settings.of(Drawing))
+            raise settings.RefusedError("sample", False, f"true where {rules} are given")
 
     @property
     def width(self) -> int:

@@ -9,7 +9,6 @@ Names as in `physlm.decoding.strategy`, and Q: solutions, those of a problem aft
 tokens that may be written, X: devices along `data`.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,13 +25,11 @@ from data_gen.keys import Purpose
 from physlm import cache as cache_lib
 from physlm import devices, model
 from physlm.architecture import ModelConfig
-from physlm.cache import Cache
-from physlm.decoding.strategy import Rows, Strategy
+from physlm.decoding import loop
+from physlm.decoding.loop import Answers, Program, Queue
+from physlm.decoding.strategy import Strategy
 from physlm.model import Params
 from physlm.sharding import AXES, along
-
-# New tokens that the cache has room for at first. It grows when a text needs more.
-_FIRST_GROWTH = 128
 
 # Solutions that wait on a device at most, in multiples of its rows.
 _WAITING = 32
@@ -59,36 +56,6 @@ class Written(NamedTuple):
     spent_NxS: np.ndarray
     passes_NxS: np.ndarray
     returns_NxS: np.ndarray
-
-
-class _Answers(NamedTuple):
-    """`Written` while it is made, with the solutions as one axis."""
-
-    tokens_QxM: jax.Array
-    length_Q: jax.Array
-    score_Q: jax.Array
-    spent_Q: jax.Array
-    passes_Q: jax.Array
-    returns_Q: jax.Array
-
-
-class _Queue(NamedTuple):
-    """Problems that wait, of each device its own."""
-
-    prompts_ExP: jax.Array
-    prompt_E: jax.Array
-    key_E: jax.Array
-    resources_E: Any  # what the strategy was given of each problem
-    count_X: jax.Array  # how many there are
-
-
-class _State(NamedTuple):
-    rows: Rows
-    solution_B: jax.Array  # number of what a row works on in the queue; Q where it is on nothing
-    own: Any
-    cache: Cache
-    next_X: jax.Array  # number of the next solution
-    answers: _Answers
 
 
 def decode(
@@ -152,9 +119,8 @@ def decode(
         key_E = keys.all_numbered(root, ids_N[here])
         parts_E = (prompts_NxP[here], prompt_N[here], key_E, resources_E)
         queue = _divided(parts_E, -(-min(size, count) // shards), mesh)
-        answers = _run_all(
-            config, strategy, params, resources, queue, groups, max_new_tokens, stop, mesh
-        )
+        program = Program(config, strategy, groups, max_new_tokens, stop, mesh)
+        answers = _run_all(program, params, resources, queue)
         parts.append(_collected(answers, here.stop - start, strategy.samples, shards))
         done(here.stop)
     return Written(*(np.concatenate(found) for found in zip(*parts, strict=True)))
@@ -216,7 +182,7 @@ def _groups(rows: int, strategy: Strategy, mesh: Mesh) -> int:
     return max(here // strategy.width, 1)
 
 
-def _divided(arrays: Any, each: int, mesh: Mesh) -> _Queue:
+def _divided(arrays: Any, each: int, mesh: Mesh) -> Queue:
     """The problems as queues of the devices, as long as each other, with room for `each`."""
     count, shards = len(arrays[1]), mesh.shape["data"]
     share = -(-count // shards)
@@ -230,11 +196,11 @@ def _divided(arrays: Any, each: int, mesh: Mesh) -> _Queue:
 
     prompts, prompt, key, resources = jax.tree.map(divided, arrays)
     counts = jnp.clip(count - share * jnp.arange(shards), 0, share)
-    queue = _Queue(prompts, prompt, key, resources, counts)
+    queue = Queue(prompts, prompt, key, resources, counts)
     return jax.device_put(queue, NamedSharding(mesh, P("data")))
 
 
-def _collected(answers: _Answers, count: int, samples: int, shards: int) -> Written:
+def _collected(answers: Answers, count: int, samples: int, shards: int) -> Written:
     """What was written, in the order of the problems."""
     if jax.process_count() > 1:
         answers = multihost_utils.process_allgather(answers, tiled=True)
@@ -247,336 +213,20 @@ def _collected(answers: _Answers, count: int, samples: int, shards: int) -> Writ
     return Written(*jax.tree.map(together, answers))
 
 
-def _run_all(
-    config: ModelConfig,
-    strategy: Strategy,
-    params: Params,
-    resources: Any,
-    queue: _Queue,
-    groups: int,
-    most: int,
-    stop: int,
-    mesh: Mesh,
-) -> _Answers:
+def _run_all(program: Program, params: Params, resources: Any, queue: Queue) -> Answers:
     """Solves all problems of a queue, with as many slots as are needed at a time."""
-    width = queue.prompts_ExP.shape[1]
-    steps = [width + grown for grown in (*_doublings(_FIRST_GROWTH, most), most)]
-    static = (config, strategy, groups, most, stop, mesh)
-    state = _begun(*static, steps[0], params, resources, queue)
+    width, most = queue.prompts_ExP.shape[1], program.most
+    steps = [width + grown for grown in (*_doublings(loop.FIRST_GROWTH, most), most)]
+    state = loop.begun(program, steps[0], params, resources, queue)
     while True:
-        slots = state.cache[0].attention.k_BxNxSxK.shape[2]
-        state, going, needed = _run(*static, params, resources, queue, state)
+        slots = loop.slots_of(state)
+        state, going, needed = loop.run(program, params, resources, queue, state)
         if not int(going):
             return state.answers
         fitting = next(step for step in steps if step >= int(needed))
         assert fitting != slots
-        state = _resized(fitting, mesh, state)
+        state = loop.resized(fitting, program.mesh, state)
 
 
 def _doublings(first: int, end: int) -> list[int]:
     return [first * 2**i for i in range(end.bit_length()) if first * 2**i < end]
-
-
-def _on_each_device(mesh: Mesh, places: Any) -> Any:
-    # Each device goes on at its own pace, without a collective after every token.
-    return functools.partial(
-        jax.shard_map,
-        mesh=mesh,
-        in_specs=places,
-        out_specs=P("data"),
-        axis_names={"data"},
-        check_vma=False,
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5, 6))
-def _begun(
-    config: ModelConfig,
-    strategy: Strategy,
-    groups: int,
-    most: int,
-    stop: int,
-    mesh: Mesh,
-    slots: int,
-    params: Params,
-    resources: Any,
-    queue: _Queue,
-) -> _State:
-    """Rows without a problem."""
-
-    def on_device(params: Params, resources: Any, queue: _Queue) -> _State:
-        count, total = groups * strategy.width, queue.prompts_ExP.shape[0] * strategy.samples
-        width = queue.prompts_ExP.shape[1]
-        prompts = jnp.zeros((groups, width), jnp.int32)
-
-        def empty() -> tuple[Any, Cache]:
-            problem_G = jnp.zeros(groups, jnp.int32)
-            given = (resources, jax.tree.map(lambda x: x[problem_G], queue.resources_E))
-            own = strategy.begin(given, prompts, jnp.ones(groups, jnp.int32), width + most)
-            one = jnp.zeros((count, 1), jnp.int32)
-            return own, cache_lib.resized(cache_lib.read(config, params, one), slots)
-
-        own, cache = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(empty))
-        zero_B, zero_Q = jnp.zeros(count, jnp.int32), jnp.zeros(total, jnp.int32)
-        text_BxL = jnp.full((count, width + most), stop, jnp.int32)
-        key_B = jnp.broadcast_to(queue.key_E[0], (count,))
-        rows = Rows(
-            problem_B=zero_B - 1,
-            text_BxL=text_BxL,
-            prompt_B=zero_B + 1,
-            length_B=zero_B + 1,
-            score_BxL=jnp.zeros(text_BxL.shape, jnp.float32),
-            done_B=zero_B == 0,
-            tokens_B=zero_B,
-            passes_B=zero_B,
-            returns_B=zero_B,
-            key_B=key_B,
-        )
-        tokens_QxM = jnp.full((total, most), stop, jnp.int32)
-        answers = _Answers(tokens_QxM, zero_Q, jnp.zeros(total), zero_Q, zero_Q, zero_Q)
-        return _State(rows, zero_B + total, own, cache, jnp.zeros(1, jnp.int32), answers)
-
-    return _on_each_device(mesh, (P(), P(), P("data")))(on_device)(params, resources, queue)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _resized(slots: int, mesh: Mesh, state: _State) -> _State:
-    def on_device(state: _State) -> _State:
-        return state._replace(cache=cache_lib.resized(state.cache, slots))
-
-    return _on_each_device(mesh, (P("data"),))(on_device)(state)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5), donate_argnums=9)
-def _run(
-    config: ModelConfig,
-    strategy: Strategy,
-    groups: int,
-    most: int,
-    stop: int,
-    mesh: Mesh,
-    params: Params,
-    resources: Any,
-    queue: _Queue,
-    state: _State,
-) -> tuple[_State, jax.Array, jax.Array]:
-    """Goes on until all is done, or until texts need another number of slots than there are.
-
-    Returns:
-      The state, how many problems are not done, and how many slots are needed.
-    """
-    width = queue.prompts_ExP.shape[1]
-    slots = state.cache[0].attention.k_BxNxSxK.shape[2]
-    least = width + min(_FIRST_GROWTH, most)
-    # To begin a few together costs little more than to begin one.
-    together = max(1, groups // 2)
-
-    def on_device(
-        params: Params, resources: Any, queue: _Queue, state: _State
-    ) -> tuple[_State, jax.Array, jax.Array]:
-        total = queue.count_X[0] * strategy.samples
-
-        def needed(state: _State) -> jax.Array:
-            # The last token of a text is the next to be read.
-            longest = jnp.where(state.rows.done_B, 0, state.rows.length_B).max()
-            return jnp.maximum(longest, least)
-
-        def waiting(state: _State) -> jax.Array:
-            free = state.rows.done_B[:: strategy.width].sum()
-            return (state.next_X[0] < total) & (free >= together)
-
-        def going(state: _State) -> jax.Array:
-            return ~state.rows.done_B.all() | (state.next_X[0] < total)
-
-        def fits(state: _State) -> jax.Array:
-            return needed(state) <= slots
-
-        def writing(carry: tuple[jax.Array, _State]) -> jax.Array:
-            count, state = carry
-            on = ~state.rows.done_B.all() & ~waiting(state) & fits(state)
-            return on & (count < strategy.every) if strategy.every else on
-
-        def write(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
-            return carry[0] + 1, _step(config, params, strategy, stop, most, carry[1])
-
-        def turn(state: _State) -> _State:
-            state = _admitted(config, params, strategy, resources, queue, together, stop, state)
-            _, state = jax.lax.while_loop(writing, write, (jnp.int32(0), state))
-            return _reviewed(strategy, resources, queue, state) if strategy.every else state
-
-        def turning(state: _State) -> jax.Array:
-            # Far fewer slots would do: rows with long texts are gone.
-            roomy = (needed(state) <= slots // 2) & (slots > least)
-            return going(state) & fits(state) & ~roomy
-
-        state = jax.lax.while_loop(turning, turn, state)
-        state = state._replace(answers=_flushed(strategy, stop, state))
-        return state, going(state)[None].astype(jnp.int32), needed(state)[None]
-
-    places = (P(), P(), P("data"), P("data"))
-    run = _on_each_device(mesh, places)(on_device)
-    state, going_X, needed_X = run(params, resources, queue, state)
-    # Whoever is done needs no slots.
-    return state, going_X.sum(), jnp.where(going_X > 0, needed_X, 0).max()
-
-
-def _step(
-    config: ModelConfig,
-    params: Params,
-    strategy: Strategy,
-    stop: int,
-    most: int,
-    state: _State,
-) -> _State:
-    """Writes one more token of each row that is not done."""
-    rows, cache = state.rows, state.cache
-    all_B = jnp.arange(rows.length_B.shape[0])
-    last_B = rows.length_B - 1
-    frame, x_Bx1xD, cache = cache_lib.go_on(
-        config, params, rows.text_BxL[all_B, last_B][:, None], last_B, cache
-    )
-    logits_BxV = frame.logits(x_Bx1xD[:, 0])
-    chosen = strategy.choose(rows, state.own, logits_BxV, stop, most)
-    log_BxV = jax.nn.log_softmax(logits_BxV)
-    if chosen.source_B is not None:
-        rows, cache = _continued(rows, cache, chosen.source_B)
-        log_BxV = log_BxV[chosen.source_B]
-    on_B = ~rows.done_B
-    # Rows that are done write where nothing is read.
-    at_B = jnp.where(on_B, rows.length_B, rows.text_BxL.shape[1])
-    text_BxL = rows.text_BxL.at[all_B, at_B].set(chosen.token_B, mode="drop")
-    score_B = jnp.take_along_axis(log_BxV, chosen.token_B[:, None], 1)[:, 0]
-    score_BxL = rows.score_BxL.at[all_B, at_B].set(score_B, mode="drop")
-    length_B = rows.length_B + on_B
-    done_B = chosen.done_B
-    if done_B is None:
-        done_B = (chosen.token_B == stop) | (length_B - rows.prompt_B >= most)
-    rows = rows._replace(
-        text_BxL=text_BxL,
-        score_BxL=score_BxL,
-        length_B=length_B,
-        done_B=rows.done_B | done_B,
-        tokens_B=rows.tokens_B + on_B,
-        passes_B=rows.passes_B + on_B,
-    )
-    return state._replace(rows=rows, own=chosen.own, cache=cache)
-
-
-def _continued(rows: Rows, cache: Cache, source_B: jax.Array) -> tuple[Rows, Cache]:
-    """Rows that continue the texts of others of their problem."""
-    texts = (rows.text_BxL, rows.score_BxL, cache)
-
-    def moved(texts: Any) -> Any:
-        text_BxL, score_BxL, cache = texts
-        return text_BxL[source_B], score_BxL[source_B], cache_lib.rows_of(cache, source_B)
-
-    stay = (source_B == jnp.arange(source_B.shape[0])).all()
-    text_BxL, score_BxL, cache = jax.lax.cond(stay, lambda texts: texts, moved, texts)
-    return rows._replace(text_BxL=text_BxL, score_BxL=score_BxL), cache
-
-
-def _reviewed(strategy: Strategy, resources: Any, queue: _Queue, state: _State) -> _State:
-    """Lets the strategy look at what has been written, and rows go back."""
-    rows = state.rows
-    problem_B = jnp.maximum(rows.problem_B, 0)
-    given = (resources, jax.tree.map(lambda x: x[problem_B], queue.resources_E))
-    looked = strategy.review(given, rows, state.own)
-    back_B = looked.length_B < rows.length_B
-    place_L = jnp.arange(rows.text_BxL.shape[1])
-    rows = rows._replace(
-        length_B=looked.length_B,
-        score_BxL=jnp.where(place_L < looked.length_B[:, None], rows.score_BxL, 0),
-        done_B=rows.done_B & ~back_B,
-        tokens_B=rows.tokens_B - looked.unsaid_B,
-        passes_B=rows.passes_B - looked.unsaid_B + looked.passes_B,
-        returns_B=rows.returns_B + looked.returns_B,
-    )
-    return state._replace(rows=rows, own=looked.own)
-
-
-def _admitted(
-    config: ModelConfig,
-    params: Params,
-    strategy: Strategy,
-    resources: Any,
-    queue: _Queue,
-    together: int,
-    stop: int,
-    state: _State,
-) -> _State:
-    """Lets rows that are free take the next problems."""
-    rows, total = state.rows, queue.prompts_ExP.shape[0] * strategy.samples
-    count = rows.done_B.shape[0] // strategy.width
-    free_G = rows.done_B[:: strategy.width]
-    group_F = jnp.argsort(~free_G, stable=True)[:together]
-    solution_F = state.next_X[0] + jnp.arange(together)
-    begins_F = free_G[group_F] & (solution_F < queue.count_X[0] * strategy.samples)
-    # What these rows have written is kept before another problem takes their place.
-    answers = _flushed(strategy, stop, state)
-    problem_F = jnp.minimum(solution_F // strategy.samples, queue.prompt_E.shape[0] - 1)
-    prompts_FxP, prompt_F = queue.prompts_ExP[problem_F], queue.prompt_E[problem_F]
-    key_F = jax.vmap(keys.numbered)(queue.key_E[problem_F], solution_F % strategy.samples)
-    given = (resources, jax.tree.map(lambda x: x[problem_F], queue.resources_E))
-    own = strategy.begin(given, prompts_FxP, prompt_F, rows.text_BxL.shape[1])
-    read = cache_lib.read(config, params, prompts_FxP)
-    # Places past the last are those of rows that do not begin.
-    place_F = jnp.where(begins_F, group_F, count)
-    row_R = (place_F[:, None] * strategy.width + jnp.arange(strategy.width)).reshape(-1)
-
-    def widened(x: jax.Array) -> jax.Array:
-        return jnp.repeat(x, strategy.width, axis=0)
-
-    def put(x: jax.Array, new: jax.Array) -> jax.Array:
-        return x.at[row_R].set(new, mode="drop")
-
-    most = rows.text_BxL.shape[1] - prompts_FxP.shape[1]
-    zero_R = jnp.zeros(row_R.shape, jnp.int32)
-    text_RxL = widened(jnp.pad(prompts_FxP, ((0, 0), (0, most)), constant_values=stop))
-    begun = Rows(
-        problem_B=widened(problem_F),
-        text_BxL=text_RxL,
-        prompt_B=widened(prompt_F),
-        length_B=widened(prompt_F),
-        score_BxL=jnp.zeros(text_RxL.shape, jnp.float32),
-        done_B=zero_R > 0,
-        tokens_B=zero_R,
-        # The prompt is read in one pass.
-        passes_B=zero_R + 1,
-        returns_B=zero_R,
-        key_B=widened(key_F),
-    )
-    read = jax.tree.map(widened, read)
-    return _State(
-        rows=jax.tree.map(put, rows, begun),
-        solution_B=put(jnp.where(rows.done_B, total, state.solution_B), widened(solution_F)),
-        own=jax.tree.map(put, state.own, own),
-        cache=cache_lib.put(state.cache, row_R, read),
-        next_X=state.next_X + begins_F.sum(),
-        answers=answers,
-    )
-
-
-def _flushed(strategy: Strategy, stop: int, state: _State) -> _Answers:
-    """The answers with those of rows that are done."""
-    rows, answers = state.rows, state.answers
-    first = slice(None, None, strategy.width)
-    text_GxL, length_G, score_G = strategy.best(rows, state.own)
-    most = answers.tokens_QxM.shape[1]
-
-    def written(text_L: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(text_L, start, most)
-
-    length_G = length_G - rows.prompt_B[first]
-    tokens_GxM = jax.vmap(written)(text_GxL, rows.prompt_B[first])
-    tokens_GxM = jnp.where(jnp.arange(most) < length_G[:, None], tokens_GxM, stop)
-    total = answers.length_Q.shape[0]
-    at_G = jnp.where(rows.done_B[first], state.solution_B[first], total)
-    found = _Answers(
-        tokens_GxM,
-        length_G,
-        score_G,
-        rows.tokens_B.reshape(-1, strategy.width).sum(1),
-        rows.passes_B[first],
-        rows.returns_B[first],
-    )
-    return jax.tree.map(lambda x, new: x.at[at_G].set(new, mode="drop"), answers, found)

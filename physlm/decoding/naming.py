@@ -22,7 +22,6 @@ class Marks:
     """The tokens by which steps and their names are found in a text.
 
     Attributes:
-      solution: the marker before a solution.
       stop: the last token of a sentence.
       lead: how many tokens stand before the name that begins a sentence.
       after: the token after a name.
@@ -32,7 +31,6 @@ class Marks:
       room: A.
     """
 
-    solution: int
     stop: int
     lead: int
     after: int
@@ -52,7 +50,6 @@ def marks_of(spec: Spec) -> Marks:
         return [int(i) for i in ids if i >= 0]
 
     return Marks(
-        solution=table.solution,
         stop=tokens(STOP)[-1],
         lead=len(tokens(NAMED.symbols[0])),
         after=tokens(NAMED.symbols[-1])[-1],

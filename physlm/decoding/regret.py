@@ -54,6 +54,12 @@ class Regret(Drawing):
         high=64,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beams > 1 and not self.plain:
+            rules = ", ".join(settings.of(Drawing))
+            raise settings.RefusedError("beams", self.beams, f"1 where {rules} are given")
+
     @property
     def asks(self) -> str:
         """The detector's name."""

@@ -50,6 +50,12 @@ class Drawing(Each):
     def __post_init__(self) -> None:
         settings.check(self)
 
+    @property
+    def plain(self) -> bool:
+        """Whether no rule changes anything."""
+        rules = settings.of(Drawing)
+        return all(getattr(self, name) == known.default for name, known in rules.items())
+
     def warped(self, logits_BxV: jax.Array) -> jax.Array:
         """Logits of what may be drawn, -inf elsewhere."""
         x_BxV = logits_BxV / self.temperature
@@ -88,6 +94,14 @@ class Sample(Drawing):
         PICKS,
     )
     detector: str = settings.choice("probe", "Whom pick=weighted asks.", DETECTORS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n == 1 and self.pick != "vote":
+            raise settings.RefusedError("pick", self.pick, "left out where n is 1")
+        if self.pick != "weighted" and self.detector != "probe":
+            allowed = "left out where pick is not weighted"
+            raise settings.RefusedError("detector", self.detector, allowed)
 
     @property
     def samples(self) -> int:

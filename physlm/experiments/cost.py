@@ -9,18 +9,13 @@ import numpy as np
 from physlm.decoding import recipe
 from physlm.experiments import condition
 from physlm.experiments.plan import PROBE
+from physlm.experiments.plot import COLOURS, DASHES, DOTS_PER_INCH, GREY, MARKERS
 from physlm.experiments.summary import Line, Point, cap_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE_INCHES = (11.0, 5.6)
-DOTS_PER_INCH = 150
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", ":", "-.")
-_GREY = "#555555"
 
 
 def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
@@ -50,7 +45,7 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
         0.012, 0.955, "Problems solved, by what is written for them", fontsize=15, weight="bold"
     )
     bars = "bars are 95% intervals of the share of problems"
-    figure.text(0.012, 0.91, f"{about}; {bars}", fontsize=10, color=_GREY)
+    figure.text(0.012, 0.91, f"{about}; {bars}", fontsize=10, color=GREY)
     grid = figure.add_gridspec(
         1, 3, width_ratios=(1, 1, 0.8), left=0.06, right=0.99, bottom=0.11, top=0.83, wspace=0.18
     )
@@ -66,9 +61,9 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
     beside = figure.add_subplot(grid[0, 2])
     beside.set_axis_off()
     families, data = _names(known)
-    handles = [Line2D([], [], color=_COLOURS[n], linewidth=3) for n in range(len(data))]
+    handles = [Line2D([], [], color=COLOURS[n], linewidth=3) for n in range(len(data))]
     handles += [
-        Line2D([], [], color=_GREY, markersize=7, linewidth=1.4, **_style(number))
+        Line2D([], [], color=GREY, markersize=7, linewidth=1.4, **_style(number))
         for number in range(len(families))
     ]
     names = [f"data with{one[4:]}" if one[:4] == "with" else f"{one} data" for one in data]
@@ -102,8 +97,8 @@ def _data(line: Line) -> str:
 
 def _style(number: int) -> dict[str, Any]:
     return {
-        "marker": _MARKERS[number % len(_MARKERS)],
-        "linestyle": _DASHES[number % len(_DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
     }
 
 
@@ -122,7 +117,7 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
                 x,
                 100 * y,
                 yerr=[100 * (y - low), 100 * (high - y)],
-                color=_COLOURS[colour % len(_COLOURS)],
+                color=COLOURS[colour % len(COLOURS)],
                 **_style(number),
                 markersize=7,
                 linewidth=1.4,

@@ -18,10 +18,10 @@ SIZE_INCHES = (11.0, 7.0)
 DOTS_PER_INCH = 150
 
 # Okabe and Ito's palette, which the colour-blind tell apart; markers and dashes say it again.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", ":", "-.")
-_GREY = "#555555"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":", "-.")
+GREY = "#555555"
 
 # Lines that leave room for a legend beside them.
 _FEW = 4
@@ -67,7 +67,7 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
         2, 2, width_ratios=(2, 1), left=0.07, right=0.985, bottom=0.085, top=0.845, **_GAPS
     )
     figure.text(0.012, 0.96, _title(lines), fontsize=15, fontweight="bold", va="center")
-    figure.text(0.012, 0.918, _subtitle(lines, about), fontsize=10, color=_GREY, va="center")
+    figure.text(0.012, 0.918, _subtitle(lines, about), fontsize=10, color=GREY, va="center")
     lines, others = _by_task(lines)
     # More lines than these leave no room for their names among them, but for probes, whose answers
     # are right more often than not.
@@ -231,11 +231,11 @@ def _position(point: Point) -> float:
 
 
 def _style(number: int, dash: int | None = None) -> dict[str, Any]:
-    dash = number // len(_COLOURS) if dash is None else dash
+    dash = number // len(COLOURS) if dash is None else dash
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "marker": _MARKERS[number % len(_MARKERS)],
-        "linestyle": _DASHES[dash % len(_DASHES)],
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[dash % len(DASHES)],
     }
 
 
@@ -243,7 +243,7 @@ def _styles(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """A style for each line; where ways of training differ, these are colours and data dashes."""
     ways = [line.condition.get(TRAINED, "") for line in lines]
     # Probes of several models differ in their parents.
-    if len(set(ways)) == 1 or (_are_probes(lines) and len(lines) <= len(_COLOURS)):
+    if len(set(ways)) == 1 or (_are_probes(lines) and len(lines) <= len(COLOURS)):
         return [_style(number) for number in range(len(lines))]
     data = [str(_without(line.condition, TRAINED, PARENT)) for line in lines]
     colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
@@ -334,21 +334,21 @@ def _border(axes: "Axes", border: float, *, words: bool) -> None:
             textcoords="offset points",
             ha=side,
             fontsize=9.5,
-            color=_GREY,
+            color=GREY,
         )
 
 
 def _name(axes: "Axes", name: str, about: str = "") -> None:
     """A heading, and a smaller one under it."""
     axes.set_title(name, fontsize=10.5, loc="left", pad=18 if about else 6)
-    axes.text(0, 1.025, about, transform=axes.transAxes, fontsize=9, color=_GREY)
+    axes.text(0, 1.025, about, transform=axes.transAxes, fontsize=9, color=GREY)
 
 
 def _paper(axes: "Axes", lines: Sequence[Line], styles: Sequence[dict[str, Any]]) -> None:
     """The published curves, in the colours of our conditions of the same rates."""
     for rate in (0.0, _BEST):
         ours = [number for number, line in enumerate(lines) if _rate(line) == rate]
-        style = styles[ours[0]] if ours else _style(0) | {"color": _GREY}
+        style = styles[ours[0]] if ours else _style(0) | {"color": GREY}
         masked = bool(ours) and condition.is_masked(lines[ours[0]].condition)
         paper = PAPER[rate, masked]
         curve = paper.by_op
