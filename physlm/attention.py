@@ -5,10 +5,12 @@ values.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
@@ -48,23 +50,29 @@ def rotate(x_BxHxTxK: jax.Array, rotary: Rotary) -> jax.Array:
 
 
 def attention(
-    q_BxHxTxK: jax.Array, k_BxNxSxK: jax.Array, v_BxNxSxK: jax.Array, visible: jax.Array
+    q_BxHxTxK: jax.Array,
+    k_BxNxSxK: jax.Array | Sequence[jax.Array],
+    v_BxNxSxK: jax.Array | Sequence[jax.Array],
+    visible: jax.Array,
 ) -> jax.Array:
     """Softmax attention, with the softmax in float32.
 
     Args:
       q_BxHxTxK: queries.
-      k_BxNxSxK: keys.
-      v_BxNxSxK: values.
+      k_BxNxSxK: keys, in one array or in several, one after the other.
+      v_BxNxSxK: values, in as many arrays of the same lengths.
       visible: bool, which keys each query attends to; it broadcasts to [B, 1, T, S].
 
     Returns:
       The output of each head, [B, H, T, K].
     """
+    keys = [k_BxNxSxK] if isinstance(k_BxNxSxK, jax.Array) else k_BxNxSxK
+    values = [v_BxNxSxK] if isinstance(v_BxNxSxK, jax.Array) else v_BxNxSxK
     size, heads, length, width = q_BxHxTxK.shape
-    shared = k_BxNxSxK.shape[1]
+    shared = keys[0].shape[1]
     q_BxNxGxTxK = (q_BxHxTxK * width**-0.5).reshape(size, shared, heads // shared, length, width)
-    scores_BxNxGxTxS = jnp.einsum("bngtk,bnsk->bngts", q_BxNxGxTxK, k_BxNxSxK).astype(jnp.float32)
+    scores = [jnp.einsum("bngtk,bnsk->bngts", q_BxNxGxTxK, part) for part in keys]
+    scores_BxNxGxTxS = jnp.concatenate(scores, axis=-1).astype(jnp.float32)
     scores_BxNxGxTxS = jnp.where(visible[..., None, :, :], scores_BxNxGxTxS, -1e30)
     # The shift cancels, and so does its gradient. To divide the output instead of the scores is
     # K / S of the work.
@@ -72,7 +80,10 @@ def attention(
     shares_BxNxGxTxS = jnp.exp(scores_BxNxGxTxS - largest)
     total_BxNxGxTx1 = shares_BxNxGxTxS.sum(axis=-1, keepdims=True)
     shares_BxNxGxTxS = shares_BxNxGxTxS.astype(q_BxHxTxK.dtype)
-    read_BxNxGxTxK = jnp.einsum("bngts,bnsk->bngtk", shares_BxNxGxTxS, v_BxNxSxK)
+    ends = np.cumsum([part.shape[2] for part in values])[:-1]
+    shares = jnp.split(shares_BxNxGxTxS, ends, axis=-1)
+    reads = map(functools.partial(jnp.einsum, "bngts,bnsk->bngtk"), shares, values)
+    read_BxNxGxTxK = functools.reduce(jnp.add, reads)
     read_BxNxGxTxK = (read_BxNxGxTxK / total_BxNxGxTx1).astype(q_BxHxTxK.dtype)
     return read_BxNxGxTxK.reshape(q_BxHxTxK.shape)
 

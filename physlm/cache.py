@@ -125,9 +125,45 @@ def resized(cache: Cache, slots: int) -> Cache:
     return _each(resize, cache)
 
 
-def rows_of(cache: Cache, source_B: jax.Array) -> Cache:
-    """The cache of which row b is what row `source` was."""
-    return jax.tree.map(lambda x: x[source_B], cache)
+def once(pending: jax.Array, change: Callable[[Any], Any], carry: Any) -> Any:
+    """What `change` makes of the carry where something is pending, and else the carry.
+
+    A loop that runs once at most: what it leaves as it is stays where it is, while both branches of
+    a condition write their results anew.
+    """
+
+    def body(pair: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        return jnp.zeros_like(pair[0]), change(pair[1])
+
+    return jax.lax.while_loop(lambda pair: pair[0], body, (pending, carry))[1]
+
+
+def continued(rows: Any, source_B: jax.Array) -> Any:
+    """Arrays of which row b is what row `source` was.
+
+    Only rows that another one continues are moved, a few at a time, unless one of those rows is
+    continued itself.
+    """
+    count = source_B.shape[0]
+    moved_B = source_B != jnp.arange(count)
+    crossing = (moved_B & moved_B[source_B]).any()
+    few = max(1, count // 4)
+
+    def all_at_once(rows: Any) -> Any:
+        return jax.tree.map(lambda x: x[source_B], rows)
+
+    def moving(carry: tuple[jax.Array, Any]) -> jax.Array:
+        return carry[0].any()
+
+    def move(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        left_B, rows = carry
+        row_R = jnp.nonzero(left_B, size=few, fill_value=count)[0]
+        from_R = source_B[jnp.minimum(row_R, count - 1)]
+        rows = jax.tree.map(lambda x: x.at[row_R].set(x[from_R], mode="drop"), rows)
+        return left_B.at[row_R].set(False, mode="drop"), rows
+
+    rows = once(crossing, all_at_once, rows)
+    return jax.lax.while_loop(moving, move, (moved_B & ~crossing, rows))[1]
 
 
 def put(cache: Cache, rows_R: jax.Array, other: Cache) -> Cache:

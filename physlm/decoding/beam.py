@@ -111,6 +111,9 @@ class Beam(Drawing):
         def of_rows(x_Gx1: jax.Array) -> jax.Array:
             return jnp.repeat(x_Gx1[:, 0], beams)
 
+        order_GxW = _in_place(jnp.take_along_axis(from_GxC, next_GxW, 1))
+        running_GxW = jnp.take_along_axis(running_GxW, order_GxW, 1)
+        next_GxW = jnp.take_along_axis(next_GxW, order_GxW, 1)
         group_Gx1 = jnp.arange(len(token_GxC))[:, None]
         own = finished._replace(score_B=running_GxW.reshape(-1), hopeful_B=of_rows(hopeful_Gx1))
         source_GxW = jnp.take_along_axis(from_GxC, next_GxW, 1) + group_Gx1 * beams
@@ -191,3 +194,17 @@ class Beam(Drawing):
         del rows
         first = slice(None, None, self.beams)
         return own.text_BxL[first], own.length_B[first], own.final_B[first]
+
+
+def _in_place(source_GxW: jax.Array) -> jax.Array:
+    """An order of continuations, given whose texts they continue, in which as many as can be stand
+    in the place of that text: what stays in its place need not be moved."""
+    beams = source_GxW.shape[1]
+    place_W = jnp.arange(beams)
+    same_GxWxW = source_GxW[:, :, None] == source_GxW[:, None, :]
+    stays_GxW = ~(same_GxWxW & (place_W < place_W[:, None])).any(-1)
+    taken_GxW = (source_GxW[:, :, None] == place_W).any(1)
+    free_GxW = jnp.argsort(taken_GxW, axis=1, stable=True)
+    nth_GxW = jnp.maximum(jnp.cumsum(~stays_GxW, axis=1) - 1, 0)
+    place_GxW = jnp.where(stays_GxW, source_GxW, jnp.take_along_axis(free_GxW, nth_GxW, 1))
+    return jnp.argsort(place_GxW, axis=1)

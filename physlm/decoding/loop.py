@@ -188,8 +188,12 @@ def run(
         def write(carry: tuple[jax.Array, State]) -> tuple[jax.Array, State]:
             return carry[0] + 1, _step(program, params, carry[1])
 
+        def admit(state: State) -> State:
+            return _admitted(program, params, resources, queue, together, state)
+
         def turn(state: State) -> State:
-            state = _admitted(program, params, resources, queue, together, state)
+            # A loop, and not a condition, so that the cache stays where it is.
+            state = jax.lax.while_loop(waiting, admit, state)
             _, state = jax.lax.while_loop(writing, write, (jnp.int32(0), state))
             return _reviewed(strategy, resources, queue, state) if strategy.every else state
 
@@ -248,13 +252,7 @@ def _step(program: Program, params: Params, state: State) -> State:
 def _continued(rows: Rows, cache: Cache, source_B: jax.Array) -> tuple[Rows, Cache]:
     """Rows that continue the texts of others of their problem."""
     texts = (rows.text_BxL, rows.score_BxL, cache)
-
-    def moved(texts: Any) -> Any:
-        text_BxL, score_BxL, cache = texts
-        return text_BxL[source_B], score_BxL[source_B], cache_lib.rows_of(cache, source_B)
-
-    stay = (source_B == jnp.arange(source_B.shape[0])).all()
-    text_BxL, score_BxL, cache = jax.lax.cond(stay, lambda texts: texts, moved, texts)
+    text_BxL, score_BxL, cache = cache_lib.continued(texts, source_B)
     return rows._replace(text_BxL=text_BxL, score_BxL=score_BxL), cache
 
 
