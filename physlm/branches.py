@@ -36,11 +36,22 @@ def states(
       asked_BxQxA: int32, the branches, padded on the right with any id.
     """
     params = model.unrolled(config, params)
-    size, count, length = asked_BxQxA.shape
-    total = tokens_BxT.shape[1]
-    before = config.canon_width - 1
-
     document = cache.read(config, params, tokens_BxT)
+    return of_read(config, params, document, cuts_BxQ, asked_BxQxA)
+
+
+def of_read(
+    config: ModelConfig,
+    params: model.Params,
+    document: cache.Cache,
+    cuts_BxQ: jax.Array,
+    asked_BxQxA: jax.Array,
+) -> jax.Array:
+    """As `states`, of documents that have been read as far as the cuts, with `unrolled`
+    parameters."""
+    size, count, length = asked_BxQxA.shape
+    total = document[0].attention.k_BxNxSxK.shape[2]
+    before = config.canon_width - 1
 
     place_A = jnp.arange(length)
     own_QxAxQxA = (jnp.arange(count)[:, None, None, None] == jnp.arange(count)[:, None]) & (
@@ -63,8 +74,7 @@ def states(
         layer: Any, q: jax.Array, k: jax.Array, v: jax.Array
     ) -> tuple[jax.Array, None]:
         first, (heads, width) = document[layer].attention, (q.shape[1], q.shape[3])
-        keys = jnp.concatenate([first.k_BxNxSxK, together(k)], axis=2)
-        values = jnp.concatenate([first.v_BxNxSxK, together(v)], axis=2)
+        keys, values = (first.k_BxNxSxK, together(k)), (first.v_BxNxSxK, together(v))
         out = attention(together(q), keys, values, visible)
         out = jnp.swapaxes(out.reshape(size, heads, count, length, width), 1, 2)
         return out.reshape(-1, heads, length, width), None

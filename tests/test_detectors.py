@@ -1,6 +1,5 @@
 """Detectors on the device beside those that read the same texts anew."""
 
-import functools
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from physlm import detection, model, probe
 from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.decoding import detectors
-from physlm.decoding.naming import Named, first_named, marks_of
+from physlm.decoding.naming import Named, marks_of, names
 from physlm.decoding.strategy import Rows
 
 pytestmark = pytest.mark.slow
@@ -44,25 +43,28 @@ def texts(mistakes: Mistakes) -> tuple[Any, list[dict[str, Any]], Rows]:
     return problems, [records[n] for n in fits], rows
 
 
-def asked(detector: Any, resources: Any, rows: Rows, host: probe.Detector) -> list[bool]:
+def asked(
+    detector: Any, resources: Any, rows: Rows, host: probe.Detector, together: int
+) -> list[bool]:
     """Asks about every name of every text in order; the host's detector reads each prefix anew."""
     marks, said = marks_of(SMALL), []
     own = detector.begin(resources, rows.text_BxL[:, :160], rows.prompt_B, ROOM)
-    named_of = jax.jit(functools.partial(first_named, marks))
+    own = detector.resized(own, ROOM)
+    named_of = jax.jit(lambda asked_B: names(marks, rows, rows.length_B, asked_B, together))
     ask = jax.jit(detector.ask)
     done_B = rows.prompt_B
     while True:
-        named: Named = named_of(rows, rows.length_B, done_B)
-        if not named.there_B.any():
+        named: Named = named_of(done_B)
+        there_BxQ = np.asarray(named.there_BxQ)
+        if not there_BxQ.any():
             return said
-        yes_B, own = ask(resources, rows, named, own)
-        parts = (named.cut_B[:, None], named.asked_BxA[:, None], named.count_B[:, None])
-        want_B = host(np.asarray(rows.text_BxL), *map(np.asarray, parts))[:, 0]
-        there_B = np.asarray(named.there_B)
-        sure_B = there_B & (abs(want_B - 0.5) > 1e-4)
-        np.testing.assert_array_equal(yes_B[sure_B], want_B[sure_B] >= 0.5)
-        said += np.asarray(yes_B)[there_B].tolist()
-        done_B = jnp.where(named.there_B, named.after_B, done_B)
+        yes_BxQ, own = ask(resources, rows, named, own)
+        parts = (named.cut_BxQ, named.asked_BxQxA, named.count_BxQ)
+        want_BxQ = host(np.asarray(rows.text_BxL), *map(np.asarray, parts))
+        sure_BxQ = there_BxQ & (abs(want_BxQ - 0.5) > 1e-4)
+        np.testing.assert_array_equal(yes_BxQ[sure_BxQ], want_BxQ[sure_BxQ] >= 0.5)
+        said += np.asarray(yes_BxQ)[there_BxQ].tolist()
+        done_B = jnp.where(named.there_BxQ, named.after_BxQ, done_B[:, None]).max(1)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,9 @@ def test_the_perfect_detector_knows_what_stands_before_a_name(mistakes: Mistakes
     facts = [facts_of(record, SMALL) for record in records]
     known = detectors.known(problems, spec=SMALL)
     host = detection.perfect(facts, tokenizer(SMALL))
-    said = asked(detectors.Perfect(marks_of(SMALL)), ((), known), rows, host)
-    assert len(said) > 60 and 0.1 < np.mean(said) < 0.95
+    for together in (1, 3):
+        said = asked(detectors.Perfect(marks_of(SMALL)), ((), known), rows, host, together)
+        assert len(said) > 60 and 0.1 < np.mean(said) < 0.95
 
 
 def test_a_probe_reads_on_what_it_would_read_anew() -> None:
@@ -95,13 +98,14 @@ def test_a_probe_reads_on_what_it_would_read_anew() -> None:
     trained["probe"]["kernel"] = jax.random.normal(jax.random.key(2), (config.width, 2))
     _, _, rows = texts(Mistakes(rate=0.5))
     # Half of the first names are to be refused.
-    first = first_named(marks_of(SMALL), rows, rows.length_B, rows.prompt_B)
-    parts = (first.cut_B[:, None], first.asked_BxA[:, None], first.count_B[:, None])
+    first = names(marks_of(SMALL), rows, rows.length_B, rows.prompt_B, 1)
+    parts = (first.cut_BxQ, first.asked_BxQxA, first.count_BxQ)
     host = probe.detector(config, adaptation.join(trained, base))
     share_B = host(np.asarray(rows.text_BxL), *map(np.asarray, parts))[:, 0]
     trained["probe"]["bias"] = jnp.array([np.median(np.log(share_B / (1 - share_B))), 0.0])
     joined = adaptation.join(trained, base)
     host = probe.detector(config, joined)
     resources = (model.unrolled(config, joined), ())
-    said = asked(detectors.Probed(config), resources, rows, host)
-    assert len(said) > 60 and 0.05 < np.mean(said) < 0.95
+    for together in (1, 3):
+        said = asked(detectors.Probed(config), resources, rows, host, together)
+        assert len(said) > 60 and 0.05 < np.mean(said) < 0.95

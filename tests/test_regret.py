@@ -39,16 +39,20 @@ class Refuses:
         del resources, prompts, room
         return jnp.zeros_like(lengths)
 
+    def resized(self, own: jax.Array, slots: int) -> jax.Array:
+        del slots
+        return own
+
     def ask(
         self, resources: Any, rows: Rows, named: Named, own: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         del resources
         place = jnp.arange(rows.text_BxL.shape[1])
-        before = jnp.where(place < named.cut_B[:, None], rows.text_BxL, 0).sum(-1)
-        inside = jnp.arange(named.asked_BxA.shape[1]) < named.count_B[:, None]
-        name = jnp.where(inside, named.asked_BxA, 0).sum(-1)
+        before = jnp.where(place < named.cut_BxQ[..., None], rows.text_BxL[:, None], 0).sum(-1)
+        inside = jnp.arange(named.asked_BxQxA.shape[2]) < named.count_BxQ[..., None]
+        name = jnp.where(inside, named.asked_BxQxA, 0).sum(-1)
         no = jnp.isin((before + name) % self.of, jnp.array(self.these))
-        return ~no, own + named.there_B
+        return ~no, own + named.there_BxQ.sum(-1)
 
 
 @functools.cache
@@ -104,14 +108,14 @@ def _prompts(count: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("these", "tries", "canon", "often"),
     [
-        ((0,), 10, "AC", (1, 5, 16)),
-        ((0, 1, 2), 3, "", (5,)),
-        ((), 10, "", (5,)),
-        ((1,), 2, "B", (7,)),
+        ((0,), 10, "AC", ((1, 1), (5, 3), (16, 1), (16, 4))),
+        ((0, 1, 2), 3, "", ((5, 2),)),
+        ((), 10, "", ((5, 2),)),
+        ((1,), 2, "B", ((7, 3),)),
     ],
 )
 def test_it_writes_what_one_writes_who_asks_at_once(
-    these: tuple[int, ...], tries: int, canon: str, often: tuple[int, ...]
+    these: tuple[int, ...], tries: int, canon: str, often: tuple[tuple[int, int], ...]
 ) -> None:
     """Bit for bit, and with the same counts; whenever the engine asks."""
     config, params = _params(canon)
@@ -122,9 +126,10 @@ def test_it_writes_what_one_writes_who_asks_at_once(
         for number, (row, n) in enumerate(zip(prompts, lengths, strict=True))
     ]
     returns = [returns for _, _, returns in want]
-    for every in often:
+    for every, together in often:
         got = engine.decode(
-            config, params, prompts, lengths, strategy=dataclasses.replace(how, often=every),
+            config, params, prompts, lengths,
+            strategy=dataclasses.replace(how, often=every, together=together),
             max_new_tokens=NEW, stop=END, key=keys.root(SEED, Purpose.DECODING),
         )  # fmt: skip
         texts = [

@@ -14,8 +14,8 @@ from data_gen.problems.parameters import direct_needs, parameters
 from data_gen.problems.problem import Problem
 from data_gen.spec import Spec
 from data_gen.windows import questions
+from physlm import branches, model, probe
 from physlm import cache as cache_lib
-from physlm import model, probe
 from physlm.architecture import ModelConfig
 from physlm.cache import Cache
 from physlm.decoding.naming import Marks, Named
@@ -24,8 +24,8 @@ from physlm.decoding.strategy import Rows
 # Steps of a text that the perfect detector can keep in mind; later ones take the last place.
 _STEPS = 128
 
-# Tokens that a probe reads at once, those of the question included.
-_AT_ONCE = 24
+# Tokens that a probe reads at once.
+_AT_ONCE = 16
 
 
 class Known(NamedTuple):
@@ -73,39 +73,57 @@ class Perfect:
         none_FxZ = jnp.zeros((len(prompt_F), _STEPS), jnp.int32)
         return Steps(none_FxZ, none_FxZ, jnp.zeros(len(prompt_F), jnp.int32))
 
+    def resized(self, own: Steps, slots: int) -> Steps:
+        """The same."""
+        del slots
+        return own
+
     def ask(
         self, resources: tuple[Any, Known], rows: Rows, named: Named, own: Steps
     ) -> tuple[jax.Array, Steps]:
-        """Whether it can be computed next, by the steps that stand before it."""
-        facts = resources[1]
-        count_B = self._standing(rows, named, own)
-        same_BxP = (facts.asked_NxPxA == named.asked_BxA[:, None]).all(-1) & facts.exists_NxP
+        """Whether each can be computed next, by the steps that stand before it."""
+        can = []
+        for place in range(named.there_BxQ.shape[1]):
+            one = [x[:, place] for x in named]
+            can_B, own = self._one(resources[1], rows, *one[:2], one[3], own)
+            can.append(can_B)
+        return jnp.stack(can, axis=1), own
+
+    def _one(
+        self,
+        facts: Known,
+        rows: Rows,
+        there_B: jax.Array,
+        cut_B: jax.Array,
+        asked_BxA: jax.Array,
+        own: Steps,
+    ) -> tuple[jax.Array, Steps]:
+        """As `ask`, about one name of each text."""
+        every_B = jnp.arange(len(cut_B))
+        count_B = self._standing(rows, cut_B, own)
+        same_BxP = (facts.asked_NxPxA == asked_BxA[:, None]).all(-1) & facts.exists_NxP
         slot_B = jnp.where(same_BxP.any(-1), jnp.argmax(same_BxP, axis=-1), -1)
-        place_Z = jnp.arange(_STEPS)
-        stands_BxZ = place_Z < count_B[:, None]
-        slot_P = jnp.arange(same_BxP.shape[1])
-        is_BxZxP = stands_BxZ[..., None] & (own.slot_BxZ[..., None] == slot_P)
-        done_BxP = is_BxZxP.any(1)
-        needs_BxP = jnp.take_along_axis(
-            facts.needs_NxPxP, jnp.maximum(slot_B, 0)[:, None, None], axis=1
-        )[:, 0]
+        stands_BxZ = jnp.arange(_STEPS) < count_B[:, None]
+        at_BxZ = jnp.where(stands_BxZ & (own.slot_BxZ >= 0), own.slot_BxZ, same_BxP.shape[1])
+        done_BxP = jnp.zeros_like(same_BxP).at[every_B[:, None], at_BxZ].set(True, mode="drop")
+        needs_BxP = facts.needs_NxPxP[every_B, jnp.maximum(slot_B, 0)]
         can_B = same_BxP.any(-1) & ~(needs_BxP & ~done_BxP).any(-1) & ~(same_BxP & done_BxP).any(-1)
-        put_BxZ = (place_Z == jnp.minimum(count_B, _STEPS - 1)[:, None]) & named.there_B[:, None]
+        put_B = jnp.where(there_B, jnp.minimum(count_B, _STEPS - 1), _STEPS)
         return can_B, Steps(
-            jnp.where(put_BxZ, named.cut_B[:, None], own.begin_BxZ),
-            jnp.where(put_BxZ, slot_B[:, None], own.slot_BxZ),
-            jnp.where(named.there_B, count_B + 1, own.count_B),
+            own.begin_BxZ.at[every_B, put_B].set(cut_B, mode="drop"),
+            own.slot_BxZ.at[every_B, put_B].set(slot_B, mode="drop"),
+            jnp.where(there_B, count_B + 1, own.count_B),
         )
 
-    def _standing(self, rows: Rows, named: Named, own: Steps) -> jax.Array:
+    def _standing(self, rows: Rows, cut_B: jax.Array, own: Steps) -> jax.Array:
         """How many steps stand before a name: not those that the text, or the writer, took back."""
         place_Z = jnp.arange(_STEPS)
-        before_BxZ = (place_Z < own.count_B[:, None]) & (own.begin_BxZ < named.cut_B[:, None])
+        before_BxZ = (place_Z < own.count_B[:, None]) & (own.begin_BxZ < cut_B[:, None])
         count_B = before_BxZ.sum(-1)
         # Markers stand at the end of the last sentence, before its full stop.
         begin_B = jnp.take_along_axis(own.begin_BxZ, jnp.maximum(count_B - 1, 0)[:, None], 1)
         place_L = jnp.arange(rows.text_BxL.shape[1])
-        last_BxL = (place_L >= begin_B) & (place_L < named.cut_B[:, None])
+        last_BxL = (place_L >= begin_B) & (place_L < cut_B[:, None])
         last_BxL &= (count_B > 0)[:, None]
         marker_BxL = last_BxL & jnp.isin(rows.text_BxL, jnp.array(self.marks.back))
         anew_B = (last_BxL & (rows.text_BxL == self.marks.restart)).any(-1)
@@ -138,46 +156,45 @@ class Probed:
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Reading:
         """Reads the prompts."""
-        params = self._model(resources[0])
-        cache = cache_lib.read(self.config, params, prompts_FxP)
-        return Reading(prompt_F, cache_lib.resized(cache, room + _AT_ONCE))
+        del room
+        return Reading(
+            prompt_F, cache_lib.read(self.config, self._model(resources[0]), prompts_FxP)
+        )
+
+    def resized(self, own: Reading, slots: int) -> Reading:
+        """With a cache of so many slots, and those that are read in vain."""
+        return own._replace(cache=cache_lib.resized(own.cache, slots + _AT_ONCE))
 
     def ask(
         self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Reading
     ) -> tuple[jax.Array, Reading]:
-        """Reads up to each name's sentence, and then the name in brackets."""
-        params, room = resources[0], named.asked_BxA.shape[1]
-        cut_B = jnp.where(named.there_B, named.cut_B, own.read_B)
-        place_A = jnp.arange(max(_AT_ONCE, 2 * room))
-        text_BxL = rows.text_BxL
+        """Reads up to the last name's sentence, and then all names in brackets."""
+        params, text_BxL = resources[0], rows.text_BxL
+        model_params, place_A = self._model(params), jnp.arange(_AT_ONCE)
+        upto_B = jnp.where(named.there_BxQ, named.cut_BxQ, own.read_B[:, None]).max(1)
 
-        def tokens(read_B: jax.Array) -> jax.Array:
-            at_BxA = jnp.minimum(read_B[:, None] + place_A, text_BxL.shape[1] - 1)
-            return jnp.take_along_axis(text_BxL, at_BxA, axis=1)
-
-        def far(own: Reading) -> jax.Array:
-            return (cut_B - own.read_B).max() > len(place_A) - room
+        def unread(own: Reading) -> jax.Array:
+            return (own.read_B < upto_B).any()
 
         def read(own: Reading) -> Reading:
-            more_B = jnp.minimum(cut_B - own.read_B, len(place_A))
-            model_params, read_BxA = self._model(params), tokens(own.read_B)
-            *_, cache = cache_lib.go_on(self.config, model_params, read_BxA, own.read_B, own.cache)
-            return Reading(own.read_B + more_B, cache)
+            at_BxA = jnp.minimum(own.read_B[:, None] + place_A, text_BxL.shape[1] - 1)
+            tokens_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)
+            *_, cache = cache_lib.go_on(
+                self.config, model_params, tokens_BxA, own.read_B, own.cache
+            )
+            return Reading(jnp.clip(upto_B, own.read_B, own.read_B + _AT_ONCE), cache)
 
-        own = jax.lax.while_loop(far, read, own)
-        left_B = cut_B - own.read_B
-        inside_BxA = place_A < left_B[:, None]
-        at_BxA = jnp.clip(place_A - left_B[:, None], 0, room - 1)
-        asked_BxA = jnp.take_along_axis(named.asked_BxA, at_BxA, axis=1)
-        read_BxA = jnp.where(inside_BxA, tokens(own.read_B), asked_BxA)
-        frame, x_BxAxD, cache = cache_lib.go_on(
-            self.config, self._model(params), read_BxA, own.read_B, own.cache
+        own = jax.lax.while_loop(unread, read, own)
+        h_BxQxAxD = branches.of_read(
+            self.config, model_params, own.cache, named.cut_BxQ, named.asked_BxQxA
         )
-        last_Bx1x1 = (left_B + named.count_B - 1)[:, None, None]
-        h_BxD = frame.norm(jnp.take_along_axis(x_BxAxD, last_Bx1x1, axis=1)[:, 0])
-        yes_B = jax.nn.softmax(probe.answered(params, h_BxD))[:, 1] >= self.least
-        # What was asked is forgotten: its slots lie after what has been read.
-        return yes_B, Reading(cut_B, cache)
+        last_BxQx1x1 = (named.count_BxQ - 1)[..., None, None]
+        h_BxQxD = jnp.take_along_axis(h_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
+        yes_BxQ = jax.nn.softmax(probe.answered(params, h_BxQxD))[..., 1] >= self.least
+        # What has been read after a name that is refused is no longer there.
+        no_BxQ = named.there_BxQ & ~yes_BxQ
+        kept_B = jnp.where(no_BxQ, named.cut_BxQ, own.read_B[:, None]).min(1)
+        return yes_BxQ, own._replace(read_B=kept_B)
 
     @staticmethod
     def _model(params: model.Params) -> model.Params:

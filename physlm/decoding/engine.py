@@ -225,7 +225,7 @@ def _run_all(program: Program, params: Params, resources: Any, queue: Queue) -> 
             return state.answers
         fitting = next(step for step in steps if step >= int(needed))
         assert fitting != slots
-        state = loop.resized(fitting, program.mesh, state)
+        state = loop.resized(program, fitting, state)
 
 
 def _doublings(first: int, end: int) -> list[int]:

@@ -109,6 +109,7 @@ def begun(program: Program, slots: int, params: Params, resources: Any, queue: Q
             problem_G = jnp.zeros(groups, jnp.int32)
             given = (resources, jax.tree.map(lambda x: x[problem_G], queue.resources_E))
             own = strategy.begin(given, prompts, jnp.ones(groups, jnp.int32), width + most)
+            own = strategy.resized(own, slots)
             one = jnp.zeros((count, 1), jnp.int32)
             return own, cache_lib.resized(cache_lib.read(program.config, params, one), slots)
 
@@ -136,13 +137,14 @@ def begun(program: Program, slots: int, params: Params, resources: Any, queue: Q
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def resized(slots: int, mesh: Mesh, state: State) -> State:
+def resized(program: Program, slots: int, state: State) -> State:
     """The state with a cache of so many slots."""
 
     def on_device(state: State) -> State:
-        return state._replace(cache=cache_lib.resized(state.cache, slots))
+        own = program.strategy.resized(state.own, slots)
+        return state._replace(own=own, cache=cache_lib.resized(state.cache, slots))
 
-    return _on_each_device(mesh, (P("data"),))(on_device)(state)
+    return _on_each_device(program.mesh, (P("data"),))(on_device)(state)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
@@ -293,6 +295,7 @@ def _admitted(
     key_F = jax.vmap(keys.numbered)(queue.key_E[problem_F], solution_F % strategy.samples)
     given = (resources, jax.tree.map(lambda x: x[problem_F], queue.resources_E))
     own = strategy.begin(given, prompts_FxP, prompt_F, rows.text_BxL.shape[1])
+    own = strategy.resized(own, slots_of(state))
     read = cache_lib.read(program.config, params, prompts_FxP)
     # Places past the last are those of rows that do not begin.
     place_F = jnp.where(begins_F, group_F, count)

@@ -1,6 +1,6 @@
 """Where the texts of solutions name parameters, found on the device; and who can be asked of it.
 
-Names as in `physlm.decoding.strategy`, and A: tokens of a name in brackets.
+Names as in `physlm.decoding.strategy`, A: tokens of a name in brackets, Q: names of a text.
 """
 
 import dataclasses
@@ -63,13 +63,13 @@ def marks_of(spec: Spec) -> Marks:
 
 
 class Named(NamedTuple):
-    """The first name of each text that nobody has been asked about."""
+    """Names of each text that nobody has been asked about, in their order."""
 
-    there_B: jax.Array  # bool: there is one
-    cut_B: jax.Array  # int32: tokens before its sentence
-    after_B: jax.Array  # int32: tokens up to what stands after the name, that included
-    asked_BxA: jax.Array  # int32: the name in brackets, padded with the closing one
-    count_B: jax.Array  # int32: how many tokens that is
+    there_BxQ: jax.Array  # bool: there is one; those that are stand first
+    cut_BxQ: jax.Array  # int32: tokens before its sentence
+    after_BxQ: jax.Array  # int32: tokens up to what stands after the name, that included
+    asked_BxQxA: jax.Array  # int32: the name in brackets, padded with the closing one
+    count_BxQ: jax.Array  # int32: how many tokens that is
 
 
 class Detector(Protocol):
@@ -82,14 +82,31 @@ class Detector(Protocol):
         """The state for texts that begin."""
         ...
 
+    def resized(self, own: Any, slots: int) -> Any:
+        """The state for texts of at most so many tokens."""
+        ...
+
     def ask(self, resources: Any, rows: Rows, named: Named, own: Any) -> tuple[jax.Array, Any]:
-        """Whether it can, bool [B]; and the state, of rows that have a name to ask about. Names
-        come in the order of a text, but that a text may have been taken back to an earlier cut."""
+        """Whether each can, bool [B, Q], and the state.
+
+        What a text says after a name that was refused is taken back, that name's sentence included.
+        """
         ...
 
 
-def first_named(marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array) -> Named:
-    """Looks for the first name that ends after what has been asked about."""
+def names(marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array, count: int) -> Named:
+    """Looks for the first `count` names that end after what has been asked about."""
+    found = []
+    for _ in range(count):
+        found.append(_next(marks, rows, length_B, asked_B))
+        asked_B = jnp.where(found[-1][0], found[-1][2], asked_B)
+    return Named(*(jnp.stack(parts, axis=1) for parts in zip(*found, strict=True)))
+
+
+def _next(
+    marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array
+) -> tuple[jax.Array, ...]:
+    """What `Named` says of one name of each text."""
     place_L = jnp.arange(rows.text_BxL.shape[1])
     text_BxL = rows.text_BxL
     new_BxL = (place_L >= asked_B[:, None]) & (place_L < length_B[:, None])
@@ -108,7 +125,7 @@ def first_named(marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Arra
     name_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)
     inside_BxA = place_A <= length_B[:, None]
     asked_BxA = jnp.where(inside_BxA, name_BxA, marks.closing).at[:, 0].set(marks.opening)
-    return Named(
+    return (
         there_B,
         cut_B.astype(jnp.int32),
         (end_B + 1).astype(jnp.int32),

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from physlm import cache as cache_lib
 from physlm.decoding.beam import NEVER, Beam, Beams
-from physlm.decoding.naming import Detector, Marks, first_named
+from physlm.decoding.naming import Detector, Marks, names
 from physlm.decoding.strategy import Choice, Each, Review, Rows
 
 
@@ -57,32 +58,29 @@ class Pruned(Each):
         once = (prompt_F, self.detector.begin(resources, prompts_FxP, prompt_F, room))
         return Asked(beams, *jax.tree.map(lambda x: jnp.repeat(x, self.width, axis=0), once))
 
+    def resized(self, own: Asked, slots: int) -> Asked:
+        """With the detector's state resized."""
+        return own._replace(detector=self.detector.resized(own.detector, slots))
+
     def choose(self, rows: Rows, own: Asked, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
         """What the search chooses; what has been asked goes with the texts."""
         chosen = self.beam.choose(rows, own.beams, logits_BxV, stop, most)
-        source_B, of_texts = chosen.source_B, (own.asked_B, own.detector)
-        assert source_B is not None
-        moved = jax.lax.cond(
-            (source_B == jnp.arange(len(source_B))).all(),
-            lambda x: x,
-            lambda x: jax.tree.map(lambda leaf: leaf[source_B], x),
-            of_texts,
-        )
+        assert chosen.source_B is not None
+        moved = cache_lib.continued((own.asked_B, own.detector), chosen.source_B)
         return chosen._replace(own=Asked(chosen.own, *moved))
 
     def review(self, resources: Any, rows: Rows, own: Asked) -> Review:
         """Asks about names that are new, and leaves what is refused."""
-        named = first_named(self.marks, rows, rows.length_B, own.asked_B)
-        named = named._replace(there_B=named.there_B & ~rows.done_B)
+        named = names(self.marks, rows, rows.length_B, own.asked_B, 1)
+        there_B = named.there_BxQ[:, 0] & ~rows.done_B
+        named = named._replace(there_BxQ=there_B[:, None])
 
-        def ask(own: Asked) -> tuple[jax.Array, Any]:
-            yes_B, detector = self.detector.ask(resources, rows, named, own.detector)
-            return named.there_B & ~yes_B, detector
+        def ask(asked: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            yes_BxQ, detector = self.detector.ask(resources, rows, named, asked[1])
+            return there_B & ~yes_BxQ[:, 0], detector
 
-        def nobody(own: Asked) -> tuple[jax.Array, Any]:
-            return jnp.zeros_like(rows.done_B), own.detector
-
-        refused_B, detector = jax.lax.cond(named.there_B.any(), ask, nobody, own)
+        nobody = (jnp.zeros_like(there_B), own.detector)
+        refused_B, detector = cache_lib.once(there_B.any(), ask, nobody)
         running_B = own.beams.score_B > NEVER / 2
         refused_B &= running_B & (rows.returns_B < self.tries)
 
@@ -91,14 +89,14 @@ class Pruned(Each):
 
         refused_B &= of_problem(running_B & ~refused_B, jnp.any)
         score_B = jnp.where(refused_B, NEVER, own.beams.score_B)
-        asked_B = jnp.where(named.there_B, named.after_B, own.asked_B)
+        asked_B = jnp.where(there_B, named.after_BxQ[:, 0], own.asked_B)
         zero_B = jnp.zeros_like(rows.length_B)
         return Review(
             Asked(own.beams._replace(score_B=score_B), asked_B, detector),
             rows.length_B,
             zero_B,
             # A problem's texts are asked about together.
-            of_problem(named.there_B, jnp.any).astype(jnp.int32),
+            of_problem(there_B, jnp.any).astype(jnp.int32),
             of_problem(refused_B, jnp.sum).astype(jnp.int32),
         )
 

@@ -4,7 +4,7 @@ Part 2.2, Section 3: as soon as a step has named its parameter, a detector says 
 computed next. Where it cannot, the writer goes back to the end of the step before and draws that
 step again.
 
-Names as in `physlm.decoding.strategy`.
+Names as in `physlm.decoding.naming`, and R: names that a step may have been refused.
 """
 
 import dataclasses
@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from data_gen import settings
 from data_gen.spec import Spec
+from physlm import cache as cache_lib
 from physlm.architecture import ModelConfig
 from physlm.decoding import detectors
 from physlm.decoding.beam import Beam
-from physlm.decoding.naming import Detector, Marks, Named, first_named, marks_of
+from physlm.decoding.naming import Detector, Marks, Named, marks_of, names
 from physlm.decoding.pruned import Pruned
 from physlm.decoding.sampling import DETECTORS, Drawing, drawn
 from physlm.decoding.strategy import Choice, Each, Review, Rows
@@ -29,6 +30,9 @@ class Regrets(NamedTuple):
 
     asked_B: jax.Array  # int32: tokens in which all names have been asked about
     again_B: jax.Array  # bool: the step that is being written is drawn
+    cut_B: jax.Array  # int32: tokens before the step whose names have been refused
+    refused_BxRxA: jax.Array  # int32: those names in brackets
+    count_B: jax.Array  # int32: how many they are
     detector: Any
 
 
@@ -86,12 +90,14 @@ class Retrying(Each):
       marks: of the texts.
       often: tokens after which the detector is asked at the latest. It changes what is computed in
         vain, and not what comes out: nothing after a refused name stays.
+      together: names of a text that it is asked about at once; nor does that change what comes out.
     """
 
     how: Regret
     detector: Detector
     marks: Marks
     often: int = 16
+    together: int = 3
 
     @property
     def every(self) -> int:
@@ -103,7 +109,12 @@ class Retrying(Each):
     ) -> Regrets:
         """Nothing has been named."""
         detector = self.detector.begin(resources, prompts_FxP, prompt_F, room)
-        return Regrets(prompt_F, prompt_F < 0, detector)
+        zero_F, none = jnp.zeros_like(prompt_F), (len(prompt_F), self.how.tries, self.marks.room)
+        return Regrets(prompt_F, zero_F > 0, zero_F, jnp.zeros(none, jnp.int32), zero_F, detector)
+
+    def resized(self, own: Regrets, slots: int) -> Regrets:
+        """With the detector's state resized."""
+        return own._replace(detector=self.detector.resized(own.detector, slots))
 
     def choose(
         self, rows: Rows, own: Regrets, logits_BxV: jax.Array, stop: int, most: int
@@ -122,29 +133,67 @@ class Retrying(Each):
 
     def review(self, resources: Any, rows: Rows, own: Regrets) -> Review:
         """Asks about every name that is new, and goes back to before the first refused one."""
-        named = first_named(self.marks, rows, rows.length_B, own.asked_B)
-        zero_B = jnp.zeros_like(rows.length_B)
+
+        def new(before: Review) -> Named:
+            asked_B = before.own.asked_B
+            named = names(self.marks, rows, before.length_B, asked_B, self.together)
+            left_Bx1 = (rows.returns_B + before.returns_B < self.how.tries)[:, None]
+            return named._replace(there_BxQ=named.there_BxQ & left_Bx1)
 
         def pending(carry: tuple[Review, Named]) -> jax.Array:
-            return carry[1].there_B.any()
+            return carry[1].there_BxQ.any()
 
-        def ask(carry: tuple[Review, Named]) -> tuple[Review, Named]:
-            before, named = carry
-            own: Regrets = before.own
-            yes_B, detector = self.detector.ask(resources, rows, named, own.detector)
-            back_B = named.there_B & ~yes_B & (rows.returns_B < self.how.tries)
-            asked_B = jnp.where(named.there_B, named.after_B, own.asked_B)
-            asked_B = jnp.where(back_B, named.cut_B, asked_B)
-            after = Review(
-                Regrets(asked_B, own.again_B | back_B, detector),
-                jnp.where(back_B, named.cut_B, before.length_B),
-                # Whoever had asked at once would have stopped after the name.
-                jnp.where(back_B, rows.length_B - named.after_B, before.unsaid_B),
-                before.passes_B + named.there_B,
-                before.returns_B + back_B,
-            )
-            return after, first_named(self.marks, rows, after.length_B, asked_B)
+        def look(carry: tuple[Review, Named]) -> tuple[Review, Named]:
+            after = self._answered(resources, rows, *carry)
+            return after, new(after)
 
-        # A row that goes back has nothing after its cut to ask about.
-        begun = (Review(own, rows.length_B, zero_B, zero_B, zero_B), named)
-        return jax.lax.while_loop(pending, ask, begun)[0]
+        zero_B = jnp.zeros_like(rows.length_B)
+        begun = Review(own, rows.length_B, zero_B, zero_B, zero_B)
+        return jax.lax.while_loop(pending, look, (begun, new(begun)))[0]
+
+    def _answered(self, resources: Any, rows: Rows, before: Review, named: Named) -> Review:
+        """What becomes of texts of which some names are new."""
+        own: Regrets = before.own
+        # Whoever says the same name again need not be asked again.
+        same_BxQxR = (named.asked_BxQxA[:, :, None] == own.refused_BxRxA[:, None]).all(-1)
+        same_BxQxR &= jnp.arange(self.how.tries) < own.count_B[:, None, None]
+        known_BxQ = named.there_BxQ & (named.cut_BxQ == own.cut_B[:, None]) & same_BxQxR.any(-1)
+        ask_BxQ = named.there_BxQ & (jnp.cumsum(known_BxQ, axis=1) == 0)
+
+        def ask(asked: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            questions = named._replace(there_BxQ=ask_BxQ)
+            yes_BxQ, detector = self.detector.ask(resources, rows, questions, asked[1])
+            return ask_BxQ & ~yes_BxQ, detector
+
+        nobody = (jnp.zeros_like(ask_BxQ), own.detector)
+        no_BxQ, detector = cache_lib.once(ask_BxQ.any(), ask, nobody)
+        no_BxQ |= known_BxQ
+        back_B = no_BxQ.any(-1)
+        first_BxQ = no_BxQ & (jnp.cumsum(no_BxQ, axis=1) == 1)
+
+        def of_first(x_BxQ: jax.Array) -> jax.Array:
+            return jnp.where(first_BxQ, x_BxQ, 0).sum(-1)
+
+        cut_B, after_B = of_first(named.cut_BxQ), of_first(named.after_BxQ)
+        name_BxA = jnp.where(first_BxQ[..., None], named.asked_BxQxA, 0).sum(1)
+        new_B = back_B & ~(first_BxQ & known_BxQ).any(-1)
+        count_B = jnp.where(own.cut_B == cut_B, own.count_B, 0)
+        put_B = jnp.where(new_B, count_B, self.how.tries)
+        last_B = jnp.where(named.there_BxQ, named.after_BxQ, own.asked_B[:, None]).max(-1)
+        regrets = Regrets(
+            jnp.where(back_B, cut_B, last_B),
+            own.again_B | back_B,
+            jnp.where(new_B, cut_B, own.cut_B),
+            own.refused_BxRxA.at[jnp.arange(len(put_B)), put_B].set(name_BxA, mode="drop"),
+            jnp.where(new_B, count_B + 1, own.count_B),
+            detector,
+        )
+        said_BxQ = ask_BxQ & (jnp.cumsum(no_BxQ, axis=1) - no_BxQ == 0)
+        return Review(
+            regrets,
+            jnp.where(back_B, cut_B, before.length_B),
+            # Whoever had asked at once would have stopped after the name.
+            jnp.where(back_B, rows.length_B - after_B, before.unsaid_B),
+            before.passes_B + said_BxQ.sum(-1),
+            before.returns_B + back_B,
+        )

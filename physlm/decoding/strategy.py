@@ -112,6 +112,10 @@ class Strategy(Protocol):
         """
         ...
 
+    def resized(self, own: Any, slots: int) -> Any:
+        """The state for texts of at most so many tokens: the cache grows and shrinks with them."""
+        ...
+
     def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
         """Chooses the next tokens; for rows that are done, any.
 
@@ -166,6 +170,11 @@ class Each:
         """No state."""
         del resources, prompts_FxP, prompt_F, room
         return ()
+
+    def resized(self, own: Any, slots: int) -> Any:
+        """The same."""
+        del slots
+        return own
 
     def review(self, resources: Any, rows: Rows, own: Any) -> Review:
         """Nothing is looked at."""
