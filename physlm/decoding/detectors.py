@@ -84,8 +84,8 @@ class Perfect:
         """Whether each can be computed next, by the steps that stand before it."""
         can = []
         for place in range(named.there_BxQ.shape[1]):
-            one = [x[:, place] for x in named]
-            can_B, own = self._one(resources[1], rows, *one[:2], one[3], own)
+            there_B, cut_B, _, asked_BxA, _ = (x[:, place] for x in named)
+            can_B, own = self._one(resources[1], rows, there_B, cut_B, asked_BxA, own)
             can.append(can_B)
         return jnp.stack(can, axis=1), own
 

@@ -183,12 +183,12 @@ def run(
             return needed(state) <= slots
 
         def writing(carry: tuple[jax.Array, State]) -> jax.Array:
-            count, state = carry
+            looked, state = carry
             on = ~state.rows.done_B.all() & ~waiting(state) & fits(state)
-            return on & (count < strategy.every) if strategy.every else on
+            return on & (looked | ~strategy.due(state.rows, state.own)) if strategy.looks else on
 
         def write(carry: tuple[jax.Array, State]) -> tuple[jax.Array, State]:
-            return carry[0] + 1, _step(program, params, carry[1])
+            return jnp.zeros_like(carry[0]), _step(program, params, carry[1])
 
         def admit(state: State) -> State:
             return _admitted(program, params, resources, queue, together, state)
@@ -196,8 +196,8 @@ def run(
         def turn(state: State) -> State:
             # A loop, and not a condition, so that the cache stays where it is.
             state = jax.lax.while_loop(waiting, admit, state)
-            _, state = jax.lax.while_loop(writing, write, (jnp.int32(0), state))
-            return _reviewed(strategy, resources, queue, state) if strategy.every else state
+            _, state = jax.lax.while_loop(writing, write, (jnp.array(True), state))
+            return _reviewed(strategy, resources, queue, state) if strategy.looks else state
 
         def turning(state: State) -> jax.Array:
             # Far fewer slots would do: rows with long texts are gone.

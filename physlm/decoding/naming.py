@@ -117,18 +117,23 @@ def _next(
     borders_BxL &= place_L < end_B[:, None]
     last_B = jnp.where(borders_BxL, place_L, -1).max(-1)
     cut_B = jnp.maximum(last_B + 1, rows.prompt_B)
-    begin_B = cut_B + marks.lead
-    length_B = end_B - begin_B
-    # What has no name of a possible length is nothing to ask about; it ends after the same token.
-    place_A = jnp.arange(marks.room)
-    at_BxA = jnp.clip(begin_B[:, None] + place_A - 1, 0, text_BxL.shape[1] - 1)
-    name_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)
-    inside_BxA = place_A <= length_B[:, None]
-    asked_BxA = jnp.where(inside_BxA, name_BxA, marks.closing).at[:, 0].set(marks.opening)
+    asked_BxA = bracketed(marks, text_BxL, cut_B, end_B)
+    count_B = jnp.clip(end_B - cut_B - marks.lead + 2, 2, marks.room)
     return (
         there_B,
         cut_B.astype(jnp.int32),
         (end_B + 1).astype(jnp.int32),
         asked_BxA.astype(jnp.int32),
-        jnp.clip(length_B + 2, 2, marks.room).astype(jnp.int32),
+        count_B.astype(jnp.int32),
     )
+
+
+def bracketed(marks: Marks, text_BxL: jax.Array, cut_B: jax.Array, end_B: jax.Array) -> jax.Array:
+    """What a sentence that begins at `cut` names up to `end`, in brackets: int32 [B, A]."""
+    begin_B = cut_B + marks.lead
+    # What has no name of a possible length is nothing to ask about; it ends after the same token.
+    place_A = jnp.arange(marks.room)
+    at_BxA = jnp.clip(begin_B[:, None] + place_A - 1, 0, text_BxL.shape[1] - 1)
+    name_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)
+    inside_BxA = place_A <= (end_B - begin_B)[:, None]
+    return jnp.where(inside_BxA, name_BxA, marks.closing).at[:, 0].set(marks.opening)

@@ -46,9 +46,9 @@ class Pruned(Each):
         return self.beam.width
 
     @property
-    def every(self) -> int:
-        """At once: what is left decides which texts go on."""
-        return 1
+    def looks(self) -> bool:
+        """Names are asked about."""
+        return True
 
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
@@ -68,6 +68,11 @@ class Pruned(Each):
         assert chosen.source_B is not None
         moved = cache_lib.continued((own.asked_B, own.detector), chosen.source_B)
         return chosen._replace(own=Asked(chosen.own, *moved))
+
+    def due(self, rows: Rows, own: Asked) -> jax.Array:
+        """At once: what is left decides which texts go on."""
+        del rows, own
+        return jnp.array(True)
 
     def review(self, resources: Any, rows: Rows, own: Asked) -> Review:
         """Asks about names that are new, and leaves what is refused."""

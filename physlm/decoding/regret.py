@@ -19,7 +19,7 @@ from physlm import cache as cache_lib
 from physlm.architecture import ModelConfig
 from physlm.decoding import detectors
 from physlm.decoding.beam import Beam
-from physlm.decoding.naming import Detector, Marks, Named, marks_of, names
+from physlm.decoding.naming import Detector, Marks, Named, bracketed, marks_of, names
 from physlm.decoding.pruned import Pruned
 from physlm.decoding.sampling import DETECTORS, Drawing, drawn
 from physlm.decoding.strategy import Choice, Each, Review, Rows
@@ -33,6 +33,8 @@ class Regrets(NamedTuple):
     cut_B: jax.Array  # int32: tokens before the step whose names have been refused
     refused_BxRxA: jax.Array  # int32: those names in brackets
     count_B: jax.Array  # int32: how many they are
+    same_B: jax.Array  # bool: the step has just named one of them again
+    waits_B: jax.Array  # int32: tokens since the first name that has not been asked about
     detector: Any
 
 
@@ -84,33 +86,38 @@ class Regret(Drawing):
 class Retrying(Each):
     """What `Regret` says, with a detector.
 
+    Texts go on while names of theirs wait for an answer, and as many texts as make it worth while
+    are asked about together. When that is changes what is computed in vain, and not what comes out:
+    nothing after a refused name stays.
+
     Attributes:
       how: what it says.
       detector: whom to ask.
       marks: of the texts.
-      often: tokens after which the detector is asked at the latest. It changes what is computed in
-        vain, and not what comes out: nothing after a refused name stays.
-      together: names of a text that it is asked about at once; nor does that change what comes out.
+      often: tokens that a name waits at most.
+      together: names of a text that are asked about at once.
     """
 
     how: Regret
     detector: Detector
     marks: Marks
     often: int = 16
-    together: int = 3
+    together: int = 1
 
     @property
-    def every(self) -> int:
-        """How often texts are looked at."""
-        return self.often
+    def looks(self) -> bool:
+        """Names are asked about."""
+        return True
 
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Regrets:
         """Nothing has been named."""
         detector = self.detector.begin(resources, prompts_FxP, prompt_F, room)
-        zero_F, none = jnp.zeros_like(prompt_F), (len(prompt_F), self.how.tries, self.marks.room)
-        return Regrets(prompt_F, zero_F > 0, zero_F, jnp.zeros(none, jnp.int32), zero_F, detector)
+        zero_F = jnp.zeros_like(prompt_F)
+        refused_FxRxA = jnp.zeros((len(prompt_F), self.how.tries, self.marks.room), jnp.int32)
+        nothing = (zero_F > 0, zero_F, refused_FxRxA, zero_F, zero_F > 0, zero_F)
+        return Regrets(prompt_F, *nothing, detector)
 
     def resized(self, own: Regrets, slots: int) -> Regrets:
         """With the detector's state resized."""
@@ -128,45 +135,75 @@ class Retrying(Each):
             return jnp.where(own.again_B, drawn_B, likeliest_B)
 
         token_B = jax.lax.cond(own.again_B.any(), draw, lambda: likeliest_B)
+        names_B = (token_B == self.marks.after) & (rows.returns_B < self.how.tries) & ~rows.done_B
+        # The name is not in the text's last place yet, in which the token after it will be.
+        again_BxA = bracketed(self.marks, rows.text_BxL, own.cut_B, rows.length_B)
+        same_B = names_B & own.again_B & _refused(own, again_BxA[:, None])[:, 0]
         ended_B = (token_B == self.marks.stop) | (token_B == stop)
-        return Choice(token_B, own._replace(again_B=own.again_B & ~ended_B))
+        own = own._replace(
+            again_B=own.again_B & ~ended_B,
+            same_B=own.same_B | same_B,
+            waits_B=own.waits_B + (names_B | ((own.waits_B > 0) & ~rows.done_B)),
+        )
+        return Choice(token_B, own)
+
+    def due(self, rows: Rows, own: Regrets) -> jax.Array:
+        """Where enough texts wait, or one has for long, or has said again what was refused."""
+        enough = (own.waits_B > 0).sum() >= _share(rows)
+        return enough | own.same_B.any() | (own.waits_B >= self.often).any()
 
     def review(self, resources: Any, rows: Rows, own: Regrets) -> Review:
-        """Asks about every name that is new, and goes back to before the first refused one."""
-
-        def new(before: Review) -> Named:
-            asked_B = before.own.asked_B
-            named = names(self.marks, rows, before.length_B, asked_B, self.together)
-            left_Bx1 = (rows.returns_B + before.returns_B < self.how.tries)[:, None]
-            return named._replace(there_BxQ=named.there_BxQ & left_Bx1)
-
-        def pending(carry: tuple[Review, Named]) -> jax.Array:
-            return carry[1].there_BxQ.any()
-
-        def look(carry: tuple[Review, Named]) -> tuple[Review, Named]:
-            after = self._answered(resources, rows, *carry)
-            return after, new(after)
-
+        """Asks about names that are new, and goes back to before the first refused one."""
         zero_B = jnp.zeros_like(rows.length_B)
-        begun = Review(own, rows.length_B, zero_B, zero_B, zero_B)
-        return jax.lax.while_loop(pending, look, (begun, new(begun)))[0]
+        first = Review(own, rows.length_B, zero_B, zero_B, zero_B)
+        begun = (first, *self._open(rows, first))
 
-    def _answered(self, resources: Any, rows: Rows, before: Review, named: Named) -> Review:
-        """What becomes of texts of which some names are new."""
+        def pending(carry: tuple[Review, Named, jax.Array]) -> jax.Array:
+            return carry[2].any()
+
+        def answer(
+            carry: tuple[Review, Named, jax.Array],
+        ) -> tuple[Review, Named, jax.Array]:
+            after = self._answered(resources, rows, *carry)
+            return after, *self._open(rows, after)
+
+        looked, named, _ = jax.lax.while_loop(pending, answer, begun)
+        there_B, after_B = named.there_BxQ[:, 0], named.after_BxQ[:, 0]
+        waits_B = jnp.where(there_B, looked.length_B - after_B + 1, 0)
+        return looked._replace(
+            own=looked.own._replace(waits_B=waits_B, same_B=jnp.zeros_like(there_B))
+        )
+
+    def _open(self, rows: Rows, before: Review) -> tuple[Named, jax.Array]:
+        """Names that wait for an answer, and the texts that are to have one now, bool [B]."""
         own: Regrets = before.own
+        named = names(self.marks, rows, before.length_B, own.asked_B, self.together)
+        left_B = rows.returns_B + before.returns_B < self.how.tries
+        named = named._replace(there_BxQ=named.there_BxQ & left_B[:, None])
+        there_B = named.there_BxQ[:, 0]
+        known_B = there_B & _refused(own, named.asked_BxQxA[:, :1])[:, 0]
+        known_B &= named.cut_BxQ[:, 0] == own.cut_B
+        waits_B = before.length_B - named.after_BxQ[:, 0] + 1
+        late_B = there_B & (rows.done_B | (waits_B >= self.often))
+        enough = (there_B & ~known_B).sum() >= _share(rows)
+        asks_B = there_B & ~known_B & (enough | late_B.any())
+        # Those that have waited longest come first.
+        order_B = jnp.where(asks_B, waits_B + jnp.where(late_B, rows.text_BxL.shape[1], 0), 0)
+        first_R = jax.lax.top_k(order_B, _share(rows))[1]
+        return named, known_B | (asks_B & jnp.zeros_like(asks_B).at[first_R].set(True))
+
+    def _answered(
+        self, resources: Any, rows: Rows, before: Review, named: Named, now_B: jax.Array
+    ) -> Review:
+        """What becomes of texts some of whose names are answered now."""
+        own: Regrets = before.own
+        named = named._replace(there_BxQ=named.there_BxQ & now_B[:, None])
         # Whoever says the same name again need not be asked again.
-        same_BxQxR = (named.asked_BxQxA[:, :, None] == own.refused_BxRxA[:, None]).all(-1)
-        same_BxQxR &= jnp.arange(self.how.tries) < own.count_B[:, None, None]
-        known_BxQ = named.there_BxQ & (named.cut_BxQ == own.cut_B[:, None]) & same_BxQxR.any(-1)
+        known_BxQ = named.there_BxQ & (named.cut_BxQ == own.cut_B[:, None])
+        known_BxQ &= _refused(own, named.asked_BxQxA)
         ask_BxQ = named.there_BxQ & (jnp.cumsum(known_BxQ, axis=1) == 0)
-
-        def ask(asked: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-            questions = named._replace(there_BxQ=ask_BxQ)
-            yes_BxQ, detector = self.detector.ask(resources, rows, questions, asked[1])
-            return ask_BxQ & ~yes_BxQ, detector
-
-        nobody = (jnp.zeros_like(ask_BxQ), own.detector)
-        no_BxQ, detector = cache_lib.once(ask_BxQ.any(), ask, nobody)
+        questions = named._replace(there_BxQ=ask_BxQ)
+        no_BxQ, detector = self._asked(resources, rows, questions, own.detector)
         no_BxQ |= known_BxQ
         back_B = no_BxQ.any(-1)
         first_BxQ = no_BxQ & (jnp.cumsum(no_BxQ, axis=1) == 1)
@@ -180,13 +217,15 @@ class Retrying(Each):
         count_B = jnp.where(own.cut_B == cut_B, own.count_B, 0)
         put_B = jnp.where(new_B, count_B, self.how.tries)
         last_B = jnp.where(named.there_BxQ, named.after_BxQ, own.asked_B[:, None]).max(-1)
-        regrets = Regrets(
-            jnp.where(back_B, cut_B, last_B),
-            own.again_B | back_B,
-            jnp.where(new_B, cut_B, own.cut_B),
-            own.refused_BxRxA.at[jnp.arange(len(put_B)), put_B].set(name_BxA, mode="drop"),
-            jnp.where(new_B, count_B + 1, own.count_B),
-            detector,
+        regrets = own._replace(
+            asked_B=jnp.where(back_B, cut_B, last_B),
+            again_B=own.again_B | back_B,
+            cut_B=jnp.where(new_B, cut_B, own.cut_B),
+            refused_BxRxA=own.refused_BxRxA.at[jnp.arange(len(put_B)), put_B].set(
+                name_BxA, mode="drop"
+            ),
+            count_B=jnp.where(new_B, count_B + 1, own.count_B),
+            detector=detector,
         )
         said_BxQ = ask_BxQ & (jnp.cumsum(no_BxQ, axis=1) - no_BxQ == 0)
         return Review(
@@ -197,3 +236,38 @@ class Retrying(Each):
             before.passes_B + said_BxQ.sum(-1),
             before.returns_B + back_B,
         )
+
+    def _asked(
+        self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Any
+    ) -> tuple[jax.Array, Any]:
+        """Which names are refused, bool [B, Q], of the texts that have one: those are put together,
+        and the others cost nothing."""
+        there_B, count = named.there_BxQ.any(-1), len(rows.length_B)
+        row_R = jnp.nonzero(there_B, size=_share(rows), fill_value=count)[0]
+        at_R = jnp.minimum(row_R, count - 1)
+
+        def ask(asked: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            given, of_rows = (resources[0], resources[1]), (rows, named, asked[1])
+            few = jax.tree.map(lambda x: x[at_R], (given[1], *of_rows))
+            few_named = few[2]._replace(there_BxQ=few[2].there_BxQ & (row_R < count)[:, None])
+            yes_RxQ, state = self.detector.ask((given[0], few[0]), few[1], few_named, few[3])
+            no_BxQ = jnp.zeros_like(named.there_BxQ)
+            no_BxQ = no_BxQ.at[row_R].set(few_named.there_BxQ & ~yes_RxQ, mode="drop")
+            return no_BxQ, jax.tree.map(
+                lambda x, new: x.at[row_R].set(new, mode="drop"), asked[1], state
+            )
+
+        nobody = (jnp.zeros_like(named.there_BxQ), own)
+        return cache_lib.once(there_B.any(), ask, nobody)
+
+
+def _share(rows: Rows) -> int:
+    """Texts that are asked about together."""
+    return max(1, len(rows.length_B) // 4)
+
+
+def _refused(own: Regrets, asked_BxQxA: jax.Array) -> jax.Array:
+    """Which names in brackets are among those that the step has been refused, bool [B, Q]."""
+    same_BxQxR = (asked_BxQxA[:, :, None] == own.refused_BxRxA[:, None]).all(-1)
+    place_R = jnp.arange(own.refused_BxRxA.shape[1])
+    return (same_BxQxR & (place_R < own.count_B[:, None, None])).any(-1)

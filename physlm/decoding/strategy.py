@@ -97,8 +97,8 @@ class Strategy(Protocol):
         ...
 
     @property
-    def every(self) -> int:
-        """Tokens after which texts are looked at (`review`) at the latest; 0 for never."""
+    def looks(self) -> bool:
+        """Whether texts are looked at (`review`)."""
         ...
 
     def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
@@ -128,8 +128,13 @@ class Strategy(Protocol):
         """
         ...
 
+    def due(self, rows: Rows, own: Any) -> jax.Array:
+        """Whether to look now, bool []; asked after every token where `looks` is true."""
+        ...
+
     def review(self, resources: Any, rows: Rows, own: Any) -> Review:
-        """Looks at what has been written; called where `every` is not 0."""
+        """Looks at what has been written, where that is due and before anything else happens than
+        writing. A row that is done may be replaced by another problem's as soon as it returns."""
         ...
 
     def best(self, rows: Rows, own: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -152,9 +157,9 @@ class Each:
         return 1
 
     @property
-    def every(self) -> int:
+    def looks(self) -> bool:
         """Nothing is looked at."""
-        return 0
+        return False
 
     @property
     def asks(self) -> str:
@@ -175,6 +180,10 @@ class Each:
         """The same."""
         del slots
         return own
+
+    def due(self, rows: Rows, own: Any) -> jax.Array:
+        """Nothing is looked at."""
+        raise NotImplementedError
 
     def review(self, resources: Any, rows: Rows, own: Any) -> Review:
         """Nothing is looked at."""

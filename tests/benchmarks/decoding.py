@@ -9,7 +9,8 @@ turns in one process, warm, and medians over the rounds are shown:
   the same rows in batches that end when their longest text does;
 - beams and samples;
 - retry upon regret with the perfect detector and, with `--probe`, with a trained one: its time for
-  each token that it writes, beside greedy decoding's.
+  each token that it writes, beside greedy decoding's. A probe is as large as the model and reads
+  all that is written: a line says what that alone takes, of greedy's whole texts and all at once.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 
 from data_gen.windows.tokenizer import tokenizer
 from physlm import cache, cells, devices, model
+from physlm.architecture import ModelConfig
 from physlm.decoding import detectors, engine
 from physlm.decoding.recipe import parse
 from physlm.experiments import run as run_lib
@@ -82,6 +84,11 @@ def main() -> None:
     spent, took = {}, {name: [] for name in ways}
     for name, once in ways.items():
         spent[name] = int(once().spent_NxS.sum())
+    if args.probe:
+        name = "reading greedy's texts"
+        ways[name] = _reading(settings.model, params, tests, ways["greedy"](), rows)
+        ways[name]()
+        spent[name], took[name] = spent["greedy"], []
     for _ in range(args.rounds):
         for name, once in ways.items():
             started = time.perf_counter()
@@ -99,6 +106,42 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(each, base, strict=True))
         speed = 1 / statistics.median(each)
         print(f"{name:24} {speed:10,.0f} tokens/s  {ratio:5.2f} x greedy's time for a token")
+
+
+def _reading(
+    config: ModelConfig,
+    params: model.Params,
+    tests: cells.TestSet,
+    written: engine.Written,
+    rows: int,
+) -> Callable[[], None]:
+    """Reads prompts and what was written after them, texts of about one length together."""
+    texts = [
+        [*prompt[:n], *tokens[0, : length[0]]]
+        for prompt, n, tokens, length in zip(
+            tests.prompts_NxP,
+            tests.lengths_N,
+            written.tokens_NxSxM,
+            written.length_NxS,
+            strict=True,
+        )
+    ]
+    texts.sort(key=len)
+    parts = []
+    for start in range(0, len(texts), rows):
+        part = texts[start : start + rows]
+        padded = np.zeros((rows, -(-len(part[-1]) // 16) * 16), np.int32)
+        for row, text in zip(padded, part, strict=False):
+            row[: len(text)] = text
+        parts.append(padded)
+    params = model.unrolled(config, params)
+    read = jax.jit(lambda tokens: model.apply(config, params, tokens))
+
+    def once() -> None:
+        for part in parts:
+            jax.block_until_ready(read(part))
+
+    return once
 
 
 if __name__ == "__main__":
