@@ -22,12 +22,16 @@ from physlm.decoding import engine
 from physlm.decoding.beam import Beam
 from physlm.decoding.sampling import Greedy
 from physlm.experiments import config as config_lib
-from physlm.export import hf_config, state_dict
+from physlm.huggingface.mapping import hf_config, is_own, state_dict
 
 # Of transformers 5, those whose GPT-NeoX calls its head `lm_head`.
 WHY = "parity needs torch and transformers 5.14, the extra `parity`"
 torch = pytest.importorskip("torch", reason=WHY)
 transformers = pytest.importorskip("transformers", minversion="5.14", reason=WHY)
+
+from physlm.huggingface.remote.configuration_physlm import PhyslmConfig  # noqa: E402
+from physlm.huggingface.remote.modeling_physlm import PhyslmForCausalLM  # noqa: E402
+
 # So little is to be computed that threads would wait for each other most of the time.
 torch.set_num_threads(1)
 
@@ -58,6 +62,15 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "gemma-tied": ({"variant": "gemma", "tied": True}, "Gemma"),
     "mixtral": (MIXTRAL, "Mixtral"),
     "mixtral-shared": ({**MIXTRAL, "kv_heads": 2, "tied": True}, "Mixtral"),
+    "own-gpt2": ({"canon": "ABCD", "qk_norm": True, "kv_heads": 2, "logit_cap": 3.0}, "Physlm"),
+    "own-llama-unturned": (
+        {"variant": "llama", "rotary_fraction": 0.0, "canon": "AC", "canon_width": 3},
+        "Physlm",
+    ),
+    "own-gpt2-experts": ({"experts": 4, "tied": True}, "Physlm"),
+    "own-llama": ({"variant": "llama", "canon": "ABCD", "rotary_fraction": 0.5}, "Physlm"),
+    "own-gemma": ({"variant": "gemma", "canon": "BD", "qk_norm": True, "tied": True}, "Physlm"),
+    "own-mixtral": ({**MIXTRAL, "canon": "ABC"}, "Physlm"),
 }
 
 
@@ -86,10 +99,14 @@ def _random(config: ModelConfig) -> model.Params:
 
 def _theirs(config: ModelConfig, params: model.Params, directory: Any) -> Any:
     """The module that transformers makes of the file, with our parameters."""
-    (directory / "config.json").write_text(json.dumps(hf_config(config)))
-    loaded = transformers.AutoConfig.from_pretrained(directory)
-    kind = getattr(transformers, loaded.architectures[0])
-    theirs = kind._from_config(loaded, attn_implementation="eager").eval()
+    content = hf_config(config)
+    if is_own(config):
+        theirs = PhyslmForCausalLM(PhyslmConfig(**content)).eval()
+    else:
+        (directory / "config.json").write_text(json.dumps(content))
+        loaded = transformers.AutoConfig.from_pretrained(directory)
+        kind = getattr(transformers, loaded.architectures[0])
+        theirs = kind._from_config(loaded, attn_implementation="eager").eval()
     tensors = {name: torch.tensor(x) for name, x in state_dict(config, params).items()}
     theirs.load_state_dict(tensors, strict=True)
     return theirs

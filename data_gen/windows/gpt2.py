@@ -116,6 +116,11 @@ def _neighbours(vocab: Vocabulary) -> Iterator[tuple[str, str]]:
                 yield symbol, phrase
 
 
+def backend(directory: str) -> "tokenizers.Tokenizer":
+    """The encoder itself, of the library `tokenizers`; arguments and errors as of `gpt2`."""
+    return _load(directory)[0]
+
+
 @functools.lru_cache(maxsize=4)
 def _load(directory: str) -> tuple["tokenizers.Tokenizer", pathlib.Path]:
     """GPT-2's encoder, and the directory that it is from."""

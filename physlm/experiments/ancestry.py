@@ -32,6 +32,11 @@ def _load(run: Run, models: pathlib.Path) -> tuple[Run, pathlib.Path]:
         )
     parent = run_lib.load(directory)
     check(run, parent)
+    if run.settings.parent.optimizer == CARRIED and run_lib.last_step(directory) == 0:
+        raise ValueError(
+            f"parent.optimizer is 'carried'; it must be 'fresh', since {parent.name!r} was not "
+            "trained here."
+        )
     return parent, directory
 
 

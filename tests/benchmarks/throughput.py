@@ -267,7 +267,7 @@ def hugging_face(
     import transformers
 
     from physlm import model
-    from physlm.export import hf_config, state_dict
+    from physlm.huggingface.mapping import hf_config, state_dict
 
     config = decoder(args)
     content = hf_config(config)

@@ -1,0 +1,1 @@
+"""Models as Hugging Face's transformers reads and writes them."""

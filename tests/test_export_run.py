@@ -1,0 +1,175 @@
+"""Runs as Hugging Face reads them, and models of Hugging Face as runs."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from test_again import swept
+
+from physlm import adopt, export
+from physlm.experiments import evaluate, results
+from physlm.experiments import run as run_lib
+from physlm.huggingface import directory as directories
+from physlm.huggingface import mapping
+
+torch = pytest.importorskip("torch", reason="needs physlm[export]")
+transformers = pytest.importorskip("transformers", minversion="5.14", reason="physlm[export]")
+import safetensors.numpy  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+# One for which transformers has a class, and one for which it has none.
+MODELS = {"published": ("model.variant=llama", "model.kv_heads=1"), "own": ("model.canon=ABCD",)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_jax_alone():
+    with pytest.MonkeyPatch.context() as patch:
+        for room in (adopt, export, evaluate):
+            patch.setattr(room.devices, "prepare", lambda mesh, batch, cache_dir=None: None)
+        yield
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs")
+    swept(workdir, *MODELS[request.param])
+    (directory,) = (workdir / "models").iterdir()
+    return request.param, directory
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    kind, directory = trained
+    out = tmp_path_factory.mktemp("out") / "model"
+    assert export.main([str(directory), "--out", str(out)]) == 0
+    return kind, directory, out
+
+
+def test_anybody_can_read_it(exported):
+    kind, directory, out = exported
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(out, trust_remote_code=kind == "own")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out, trust_remote_code=kind == "own")
+    run = run_lib.load(directory)
+    assert (type(loaded).__name__ == "PhyslmForCausalLM") == (kind == "own")
+    assert loaded.config.vocab_size == run.settings.model.vocab == len(tokenizer)
+    assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n") and run.name in card
+    for cell in results.cells(next(directory.glob("evaluations/*/result.json"))):
+        assert f"| {cell['cell']} | {cell['n']} | {100 * cell['accuracy']:.1f} [" in card
+    assert not list(out.glob("*.bin")) and not list(out.parent.glob(".model*"))
+    assert not list(out.rglob("*.pkl"))
+
+
+def test_what_is_read_back_as_another_model_is_not_left_there(
+    trained, tmp_path, monkeypatch, capsys
+):
+    real = mapping.state_dict
+
+    def changed(config, params):
+        found = real(config, params)
+        name = next(name for name in found if name.endswith("layers.1.mlp.up_proj.weight"))
+        return {**found, name: found[name] + np.float32(1e-2)}
+
+    monkeypatch.setattr(directories.mapping, "state_dict", changed)
+    out = tmp_path / "model"
+    assert export.main([str(trained[1]), "--out", str(out)]) == 2
+    assert "logits differ by" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_the_bytes_and_any_step(trained, tmp_path):
+    _, directory = trained
+    for step in ("4", "best"):
+        out = tmp_path / step
+        assert export.main([str(directory), "--out", str(out), "--step", step, "--dtype",
+                            "bfloat16"]) == 0  # fmt: skip
+        content = json.loads((out / "config.json").read_text())
+        assert content["dtype"] == "bfloat16"
+    tensors = safetensors.torch.load_file(tmp_path / "4" / "model.safetensors")
+    assert {x.dtype for x in tensors.values()} == {torch.bfloat16}
+
+
+def test_it_comes_back_as_a_run(exported, tmp_path, capsys):
+    """That is judged as the one it was, and that another can begin with."""
+    _, directory, out = exported
+    workdir = tmp_path / "runs"
+    assert adopt.main([str(out), "--workdir", str(workdir)]) == 0
+    (adopted,) = (workdir / "models").iterdir()
+    assert adopt.main([str(out), "--workdir", str(workdir)]) == 0
+    assert list((workdir / "models").iterdir()) == [adopted]
+    capsys.readouterr()
+    told = []
+    for run in (directory, adopted):
+        assert evaluate.main([str(run), "--set", "evaluate.problems=8"]) == 0
+        told.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert [{**cell, "run": "", "evaluation": "", "step": 0, "tokens": 0} for cell in told[0]] == [
+        {**cell, "run": "", "evaluation": ""} for cell in told[1]
+    ]
+    # All else as in the study that trained it.
+    rows = swept(workdir, *MODELS[exported[0]], f"parent.run={adopted.name}", "train.steps=2",
+                 "train.save_every=1", "optimizer.warmup_steps=1")  # fmt: skip
+    assert rows and adopted.name.rpartition("-")[2] in rows[0]["run"]
+
+
+def test_bad_input(exported, tmp_path, capsys):
+    _, directory, out = exported
+
+    def said(command, *arguments):
+        assert command.main([*map(str, arguments)]) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        return text
+
+    assert "which is not empty" in said(export, directory, "--out", out)
+    text = said(export, directory, "--out", tmp_path / "a", "--step", "5")
+    assert "'5'; it must be final, best, or one of" in text
+    text = said(export, tmp_path, "--out", tmp_path / "a")
+    assert "is not the directory of a run" in text
+    assert "must be float32 with --plain npz" in said(
+        export, directory, "--out", tmp_path / "a", "--plain", "npz", "--dtype", "bfloat16"
+    )
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    store = tmp_path / "store"
+    assert "no config.json" in said(adopt, foreign, "--workdir", store)
+    content = json.loads((out / "config.json").read_text())
+    for change, sentence in [
+        ({"architectures": ["BertModel"]}, "architectures is 'BertModel'; it must be one of"),
+        ({"vocab_size": content["vocab_size"] + 1}, "it must be that of the class of problems"),
+        ({"intermediate_size": content["intermediate_size"] + 8}, "has the shape"),
+    ]:
+        (foreign / "config.json").write_text(json.dumps(content | change))
+        for name in ("physlm.json", "model.safetensors"):
+            (foreign / name).write_bytes((out / name).read_bytes())
+        assert sentence in said(adopt, foreign, "--workdir", store)
+    (foreign / "config.json").write_text(json.dumps(content))
+    (foreign / "model.safetensors").write_bytes(b"no tensors")
+    assert "model.safetensors cannot be read" in said(adopt, foreign, "--workdir", store)
+    assert not list(store.rglob("config.json")) and not (tmp_path / "a").exists()
+
+
+def test_missing_packages_are_named(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    assert export.main([str(trained[1]), "--out", str(tmp_path / "a")]) == 2
+    said = capsys.readouterr().err
+    assert said == "the package transformers is missing: pip install 'physlm[export]'.\n"
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_plain_parameters_are_those_of_the_run(trained, tmp_path, kind):
+    out = tmp_path / "plain"
+    assert export.main([str(trained[1]), "--out", str(out), "--plain", kind]) == 0
+    index = json.loads((out / "index.json").read_text())
+    if kind == "npz":
+        arrays = dict(np.load(out / "params.npz", allow_pickle=False))
+    else:
+        arrays = safetensors.numpy.load_file(out / "params.safetensors")
+    assert {name: list(x.shape) for name, x in arrays.items()} == {
+        name: said["shape"] for name, said in index["arrays"].items()
+    }
+    run = run_lib.load(pathlib.Path(trained[1]))
+    assert index["model"]["layers"] == run.settings.model.layers
+    assert arrays["embed/embedding"].shape == (run.settings.model.vocab, run.settings.model.width)
