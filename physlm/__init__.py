@@ -1,1 +1,20 @@
-"""Training, decoding and judging small transformers on iGSM, sharded over a JAX mesh."""
+"""Decoder models trained, decoded and judged on iGSM.
+
+`physlm.load(directory)` reads a run's model for analysis (`physlm.analysis`).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from physlm.analysis import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    # JAX is imported by whoever needs it, not by every `import physlm`.
+    if name == "load":
+        from physlm.analysis import load
+
+        return load
+    raise AttributeError(f"module 'physlm' has no attribute {name!r}")

@@ -60,7 +60,7 @@ def attention(
     Args:
       q_BxHxTxK: queries.
       k_BxNxSxK: keys, in one array or in several, one after the other.
-      v_BxNxSxK: values, in as many arrays of the same lengths.
+      v_BxNxSxK: values, in as many arrays of the same lengths; their width may be another.
       visible: bool, which keys each query attends to; it broadcasts to [B, 1, T, S].
 
     Returns:
@@ -85,7 +85,7 @@ def attention(
     reads = map(functools.partial(jnp.einsum, "bngts,bnsk->bngtk"), shares, values)
     read_BxNxGxTxK = functools.reduce(jnp.add, reads)
     read_BxNxGxTxK = (read_BxNxGxTxK / total_BxNxGxTx1).astype(q_BxHxTxK.dtype)
-    return read_BxNxGxTxK.reshape(q_BxHxTxK.shape)
+    return read_BxNxGxTxK.reshape(size, heads, length, -1)
 
 
 def in_blocks(

@@ -9,7 +9,8 @@ Before it is in its place the directory is read back by transformers, and logits
 are compared with those of the run.
 
 With `--plain` the parameters are written as they are here, for those who read neither JAX's
-checkpoints nor transformers: safetensors or npz, with an index in JSON.
+checkpoints nor transformers: safetensors or npz, with an index in JSON. A probe is written so,
+joined with the model that it looks at, its head under `probe`.
 """
 
 import dataclasses
@@ -100,8 +101,11 @@ def export(
         directories.need()
     run = run_lib.load(path, [*_ALONE, "mesh.population=1"])
     settings = run.settings
-    if settings.adaptation.kind == PROBE:
-        raise ValueError(f"{path} is a probe, whose head no language model has; export its parent.")
+    if settings.adaptation.kind == PROBE and kind is None:
+        raise ValueError(
+            f"{path} is a probe, whose head no language model has: export its parent, or the probe "
+            "by --plain."
+        )
     devices.prepare(settings.mesh, 1)
     at = weights.step_of(run, path, step)
     with directories.fresh(out) as made:

@@ -9,6 +9,7 @@ functions of parameters.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -113,9 +114,51 @@ def run(
       the blocks' load-balancing losses, and what the blocks keep: a list, one entry a layer, or,
       where layers are scanned, arrays with the layers as their first axis.
     """
+    if config.scan and not isinstance(params["blocks"], list):
+        frame, x_BxTxD, block = _begun(config, params, tokens_BxT, positions, reading, keys_B)
+
+        def body(carry: tuple[jax.Array, jax.Array], layer: Any) -> tuple[Any, Any]:
+            x, loss, kept = block(layer[0], carry[0], layer[1])
+            return (x, carry[1] + loss), kept
+
+        start = (x_BxTxD, jnp.zeros((), jnp.float32))
+        layers = (jnp.arange(config.layers), params["blocks"])
+        (x_BxTxD, losses), kept = jax.lax.scan(body, start, layers)
+        return frame, x_BxTxD, losses, kept
+    frame, states, losses, kept = streams(config, params, tokens_BxT, positions, reading, keys_B)
+    return frame, states[-1], losses, kept
+
+
+def streams(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    positions: jax.Array,
+    reading: Reading,
+    keys_B: jax.Array | None = None,
+) -> tuple[Frame, list[jax.Array], jax.Array, list[Any]]:
+    """As `run`, with the residual streams [B, T, D] before each block and after the last one, and
+    with layers written out one after the other."""
+    frame, x_BxTxD, block = _begun(config, params, tokens_BxT, positions, reading, keys_B)
+    losses, states = jnp.zeros((), jnp.float32), [x_BxTxD]
+    kept: list[Any] = []
+    for layer, one in enumerate(unrolled(config, params)["blocks"]):
+        x_BxTxD, loss, keep = block(layer, x_BxTxD, one)
+        losses, states, kept = losses + loss, [*states, x_BxTxD], [*kept, keep]
+    return frame, states, losses, kept
+
+
+def _begun(
+    config: ModelConfig,
+    params: Params,
+    tokens_BxT: jax.Array,
+    positions: jax.Array,
+    reading: Reading,
+    keys_B: jax.Array | None,
+) -> tuple[Frame, jax.Array, Callable[[Any, jax.Array, Params], Any]]:
+    """The frame, the stream before the first block, and how a block goes on from a stream."""
     frame, graph = _frame(config, params), _graph(Block, config)
     rotary = rotary_angles(config, positions)
-    x_BxTxD = dropped(config, frame.begin(tokens_BxT), keys_B, 0)
 
     def block(layer: Any, x: jax.Array, one: Params) -> tuple[jax.Array, jax.Array, Any]:
         one = gathered(one, "blocks", config.dtype, layer=True)
@@ -125,21 +168,7 @@ def run(
     if policy is not None:
         # Scanned, the recomputation is a loop of its own, which XLA does not merge with the first.
         block = jax.checkpoint(block, policy=policy, prevent_cse=not config.scan)
-    blocks = params["blocks"]
-    if config.scan and not isinstance(blocks, list):
-
-        def body(carry: tuple[jax.Array, jax.Array], layer: Any) -> tuple[Any, Any]:
-            x, loss, kept = block(layer[0], carry[0], layer[1])
-            return (x, carry[1] + loss), kept
-
-        start = (x_BxTxD, jnp.zeros((), jnp.float32))
-        (x_BxTxD, losses), kept = jax.lax.scan(body, start, (jnp.arange(config.layers), blocks))
-        return frame, x_BxTxD, losses, kept
-    losses, kept = jnp.zeros((), jnp.float32), []
-    for layer, one in enumerate(unrolled(config, params)["blocks"]):
-        x_BxTxD, loss, keep = block(layer, x_BxTxD, one)
-        losses, kept = losses + loss, [*kept, keep]
-    return frame, x_BxTxD, losses, kept
+    return frame, dropped(config, frame.begin(tokens_BxT), keys_B, 0), block
 
 
 def apply_with_loss(
