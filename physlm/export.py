@@ -8,6 +8,8 @@ layers, ours is beside them and `from_pretrained` takes it with `trust_remote_co
 Before it is in its place the directory is read back by transformers, and logits and greedy texts
 are compared with those of the run.
 
+With `--adapter BASE` the factors of a LoRA are written alone, as PEFT reads them.
+
 With `--plain` the parameters are written as they are here, for those who read neither JAX's
 checkpoints nor transformers: safetensors or npz, with an index in JSON. A probe is written so,
 joined with the model that it looks at, its head under `probe`.
@@ -22,12 +24,12 @@ import jax
 import numpy as np
 
 from physlm import cells, devices, model
-from physlm.adaptation import PROBE
+from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, one_line, put
+from physlm.huggingface import adapter, plain
 from physlm.huggingface import directory as directories
-from physlm.huggingface import plain
 
 # One device reads what any mesh has written.
 _ALONE = [f"mesh.{axis}=1" for axis in ("cpu_devices", "data", "fsdp", "sequence", "tensor")]
@@ -59,12 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=plain.FORMATS,
         help="write the parameters under their names here instead, with an index in JSON",
     )
+    parser.add_argument(
+        "--adapter",
+        type=pathlib.Path,
+        metavar="BASE",
+        help="write a LoRA's factors alone, for PEFT; BASE is the exported directory of its parent",
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.adapter and (options.plain or options.dtype != "float32"):
+            raise ValueError("--adapter is given with --plain or --dtype, which it does not read.")
         if str(options.out) in ("", "."):
             raise ValueError("--out is the current directory; it must be a new one.")
         said = export(
-            options.run, options.out, step=options.step, dtype=options.dtype, kind=options.plain
+            options.run,
+            options.out,
+            step=options.step,
+            dtype=options.dtype,
+            kind=options.plain,
+            base=options.adapter,
         )
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
@@ -80,6 +95,7 @@ def export(
     step: str = "final",
     dtype: str = "float32",
     kind: str | None = None,
+    base: pathlib.Path | None = None,
 ) -> str:
     """Writes a run's model.
 
@@ -89,6 +105,7 @@ def export(
         step: of which checkpoint: final, best or a step.
         dtype: of the weights.
         kind: one of `plain.FORMATS`; None for Hugging Face.
+        base: the exported directory of its parent, to write low-rank adapters alone.
 
     Returns:
         What was written, in a sentence.
@@ -106,24 +123,35 @@ def export(
             f"{path} is a probe, whose head no language model has: export its parent, or the probe "
             "by --plain."
         )
+    if base is not None:
+        adapter.need()
+        if settings.adaptation.kind != LORA:
+            raise ValueError(f"--adapter is given, and {path} is no LoRA.")
+        if not (base / "config.json").is_file():
+            raise ValueError(f"--adapter is {base}, which is no exported directory.")
     devices.prepare(settings.mesh, 1)
     at = weights.step_of(run, path, step)
     with directories.fresh(out) as made:
-        params, _ = weights.joined(run, path, weights.restored(run, path, step))
+        state = weights.restored(run, path, step)
+        params, _ = weights.joined(run, path, state)
         params = directories.rounded(jax.device_get(params), dtype)
         if kind is not None:
             plain.write(made, settings.model, params, kind=kind, dtype=dtype, facts=run.facts)
             return f"{out}: the parameters of {run.name} after step {at} ({kind}, {dtype})."
         most = settings.evaluate.max_new_tokens
-        directories.write(
-            made,
-            settings.model,
-            params,
-            settings.data,
-            dtype=dtype,
-            max_new_tokens=most,
-            said=run.config,
-        )
+        if base is not None:
+            learning, factors = settings.learning.adaptation, jax.device_get(state.params)
+            adapter.write(made, base.resolve(), settings.model, learning, factors, params)
+        else:
+            directories.write(
+                made,
+                settings.model,
+                params,
+                settings.data,
+                dtype=dtype,
+                max_new_tokens=most,
+                said=run.config,
+            )
         (made / "README.md").write_text(card.text(run, path, at, dtype))
         config = dataclasses.replace(settings.evaluate, problems=_COMPARED)
         spec = cells.test_spec(settings.data, config)
@@ -137,6 +165,7 @@ def export(
             np.asarray(tests.prompts_NxP),
             np.asarray(tests.lengths_N),
             max_new_tokens=min(most, settings.model.window),
+            base=base,
         )
     count = sum(leaf.size for leaf in jax.tree.leaves(model.shapes(settings.model)))
     return (

@@ -173,3 +173,42 @@ def test_plain_parameters_are_those_of_the_run(trained, tmp_path, kind):
     run = run_lib.load(pathlib.Path(trained[1]))
     assert index["model"]["layers"] == run.settings.model.layers
     assert arrays["embed/embedding"].shape == (run.settings.model.vocab, run.settings.model.width)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", *MODELS])
+def test_adapters_change_the_exported_model_as_they_do_here(kind, tmp_path, capsys):
+    """The check of the command itself compares them; here, that it would see a difference."""
+    model = MODELS.get(kind, ("model.variant=gpt2", "model.canon="))
+    workdir = tmp_path / "runs"
+    swept(workdir, *model)
+    (parent,) = (workdir / "models").iterdir()
+    swept(workdir, *model, f"parent.run={parent.name}", "adaptation.kind=lora",
+          "adaptation.rank=3", "adaptation.alpha=7", "optimizer.learning_rate=0.1",
+          "adaptation.on=attention/(query|value)/kernel,embed/embedding:2,mlp/up/kernel"
+          )  # fmt: skip
+    (child,) = (path for path in (workdir / "models").iterdir() if path != parent)
+    base = tmp_path / "base"
+    assert export.main([str(parent), "--out", str(base)]) == 0
+    out = tmp_path / "adapter"
+    assert export.main([str(child), "--out", str(out), "--adapter", str(base)]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} == names
+    tensors = safetensors.numpy.load_file(out / "adapter_model.safetensors")
+    embedded = next(name for name in tensors if "embedding_A" in name)
+    safetensors.numpy.save_file(
+        {**tensors, embedded: tensors[embedded] + 0.1}, out / "adapter_model.safetensors"
+    )
+    whole = tmp_path / "whole"
+    assert export.main([str(child), "--out", str(whole)]) == 0
+    peft = pytest.importorskip("peft", reason="needs physlm[export]")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        merged = load(whole, trust_remote_code=True)(tokens).logits
+        changed = peft.PeftModel.from_pretrained(load(base, trust_remote_code=True), out)(tokens)
+        plain = load(base, trust_remote_code=True)(tokens).logits
+    assert (merged - plain).abs().max() > 1e-2
+    assert (merged - changed.logits).abs().max() > 1e-3
+    capsys.readouterr()
+    assert export.main([str(parent), "--out", str(tmp_path / "b"), "--adapter", str(base)]) == 2
+    assert "is no LoRA" in capsys.readouterr().err

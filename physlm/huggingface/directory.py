@@ -139,6 +139,7 @@ def check(
     prompt_N: np.ndarray,
     *,
     max_new_tokens: int,
+    base: pathlib.Path | None = None,
 ) -> float:
     """Reads the directory back with transformers, and compares what the models say.
 
@@ -150,6 +151,7 @@ def check(
       prompts_NxP: int32, prompts of test problems, padded on the right.
       prompt_N: int32, how many tokens each has.
       max_new_tokens: to write after them at most.
+      base: where the directory holds adapters, that of the model which they change.
 
     Returns:
       The largest difference between logits, on the prompts and what is written after them.
@@ -161,8 +163,13 @@ def check(
     import torch
     import transformers
 
-    loaded = _loaded(directory)
-    read = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+    whole = base or directory
+    loaded = _loaded(whole)
+    if base is not None:
+        import peft
+
+        loaded = peft.PeftModel.from_pretrained(loaded, directory).eval()
+    read = transformers.AutoTokenizer.from_pretrained(whole, trust_remote_code=True)
     end = tokenizer(spec).end
     ours = engine.decode(
         config,

@@ -173,6 +173,49 @@ def head_of(config: ModelConfig) -> str:
     return f"{_names(config)['head']}.weight"
 
 
+def embedding_of(config: ModelConfig) -> str:
+    """The name of the embedding's module."""
+    return _names(config)["embed"]
+
+
+def module_of(config: ModelConfig, path: str) -> tuple[str, np.ndarray, int]:
+    """Where a matrix of the model is in transformers.
+
+    Args:
+      config: the model's configuration.
+      path: of the matrix, as `blocks/attention/query/kernel`.
+
+    Returns:
+      The module's name, in which `{layer}` stands for the layer; which of its outputs the matrix
+      makes, in order; and how many outputs it has.
+
+    Raises:
+      ValueError: no module of its own holds the matrix.
+    """
+    names, part = _names(config), path.rpartition("/")[0]
+    if part.startswith("blocks/mixture/") or (config.tied and part in ("embed", "head")):
+        raise ValueError(
+            f"adaptation.on matches {path}, which PEFT cannot adapt in this model; export the "
+            "whole model, without --adapter."
+        )
+    if part == "embed":
+        return names["embed"], np.arange(config.width), config.width
+    if part == "head":
+        return names["head"], np.arange(config.vocab), config.vocab
+    prefix = f"{names['blocks']}.{{layer}}."
+    third = {"query": 0, "key": 1, "value": 2}.get(part.rpartition("/")[2])
+    if names is _NEOX and third is not None:
+        # The three kernels of a head are next to each other.
+        places_Hx3xK = np.arange(3 * config.width).reshape(config.heads, 3, config.head_dim)
+        name = names["blocks/attention/joined"]
+        return prefix + name, places_Hx3xK[:, third].reshape(-1), 3 * config.width
+    sizes = {"query": config.width, "out": config.width, "down": config.width}
+    shared = config.shared_heads * config.head_dim
+    sizes |= {"key": shared, "value": shared, "up": config.hidden, "gate": config.hidden}
+    size = sizes[part.rpartition("/")[2]]
+    return prefix + names[part], np.arange(size), size
+
+
 def is_own(config: ModelConfig) -> bool:
     """Whether no published architecture computes the same, so that our own code goes with it."""
     turned = config.variant == "gpt2" and config.rotary_channels > 0
