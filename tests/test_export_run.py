@@ -92,6 +92,18 @@ def test_half_the_bytes_and_any_step(trained, tmp_path):
     assert {x.dtype for x in tensors.values()} == {torch.bfloat16}
 
 
+def test_weights_in_several_files_come_back_too(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(directories, "_SHARD", "20KB")
+    out, store = tmp_path / "model", tmp_path / "store"
+    assert export.main([str(trained[1]), "--out", str(out)]) == 0
+    assert len(list(out.glob("model-*.safetensors"))) > 1
+    assert adopt.main([str(out), "--workdir", str(store)]) == 0
+    (out / sorted(path.name for path in out.glob("model-*"))[0]).unlink()
+    capsys.readouterr()
+    assert adopt.main([str(out), "--workdir", str(tmp_path / "other")]) == 2
+    assert "only safetensors are read" in capsys.readouterr().err
+
+
 def test_it_comes_back_as_a_run(exported, tmp_path, capsys):
     """That is judged as the one it was, and that another can begin with."""
     _, directory, out = exported
@@ -112,6 +124,10 @@ def test_it_comes_back_as_a_run(exported, tmp_path, capsys):
     rows = swept(workdir, *MODELS[exported[0]], f"parent.run={adopted.name}", "train.steps=2",
                  "train.save_every=1", "optimizer.warmup_steps=1")  # fmt: skip
     assert rows and adopted.name.rpartition("-")[2] in rows[0]["run"]
+    capsys.readouterr()
+    with pytest.raises(AssertionError):
+        swept(workdir, f"parent.run={out}")
+    assert f"`python -m physlm.adopt {out}` makes a run of it" in capsys.readouterr().err
 
 
 def test_bad_input(exported, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import pathlib
 
 from physlm.adaptation import FULL, PROBE
+from physlm.experiments import files
 from physlm.experiments import run as run_lib
 from physlm.experiments.run import Run
 from physlm.start import CARRIED
@@ -29,6 +30,11 @@ def _load(run: Run, models: pathlib.Path) -> tuple[Run, pathlib.Path]:
         raise ValueError(
             f"parent.run is {name!r}; it must be the name of a run in {models}, or the directory "
             "of a run."
+        )
+    if "model_type" in (files.read_json(directory / run_lib.CONFIG_FILE) or {}):
+        raise ValueError(
+            f"parent.run is {name!r}, a model of Hugging Face; `python -m physlm.adopt {name}` "
+            "makes a run of it."
         )
     parent = run_lib.load(directory)
     check(run, parent)
