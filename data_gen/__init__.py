@@ -16,6 +16,7 @@ of the wings uses those above it:
 problems: what a problem is and how one is found.
 solutions: what a solution says, right or wrong, from the grammar to a document of symbols.
 text: reading, judging and mending what was written, without arrays.
-windows: tokens, training windows and frozen sets.
+windows: tokens and training windows.
 picture: a problem's two graphs and its solution, drawn.
+frozen: sets of problems in files, for TFDS, Hugging Face datasets and others.
 """

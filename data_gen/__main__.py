@@ -1,7 +1,8 @@
-"""Command line: problems as JSON lines, verdicts on solutions, pictures, counts, and speed.
+"""Command line: problems as JSON lines or in files, verdicts, pictures, counts, and speed.
 
 python -m data_gen sample --spec med --count 3 --seed 0 --mistakes retry --rate 0.5
 python -m data_gen sample --spec hard --op 32 --count 100 | python -m data_gen check -
+python -m data_gen freeze --spec med --count 100000 --test 4096 --format parquet --out DIR
 python -m data_gen draw --spec med --seed 0 --index 5 --out problem.svg
 python -m data_gen stats --spec med --count 2048
 python -m data_gen bench --spec med
@@ -14,6 +15,7 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -22,16 +24,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from data_gen import keys, settings
 from data_gen.keys import Purpose
+from data_gen.settings import RefusedError
 from data_gen.solutions import kinds
 from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import ERROR_FREE, MENDINGS, Mistakes
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
-from data_gen.text.judge import Verdict, judge
+from data_gen.text.judge import judge
 from data_gen.text.reader import read
 
 if TYPE_CHECKING:
-    from data_gen.problems.problem import Problem
-    from data_gen.solutions.document import Document
+    from data_gen.frozen.rows import Drawn
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256
@@ -58,44 +60,67 @@ def _mistakes(args: argparse.Namespace) -> Mistakes:
 
 
 def _drawn(
-    args: argparse.Namespace, spec: Spec, mistakes: Mistakes
-) -> "Iterator[tuple[int, Problem, Document]]":
-    """Problems `start`, `start` + 1, … of a seed, in batches, with their documents."""
-    import jax
-    import jax.numpy as jnp
-
+    args: argparse.Namespace, spec: Spec, mistakes: Mistakes = ERROR_FREE
+) -> "Iterator[tuple[Drawn, int]]":
+    """Problems `start`, `start` + 1, … of a seed: batches, and how many of each are asked for."""
+    from data_gen.frozen import rows
     from data_gen.problems import search
-    from data_gen.windows import stream
-    from data_gen.windows.documents import whole_documents
 
-    batch = min(_BATCH, args.count)
-    for first in range(0, args.count, batch):
-        numbers = args.start + first + jnp.arange(batch, dtype=jnp.uint32)
-        keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(numbers)
-        problems = stream.problems(keys_N, spec=spec)
-        if not problems.ok.all():
+    left, batch = args.count, min(_BATCH, args.count)
+    for found in rows.drawn(spec, seed=args.seed, mistakes=mistakes, start=args.start, batch=batch):
+        if not found.problems_N.ok.all():
             raise ValueError(search.not_found(spec))
-        documents = whole_documents(keys_N, problems, spec=spec, mistakes=mistakes)
-        yield first, problems, documents
+        yield found, min(batch, left)
+        left -= batch
+        if left <= 0:
+            return
 
 
 def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Problem `start`, `start` + 1, … of a seed, with their solutions."""
-    from data_gen.text import records
+    import numpy as np
 
-    spec, mistakes = _class(args), _mistakes(args)
-    for first, problems, documents in _drawn(args, spec, mistakes):
-        for n, record in enumerate(records.records(problems, documents, spec)):
-            if first + n >= args.count:
-                return
-            if args.types:
-                facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
-                record["mended"] = _mended(judge(facts, record["solution"]))
-            yield {"id": f"{args.spec}-{args.seed}-{args.start + first + n}", **record}
+    from data_gen.frozen import rows
+
+    spec = _class(args)
+    for found, asked in _drawn(args, spec, _mistakes(args)):
+        kept = found.only(np.arange(asked))
+        yield from rows.written(kept, spec, name=args.spec, seed=args.seed, types=args.types)
 
 
-def _mended(verdict: Verdict) -> list[dict[str, Any]]:
-    return [mistake._asdict() for mistake in verdict.mended]
+def freeze(args: argparse.Namespace) -> str:
+    """Writes what `sample` prints to files that others read; says where they are."""
+    from data_gen.frozen import directory
+    from data_gen.frozen.rows import Contents
+
+    spec = _class(args)
+    split, counts = spec.split, {}
+    if args.test:
+        if split == "test" or args.split == "all":
+            raise RefusedError("test", args.test, f"left out where split is {split!r}")
+        split, counts = "train", {"test": args.test}
+    contents = Contents(
+        dataclasses.replace(spec, split="all"),
+        args.seed,
+        {split: args.count, **counts},
+        _mistakes(args),
+        args.spec,
+    )
+    return directory.write(
+        directory.Order(contents, args.format, args.types, _command(args)), args.out
+    )
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line of these arguments, but for the directory that is written."""
+    idle = () if args.mistakes else ("rate", "whole", "mend", "late")
+    words = ["python", "-m", "data_gen", args.command]
+    for name, value in vars(args).items():
+        if name in ("command", "out", *idle) or value is None or value is False or value == []:
+            continue
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join([*words, "--out", "DIR"])
 
 
 def stats(args: argparse.Namespace) -> str:
@@ -108,9 +133,9 @@ def stats(args: argparse.Namespace) -> str:
 
     spec, parts = _class(args), []
     count = jax.jit(jax.vmap(functools.partial(measure, spec=spec)))
-    for first, problems, documents in _drawn(args, spec, ERROR_FREE):
-        found = (count(problems, documents), template.templates(problems, spec))
-        parts.append(jax.tree.map(lambda x, n=args.count - first: np.asarray(x)[:n], found))
+    for (_, problems, documents), asked in _drawn(args, spec):
+        made = (count(problems, documents), template.templates(problems, spec))
+        parts.append(jax.tree.map(lambda x, n=asked: np.asarray(x)[:n], made))
     features_N, templates_N = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
     return f"{table(features_N)}\n\n{template.table(templates_N, features_N.op)}"
 
@@ -157,7 +182,7 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
             texts = [record[key] for key in ("problem", "question", "solution")]
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("problem, question and solution must be texts")
-            facts = read(record["layers"], texts[0], texts[1], modulus)
+            facts = read(_layers(record["layers"]), texts[0], texts[1], modulus)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
             yield {
@@ -174,8 +199,13 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
         kept = ("correct", "reason", "first_wrong_step", "retries", "unnecessary")
         found = {key: getattr(verdict, key) for key in kept}
         if types:
-            found |= {"kind": verdict.kind, "mended": _mended(verdict)}
+            found |= {"kind": verdict.kind, "mended": [each._asdict() for each in verdict.mended]}
         yield {"id": record.get("id"), **found}
+
+
+def _layers(value: Any) -> Any:
+    """Layers as `sample` prints them, or as the JSON text that files of `freeze` have."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -214,6 +244,7 @@ def draw(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
+    from data_gen.frozen import rows
     from data_gen.picture import figure, listing
     from data_gen.text import records
     from data_gen.windows import stream
@@ -221,7 +252,7 @@ def draw(args: argparse.Namespace) -> None:
 
     figure.check_out(args.out)
     spec, mistakes = _class(args), _mistakes(args)
-    keys_N = keys.problem_key(args.seed, args.index)[None]
+    keys_N = rows.row_keys(spec, args.seed, np.array([args.index], np.uint32))
     problems = stream.problems(keys_N, spec=spec)
     problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)
     if not problem.ok:
@@ -277,6 +308,19 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--start", type=functools.partial(_whole, 0), default=0)
     _add_mistakes(one)
     one.add_argument("--types", action="store_true", help="say what kind each mistake is of")
+    seven = adding("freeze", 1024, "write problems to files that others read")
+    seven.add_argument(
+        "--test",
+        type=functools.partial(_whole, 1),
+        metavar="N",
+        help="N problems more, as a split `test` of templates that the others do not have",
+    )
+    _add_mistakes(seven)
+    seven.add_argument("--types", action="store_true", help="say what kind each mistake is of")
+    seven.add_argument("--format", default="jsonl", help="jsonl, parquet or tfds")
+    seven.add_argument(
+        "--out", required=True, metavar="DIR", help="a new directory, or an empty one"
+    )
     two = commands.add_parser("check", help="judge the solutions of JSON lines")
     two.add_argument("file", help="a file of JSON lines, or - for standard input")
     two.add_argument("--types", action="store_true", help="of mistakes, mended and not, too")
@@ -332,6 +376,8 @@ def main(argv: list[str] | None = None) -> int:
             print({"stats": stats, "bench": bench}[args.command](args))
         elif args.command == "kinds":
             print(kinds.in_words())
+        elif args.command == "freeze":
+            print(freeze(args))
         elif args.command == "draw":
             draw(args)
         elif args.command == "correct":
@@ -348,6 +394,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

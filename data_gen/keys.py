@@ -23,10 +23,10 @@ _NAMES = 1 << 31
 class Purpose(enum.Enum):
     """What a seed is used for."""
 
-    SAMPLE = "problems of the command line and of notebooks, by index"
+    SAMPLE = "problems of any template, of the command line and of notebooks, by index"
     TRAINING = "training windows, by segment and document"
     TESTING = "test sets, by operations and index"
-    FROZEN = "training rows of frozen sets, by operations and index"
+    FROZEN = "problems of templates for training, of the command line, by operations and index"
     CORRECTION = "letters of a model's mended solutions, by line"
     PARAMETERS = "initial parameters of a model"
     DROPOUT = "dropout, by step and row"
@@ -91,5 +91,8 @@ def all_numbered(key: jax.Array, numbers_N: jax.Array | np.ndarray) -> jax.Array
 
 
 def problem_key(seed: int | jax.Array, index: int | jax.Array) -> jax.Array:
-    """The key of problem `index` (below 2**31) of a seed, as `python -m data_gen sample` has it."""
+    """The key of problem `index` (below 2**31) of a seed, as `data_gen sample` has it.
+
+    For the problems of one side of a split see `data_gen.frozen.rows.row_keys`.
+    """
     return numbered(root(seed, Purpose.SAMPLE), index)

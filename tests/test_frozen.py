@@ -10,6 +10,7 @@ import pytest
 from drawn import ERROR_FREE, ROOM, TINY
 
 from data_gen import keys
+from data_gen.frozen import rows as rows_lib
 from data_gen.keys import Purpose
 from data_gen.spec import HARD, Spec
 from data_gen.text import records
@@ -20,7 +21,7 @@ for needed in ("tensorflow_datasets", "array_record", "importlib_resources"):
     pytest.importorskip(needed, reason=WHY)
 grain = pytest.importorskip("grain", reason=WHY)
 
-from data_gen.windows import frozen  # noqa: E402
+from data_gen.frozen import igsm  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +31,12 @@ COUNTS = {"train": 24, "test": 40}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return frozen.build(TINY, seed=SEED, counts=COUNTS, directory=tmp_path_factory.mktemp("sets"))
+    return igsm.build(TINY, seed=SEED, counts=COUNTS, directory=tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture(scope="module")
 def rows(built):
-    return frozen.load(built.data_dir)
+    return igsm.load(built.data_dir)
 
 
 def sampled(split):
@@ -43,7 +44,7 @@ def sampled(split):
     spec = dataclasses.replace(TINY, split=split)
     purpose = {"train": Purpose.FROZEN, "test": Purpose.TESTING}[split]
     root = keys.numbered(keys.root(SEED, purpose), 0)
-    keys_N = keys.all_numbered(root, np.arange(frozen.BATCH))
+    keys_N = keys.all_numbered(root, np.arange(rows_lib.BATCH))
     problems = stream.problems(keys_N, spec=spec)
     write = jax.jit(stream.documents, static_argnames=("size", "spec", "mistakes"))
     documents = write(keys_N, problems, size=ROOM, spec=spec, mistakes=ERROR_FREE)
@@ -69,7 +70,7 @@ def test_rows_are_what_the_sampler_makes_of_the_keys(built, rows, split):
 
 
 def test_training_rows_are_not_those_of_the_stream():
-    assert Purpose.TRAINING not in frozen.PURPOSES.values()
+    assert Purpose.TRAINING not in rows_lib.PURPOSES.values()
 
 
 def test_the_metadata_say_what_was_built_and_how_to_read_tokens(built, rows):
@@ -94,7 +95,7 @@ def files(builder):
 
 def test_a_second_build_has_the_same_bytes(built, tmp_path):
     first = files(built)
-    again = frozen.build(TINY, seed=SEED, counts=COUNTS, directory=tmp_path)
+    again = igsm.build(TINY, seed=SEED, counts=COUNTS, directory=tmp_path)
     assert Path(again.data_dir) != Path(built.data_dir)
     assert any("array_record" in name for name in first)
     assert files(again) == first
@@ -102,7 +103,7 @@ def test_a_second_build_has_the_same_bytes(built, tmp_path):
 
 def test_sets_of_other_settings_lie_side_by_side(built):
     names = {
-        frozen.IgsmConfig(name="one", spec=spec, seed=seed, counts=counts).named().name
+        igsm.IgsmConfig(name="one", spec=spec, seed=seed, counts=counts).named().name
         for spec in (TINY, dataclasses.replace(TINY, modulus=7))
         for seed in (0, 1)
         for counts in (COUNTS, {"test": 40})
@@ -111,7 +112,7 @@ def test_sets_of_other_settings_lie_side_by_side(built):
 
 
 def test_the_published_sets_have_names():
-    published = {config.name: config for config in frozen.Igsm.BUILDER_CONFIGS}
+    published = {config.name: config for config in igsm.Igsm.BUILDER_CONFIGS}
     ops = {name: config.spec.op for name, config in published.items()}
     assert ops == {
         "med": None, "med_op20": 20, "med_op21": 21, "med_op22": 22, "med_op23": 23,
@@ -119,7 +120,7 @@ def test_the_published_sets_have_names():
     }  # fmt: skip
     assert dataclasses.replace(published["hard_op30"].spec, op=None) == HARD
     config = published["hard_op30"]
-    same = frozen.IgsmConfig(name="x", spec=config.spec, seed=0, counts=dict(config.counts))
+    same = igsm.IgsmConfig(name="x", spec=config.spec, seed=0, counts=dict(config.counts))
     assert same.named() is config
 
 
@@ -136,16 +137,16 @@ def test_the_published_sets_have_names():
 def test_bad_settings_are_refused_by_name(changes, said, tmp_path):
     settings = {"spec": TINY, "seed": 0, "counts": {"test": 1}, **changes}
     with pytest.raises(ValueError, match=said):
-        frozen.build(settings.pop("spec"), **settings, directory=tmp_path)
+        igsm.build(settings.pop("spec"), **settings, directory=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_formats_that_lose_rows_are_refused(tmp_path):
-    builder = frozen.Igsm(config="med_op20", data_dir=str(tmp_path), file_format="parquet")
+    builder = igsm.Igsm(config="med_op20", data_dir=str(tmp_path), file_format="parquet")
     with pytest.raises(ValueError, match="file_format is 'parquet'; it must be 'array_record'"):
         builder.download_and_prepare()
 
 
 def test_a_directory_without_a_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no frozen set"):
-        frozen.load(tmp_path)
+        igsm.load(tmp_path)

@@ -1,11 +1,14 @@
 """Random keys: what is drawn for one purpose tells nothing about what is drawn for another."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
 from drawn import COUNT, TINY, writer
 
 from data_gen import keys
+from data_gen.frozen import rows
 from data_gen.keys import Purpose
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.solutions.render import SOLUTION
@@ -30,11 +33,7 @@ def of_a_test_cell():
 
 
 def of_a_frozen_set():
-    for needed in ("tensorflow_datasets", "array_record", "importlib_resources"):
-        pytest.importorskip(needed, reason="the extra `datasets` is not installed")
-    from data_gen.windows import frozen
-
-    return frozen.row_keys(TINY, 0, "train", np.arange(BATCHES * COUNT))
+    return rows.row_keys(dataclasses.replace(TINY, split="train"), 0, np.arange(BATCHES * COUNT))
 
 
 @pytest.mark.parametrize("made", [of_training, of_a_test_cell, of_a_frozen_set])

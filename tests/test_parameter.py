@@ -11,6 +11,7 @@ from drawn import COUNT, ROOM, SMALL, TINY, drawn, writer
 from test_stream import pack_slowly
 
 from data_gen import keys
+from data_gen.frozen.rows import Contents
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
 from data_gen.solutions import document, kinds, language
@@ -252,9 +253,9 @@ def test_a_run_trains_and_is_judged(tmp_path):
 
 
 def test_frozen_sets_hold_symbols_whatever_the_tokenizer():
-    frozen = pytest.importorskip("data_gen.windows.frozen", reason="needs physlm[datasets]")
+    igsm = pytest.importorskip("data_gen.frozen.igsm", reason="needs physlm[datasets]")
     vocab = language.vocabulary(TINY)
-    for row in frozen.rows(merging(TINY), seed=0, split="train", count=4):
+    for row in igsm.rows(Contents(merging(TINY), counts={"train": 4}), "train"):
         text = vocab.decode(row["tokens"][row["prompt_length"] :])
         assert text == f"{row['solution']}<|answer|> {row['answer']}<|end|>"
 

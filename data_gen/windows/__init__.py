@@ -1,1 +1,1 @@
-"""Tokens, training windows and frozen sets."""
+"""Tokens and training windows."""
