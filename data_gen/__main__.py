@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import json
 import os
-import shlex
 import statistics
 import sys
 import time
@@ -90,7 +89,7 @@ def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def freeze(args: argparse.Namespace) -> str:
     """Writes what `sample` prints to files that others read; says where they are."""
-    from data_gen.frozen import directory
+    from data_gen.frozen import card, directory
     from data_gen.frozen.rows import Contents
 
     spec = _class(args)
@@ -106,21 +105,9 @@ def freeze(args: argparse.Namespace) -> str:
         _mistakes(args),
         args.spec,
     )
-    return directory.write(
-        directory.Order(contents, args.format, args.types, _command(args)), args.out
-    )
-
-
-def _command(args: argparse.Namespace) -> str:
-    """The command line of these arguments, but for the directory that is written."""
     idle = () if args.mistakes else ("rate", "whole", "mend", "late")
-    words = ["python", "-m", "data_gen", args.command]
-    for name, value in vars(args).items():
-        if name in ("command", "out", *idle) or value is None or value is False or value == []:
-            continue
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join([*words, "--out", "DIR"])
+    command = card.command(vars(args), left_out=("out", *idle))
+    return directory.write(directory.Order(contents, args.format, args.types, command), args.out)
 
 
 def stats(args: argparse.Namespace) -> str:

@@ -1,7 +1,8 @@
 """The dataset card of a frozen set: what Hugging Face datasets and people read first."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from data_gen.frozen import files, rows
@@ -131,6 +132,17 @@ def text(contents: Contents, *, format: str, types: bool, command: str) -> str:
         first={"pq": "the problem", "qp": "the question"}[contents.spec.order],
         citations=_CITATIONS,
     )
+
+
+def command(arguments: Mapping[str, Any], left_out: Collection[str]) -> str:
+    """The command line of parsed arguments, `command` among them; it writes to DIR."""
+    words = ["python", "-m", "data_gen", arguments["command"]]
+    for name, value in arguments.items():
+        if name in ("command", *left_out) or value is None or value is False or value == []:
+            continue
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join([*words, "--out", "DIR"])
 
 
 def _front(contents: Contents, size: str, format: str, columns: Mapping[str, str]) -> Iterator[str]:

@@ -112,7 +112,7 @@ class _Bar(tqdm):
     """Rows that have been made: a bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, total: int) -> None:
-        terminal = sys.stderr.isatty()
+        terminal, size = sys.stderr.isatty(), shutil.get_terminal_size()
         line = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt} rows, {remaining} left\n"
         super().__init__(
             desc="freeze",
@@ -120,8 +120,9 @@ class _Bar(tqdm):
             unit="row",
             mininterval=0.1 if terminal else _SECONDS_BETWEEN_LINES,
             bar_format=None if terminal else line,
-            # Some terminals report 0 columns, which tqdm would believe; `shutil` has a default.
-            ncols=shutil.get_terminal_size().columns,
+            # Some terminals report a size of 0, which tqdm would believe; `shutil` has a default.
+            ncols=size.columns,
+            nrows=size.lines,
         )
 
     def report(self, made: int) -> None:
