@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from physlm.analysis import load as load
 
-__all__ = ["load"]
+    __version__: str
+
+__all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from physlm.analysis import load
 
         return load
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("physlm")
     raise AttributeError(f"module 'physlm' has no attribute {name!r}")
