@@ -1,4 +1,4 @@
-"""Decoder models trained, decoded and judged on iGSM.
+"""Training, decoding and judging small transformers on iGSM, sharded over a JAX mesh.
 
 `physlm.load(directory)` reads a run's model for analysis (`physlm.analysis`).
 """
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from physlm.analysis import load as load
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = ["__version__", "load"]
 
@@ -19,8 +19,4 @@ def __getattr__(name: str) -> Any:
         from physlm.analysis import load
 
         return load
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("physlm")
     raise AttributeError(f"module 'physlm' has no attribute {name!r}")

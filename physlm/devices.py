@@ -58,15 +58,25 @@ def join(where: str) -> None:
     Raises:
       ValueError: it is neither, or JAX does not know the cluster.
     """
-    if where == "auto":
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:
-            raise ValueError(
-                "--distributed auto does not know this cluster; "
-                "write ADDRESS:PORT,PROCESSES,NUMBER."
-            ) from error
+    if (place := parse(where)) is not None:
+        jax.distributed.initialize(*place)
         return
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ValueError(
+            "--distributed auto does not know this cluster; write ADDRESS:PORT,PROCESSES,NUMBER."
+        ) from error
+
+
+def parse(where: str) -> tuple[str, int, int] | None:
+    """Address, number of processes and number of this one; None for `auto`. As for `join`.
+
+    Raises:
+      ValueError: it is not written so.
+    """
+    if where == "auto":
+        return None
     address, *numbers = where.split(",")
     if ":" not in address or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
         raise ValueError(
@@ -77,7 +87,7 @@ def join(where: str) -> None:
         raise ValueError(
             f"--distributed is {where!r}; the number of a process must be in 0..{processes - 1}."
         )
-    jax.distributed.initialize(address, processes, number)
+    return address, processes, number
 
 
 def room(device: jax.Device) -> int:

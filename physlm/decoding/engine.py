@@ -197,7 +197,11 @@ def _divided(arrays: Any, each: int, mesh: Mesh) -> Queue:
     prompts, prompt, key, resources = jax.tree.map(divided, arrays)
     counts = jnp.clip(count - share * jnp.arange(shards), 0, share)
     queue = Queue(prompts, prompt, key, resources, counts)
-    return jax.device_put(queue, NamedSharding(mesh, P("data")))
+    place = NamedSharding(mesh, P("data"))
+    if jax.process_count() == 1:
+        return jax.device_put(queue, place)
+    # Every host has all problems, and puts those of its own devices there.
+    return jax.jit(lambda queue: queue, out_shardings=place)(queue)
 
 
 def _collected(answers: Answers, count: int, samples: int, shards: int) -> Written:
