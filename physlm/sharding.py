@@ -225,7 +225,7 @@ def manual_size(axis: str) -> int:
 def constrain(x: jax.Array, spec: P) -> jax.Array:
     """Constrains how an activation lies along `tensor`, where the compiler divides along it."""
     mesh = _context()
-    if mesh.empty or "tensor" not in mesh.auto_axes:
+    if mesh.empty or "tensor" not in mesh.auto_axes or mesh.shape["tensor"] == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec)
 
