@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import json
 import os
+import pathlib
 import statistics
 import sys
 import time
@@ -264,7 +265,12 @@ def _whole(low: int, text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_gen", description=__doc__)
+    igsm = pathlib.PurePath(sys.argv[0]).stem == "igsm"
+    parser = argparse.ArgumentParser(
+        prog="igsm" if igsm else "python -m data_gen",
+        description=__doc__.replace("python -m data_gen", "igsm") if igsm else __doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     drawing = argparse.ArgumentParser(add_help=False)
     drawing.add_argument("--spec", choices=sorted(NAMED), default="med")
@@ -353,7 +359,7 @@ def _open(path: str) -> TextIO:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, or 2 for bad input."""
+    """Runs a command; returns the exit code: 0, 2 for bad input, or 130 if interrupted."""
     args = _parser().parse_args(argv)
     try:
         if args.command == "sample":

@@ -1,54 +1,63 @@
-"""All commands under one name: `physlm sweep …`, or `python -m physlm sweep …`.
+"""The command `physlm`: each of its commands is `python -m` of a module, under a shorter name."""
 
-`physlm sweep` is `python -m physlm.experiments.sweep`, and so on: what a command takes, its own
-`--help` tells.
-"""
-
+import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import physlm
+from physlm.experiments.arguments import put
 
-# From a command to its module, which has a `main`, and to what it does.
-COMMANDS = {
-    "sweep": ("physlm.experiments.sweep", "runs a study: trains, judges, reports"),
-    "report": ("physlm.experiments.report", "makes a study's tables, plots and page again"),
-    "evaluate": ("physlm.experiments.evaluate", "judges a run once more, or shows what it writes"),
-    "export": ("physlm.export", "writes a run's model for Hugging Face, PEFT, or as arrays"),
-    "adopt": ("physlm.adopt", "takes a model of Hugging Face into a store"),
-    "doctor": ("physlm.doctor.__main__", "tries whether everything works on this machine"),
+# Each with the module whose `main` it is, which alone is imported, and what it does.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "sweep": ("physlm.experiments.sweep", "run a study, or what is left of it"),
+    "report": ("physlm.experiments.report", "tables, plot and page of a study"),
+    "evaluate": ("physlm.experiments.evaluate", "judge the model of a run once more"),
+    "export": ("physlm.export", "write a run's model for Hugging Face, PEFT, or as arrays"),
+    "adopt": ("physlm.adopt", "take a model of Hugging Face into a store"),
+    "doctor": ("physlm.doctor.__main__", "say whether studies can run here"),
 }
 
 
 def usage() -> str:
-    """The commands there are."""
+    """The commands, a line each."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(["usage: physlm COMMAND …, with --help for its own options", "", *lines])
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: physlm COMMAND [ARGUMENT …]",
+            "",
+            *lines,
+            "",
+            "physlm COMMAND --help explains a command, physlm --version says which version this is."
+            " Problems are another command's: igsm.",
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        What the command returns; 2 where there is no such command, 130 where it was interrupted.
+        what the command returns; 2: there is no such command; 130: interrupted.
     """
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
-    rest = rest[:-1]
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help"):
-        print(usage())
+        put(usage())
         return 0
     if name == "--version":
-        print(f"physlm {physlm.__version__}")
+        put(f"physlm {physlm.__version__}")
         return 0
     if name not in COMMANDS:
-        said = f"there is no command {name!r}" if name else "a command is missing"
-        print(f"{said}; there are {', '.join(COMMANDS)} (--help says more).", file=sys.stderr)
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" (nearest: {close[0]})" if close else ""
+        what = f"unknown command {name!r}{hint}" if name else "a command is missing"
+        print(f"{what}: there are {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     try:
         return importlib.import_module(COMMANDS[name][0]).main(rest)
     except KeyboardInterrupt:
+        # Commands that have something to say of it have said it.
         return 130
 
 

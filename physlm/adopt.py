@@ -27,7 +27,7 @@ from physlm.architecture import ModelConfig
 from physlm.experiments import config as config_lib
 from physlm.experiments import files, scales
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.store import Store
 from physlm.huggingface import inverse
 from physlm.huggingface.directory import RUN_FILE
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: done; 2: bad input.
     """
     parser = Parser(
-        prog="python -m physlm.adopt",
+        prog=called("physlm.adopt"),
         description="Takes a model of Hugging Face into a store, as a run.",
     )
     parser.add_argument("directory", type=pathlib.Path, help="with config.json and safetensors")

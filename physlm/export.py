@@ -27,7 +27,7 @@ from physlm import cells, devices, model
 from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.huggingface import adapter, plain
 from physlm.huggingface import directory as directories
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: written; 2: bad input, or the model that is read back is another.
     """
     parser = Parser(
-        prog="python -m physlm.export",
+        prog=called("physlm.export"),
         description="Writes the model of a run as a directory of Hugging Face.",
     )
     parser.add_argument("run", type=pathlib.Path, help="the directory of a run")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from physlm.doctor.finding import Asked, Finding, Status
-from physlm.experiments.arguments import Parser, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, put
 
 _COLOURS: Mapping[Status, str] = {"ok": "32", "warning": "33", "failed": "31"}
 _SETTABLE = ("data", "fsdp", "sequence", "tensor", "cpu_devices")
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0: nothing failed; 1: something did; 2: bad input, and nothing was tried.
     """
-    parser = Parser(
-        prog="python -m physlm.doctor", description="Says whether studies can run here."
-    )
+    parser = Parser(prog=called("physlm.doctor"), description="Says whether studies can run here.")
     parser.add_argument(
         "--path",
         type=pathlib.Path,

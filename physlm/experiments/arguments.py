@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import sys
 from typing import NoReturn
 
@@ -23,6 +24,13 @@ class Parser(argparse.ArgumentParser):
             metavar="KEY=VALUE",
             help=description,
         )
+
+
+def called(module: str) -> str:
+    """How the command of a module was called, for its usage: by `physlm`, or as a module."""
+    if pathlib.PurePath(sys.argv[0]).stem == "physlm":
+        return f"physlm {module.rpartition('.')[2]}"
+    return f"python -m {module}"
 
 
 def put(text: str) -> None:

@@ -24,7 +24,7 @@ from physlm import devices
 from physlm.decoding.recipe import manual
 from physlm.experiments import execution, overlap, results, show
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: done; 2: bad input.
     """
     parser = Parser(
-        prog="python -m physlm.experiments.evaluate",
+        prog=called("physlm.experiments.evaluate"),
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
     parser.add_argument("run", type=pathlib.Path, help="the directory of a run")

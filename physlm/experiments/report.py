@@ -28,7 +28,7 @@ from physlm.experiments import (
     results,
     show,
 )
-from physlm.experiments.arguments import one_line, put
+from physlm.experiments.arguments import called, one_line, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
 from physlm.experiments.page import Table
@@ -242,7 +242,7 @@ def make(directory: pathlib.Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, or 2 where the input is bad."""
     parser = argparse.ArgumentParser(
-        prog="python -m physlm.experiments.report",
+        prog=called("physlm.experiments.report"),
         description="Prints the tables of a study and writes its plot and page.",
     )
     parser.add_argument("study", type=pathlib.Path, metavar="DIR/STUDY-SCALE")

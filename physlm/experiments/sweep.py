@@ -23,7 +23,7 @@ from physlm.experiments import ancestry, execution, files, registry, report, res
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
 from physlm.experiments.plan import groups, plan, tasks
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m physlm.experiments.sweep",
+        prog=called("physlm.experiments.sweep"),
         description="Runs a study, or what is left of it, and reports the results.",
     )
     known = ", ".join(registry.names())

@@ -20,7 +20,6 @@ _PACKAGES = {
     "optax": "optax",
     "orbax": "orbax-checkpoint",
     "numpy": "numpy",
-    "physlm": "physlm",
 }
 
 
@@ -30,19 +29,13 @@ def versions() -> dict[str, Any]:
     commit, modified = _git_state()
     return {
         "python": platform.python_version(),
-        **{name: _version_of(package) for name, package in _PACKAGES.items()},
+        **{name: importlib.metadata.version(package) for name, package in _PACKAGES.items()},
+        "physlm": physlm.__version__,
         "git_commit": commit,
         "git_modified": modified,
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
     }
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # Run from a clone that is not installed.
 
 
 def _git_state() -> tuple[str | None, bool | None]:
