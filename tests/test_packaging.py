@@ -1,6 +1,7 @@
 """What is packed: types, and everything that a sweep needs, and nothing else."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import pytest
 import physlm
 
 ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ("data_gen", "experiments", "physlm")
 
 
 def test_importing_it_imports_no_jax():
@@ -21,22 +23,29 @@ def test_importing_it_imports_no_jax():
 @pytest.mark.slow
 def test_wheel_and_sdist_hold_everything_and_nothing_else(tmp_path):
     pytest.importorskip("build", reason="needs physlm[test]")
+    # In a copy, as building leaves files behind.
+    source = tmp_path / "source"
+    for name in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    tracked = subprocess.run(
-        ["git", "ls-files", "data_gen", "physlm", "experiments"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\n")  # fmt: skip
-    packages = {path.parent for path in map(pathlib.Path, tracked) if path.name == "__init__.py"}
-    code = {p for p in tracked if p.endswith(".py") and pathlib.Path(p).parent in packages}
-    assert code and code <= {*names}
-    assert {f"{package}/py.typed" for package in ("data_gen", "physlm", "experiments")} <= {*names}
-    inside = {name.split("/")[0] for name in names}
-    assert inside == {
-        "data_gen", "physlm", "experiments", f"physlm-{physlm.__version__}.dist-info"
-    }  # fmt: skip
+    assert wheel.name == f"physlm-{physlm.__version__}-py3-none-any.whl"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    code = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if (path.parent / "__init__.py").exists()
+    }
+    assert "experiments/quickstart.py" in code
+    described = f"physlm-{physlm.__version__}.dist-info/"
+    assert {name for name in names if not name.startswith(described)} == code | {
+        f"{package}/py.typed" for package in PACKAGES
+    }
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         kept = {"/".join(name.split("/")[1:]) for name in opened.getnames()}
