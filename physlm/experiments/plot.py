@@ -92,18 +92,19 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
         what = f"{lines[0].condition[_TASK]}: {what}"
     accuracy.set_ylabel(what, fontsize=10.5)
     legend = _LEGEND | {"title": "probe" if probes else "trained on", "alignment": "left"}
+    handles = accuracy.get_legend_handles_labels()[0]
+    names = [textwrap.fill(line.label, 52 if many else 40) for line in lines]
     if many:
         beside = figure.add_subplot(grid[1, 1])
         beside.set_axis_off()
         size = min(9.5, 98.0 / len(lines))
-        names = [textwrap.fill(line.label, 52) for line in lines]
         beside.legend(
-            accuracy.get_legend_handles_labels()[0],
+            handles,
             names,
             **legend | {"fontsize": size, "loc": "upper left", "bbox_to_anchor": (-0.12, 1.12)},
         )
     else:
-        accuracy.legend(**legend)
+        accuracy.legend(handles, names, **legend)
     retries.set_xlabel(_OPERATIONS, fontsize=9.5)
     if probes:
         _name(retries, "Area under the ROC curve", "0.5 is a guess")
