@@ -169,19 +169,6 @@ def test_a_preempted_slice_is_replaced_and_the_study_goes_on(cloud, undisturbed)
     assert script("delete").returncode == 0 and not list((cloud / "slices").iterdir())
 
 
-def test_several_hosts_share_a_mounted_directory(cloud, undisturbed, monkeypatch):
-    shared = cloud / "shared"
-    shared.mkdir()
-    monkeypatch.setenv("HOSTS", "2")
-    monkeypatch.setenv("MOUNT", f"rmdir ~/store && ln -s {shared} ~/store")
-    done = script("run", *SWEEP)
-    assert done.returncode == 0, done.stderr
-    ours, theirs = ([json.loads(row) for row in some] for some in (rows(shared), undisturbed))
-    # On two devices numbers are added in another order; the run is the same one.
-    assert [row["run"] for row in ours] == [row["run"] for row in theirs]
-    assert not any("rsync" in call for call in calls(cloud))
-
-
 def test_bad_input(cloud, monkeypatch):
     assert script("fly").returncode == 2
     assert "run needs the name of a study" in script("run").stderr
