@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 
 # Memory maps of a process beyond which compiled programs are let go. Each has a few, and Linux
-# allows 65,530: a compilation that would need more ends the process.
+# allows 65,530: a compilation that would need more ends the process. A class of problems takes 2,000.
 MANY_MAPS = 20_000
 
 
@@ -25,9 +25,9 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def few_programs():
-    """Lets compiled programs go when a module is done and there are many; files keep them."""
+    """Lets compiled programs go when there are many; files keep them."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and len(maps.read_text().splitlines()) > MANY_MAPS:

@@ -158,6 +158,7 @@ def checkpoint(asked: Asked) -> Finding:
             except (OSError, ValueError) as error:
                 # Other hosts, which wait for this one, are told first.
                 trouble = error
+        devices.wait_for_all("the doctor has made its directory")
         everywhere = multihost_utils.process_allgather(np.array((own / _MARK).exists())).all()
         if trouble is not None:
             raise trouble
