@@ -6,8 +6,8 @@ import pathlib
 import hypothesis
 import pytest
 
-# Memory maps of a process beyond which compiled programs are let go. Each has a few, and Linux
-# allows 65,530: a compilation that would need more ends the process. A class of problems takes 2,000.
+# Memory maps of a process beyond which compiled programs are let go. A class of problems takes
+# 2,000 of the 65,530 that Linux allows, and a compilation that would need more ends the process.
 MANY_MAPS = 20_000
 
 

@@ -171,8 +171,10 @@ def test_a_preempted_slice_is_replaced_and_the_study_goes_on(cloud, undisturbed)
 
 def test_hosts_with_a_shared_directory_are_one_program(cloud, undisturbed, monkeypatch):
     # What gcsfuse or a Filestore share is: one directory, in the place of each host's own.
-    (cloud / "shared").mkdir()
-    monkeypatch.setenv("MOUNT", f"[ -L $HOME/store ] || {{ rmdir $HOME/store && ln -s {cloud / 'shared'} $HOME/store; }}")
+    shared = cloud / "shared"
+    shared.mkdir()
+    mount = f"[ -L $HOME/store ] || {{ rmdir $HOME/store && ln -s {shared} $HOME/store; }}"
+    monkeypatch.setenv("MOUNT", mount)
     monkeypatch.setenv("HOSTS", "2")
     (cloud / "preempt-once").touch()
     done = script("run", *SWEEP)
@@ -180,7 +182,7 @@ def test_hosts_with_a_shared_directory_are_one_program(cloud, undisturbed, monke
     assert "the slice was preempted; the study goes on with another." in done.stderr
     assert len([call for call in calls(cloud) if "create" in call]) == 2
     assert not list(cloud.glob("restored-*")) and not list((cloud / "buckets" / "mine").iterdir())
-    assert rows(cloud / "shared") == undisturbed
+    assert rows(shared) == undisturbed
 
 
 def test_bad_input(cloud, monkeypatch):
