@@ -27,10 +27,22 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from physlm.experiments import config
+from physlm.experiments.published import Beside
 
 CONDITIONS: tuple[dict[str, Any], ...] = (
     {"mistakes.rate": 0.0},
     {"mistakes.rate": 0.5, "mistakes.mask": "name"},
+)
+
+BESIDE = (
+    Beside(
+        "Fig4b_acc",
+        {
+            "original": {"retry_rate": 0.0},
+            "retry 0.5": {"retry_rate": 0.5},
+            "retry 0.5 mask": {"retry_rate": 0.5, "mask": "name"},
+        },
+    ),
 )
 
 

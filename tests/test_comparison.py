@@ -36,6 +36,46 @@ def test_retry_is_compared_with_error_free_by_problem(shown, seeds):
         assert ("over seeds and problems" in output) == (seeds > 1)
 
 
+def test_several_comparisons_are_corrected_and_told_in_words(shown):
+    rows = fake_rows(rates=(0.0, 0.2, 0.5))
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    compared = comparison.compare(summarise(rows), found_in(shown, rows))
+    ps = [one.cells["6"].p for one in compared]
+    assert [one.adjusted["6"] for one in compared] == inference.holm(ps)
+    said = comparison.sentences(compared)
+    assert len(said) == 2 and said[1].startswith(f"{RETRY}, against error-free solutions: up to 4")
+    assert "beyond 4 operations ahead by" in said[1]
+    text = report.make(shown)
+    assert said[1] in text and "(Holm p" in text
+
+
+@pytest.mark.parametrize(
+    ("ps", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        # Holm's own example of the method: 0.01 x 3, 0.02 x 2, and none below one before it.
+        ([0.04, 0.01, 0.02], [0.04, 0.03, 0.04]),
+        ([0.5, 0.9, 0.6], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_holms_correction(ps, corrected):
+    assert inference.holm(ps) == pytest.approx(corrected)
+
+
+def test_a_study_says_what_else_is_compared(shown):
+    masks = {0.2: "none", 0.5: "name"}
+    rows = fake_rows((0.2, 0.5), condition=lambda rate: {"retry_rate": 0.5, "mask": masks[rate]})
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    lines, found = summarise(rows), found_in(shown, rows)
+    assert comparison.compare(lines, found) == []
+    (one,) = comparison.compare(lines, found, {"mask": "none"})
+    assert (one.label, one.against) == ("masked", "mask none")
+    assert one.cells["6"].value > 0
+
+
 def test_what_was_judged_on_other_problems_is_not_compared(shown):
     rows = fake_rows()
     fake_sweep(shown, rows)

@@ -1,19 +1,33 @@
 import base64
+import csv
 import json
 import re
+import statistics
 import struct
 
 import pytest
 
 from physlm import metrics
-from physlm.experiments import inference, overlap, plot, report, results, run
+from physlm.experiments import (
+    figures,
+    inference,
+    material,
+    overlap,
+    published,
+    registry,
+    report,
+    results,
+    run,
+    tables,
+)
 from physlm.experiments.condition import baseline
+from physlm.experiments.figures import against_op
+from physlm.experiments.figures.drawing import DOTS_PER_INCH
 from physlm.experiments.summary import summarise
 
 CELLS = {"<=4": 4, "4": 4, "5": 5, "6": 6}
 
 
-PLAIN = {"mistakes": {"kind": "retry", "rate": 0, "mask": "none"}}
 RETRY = "with mistakes and corrections, rate 0.5"
 
 
@@ -58,7 +72,8 @@ def fake_sweep(directory, rows, kind="retry", parts=None):
         of_run = directory.parent / "models" / row["run"]
         of_evaluation = of_run / "evaluations" / row["evaluation"]
         of_evaluation.mkdir(parents=True, exist_ok=True)
-        mistakes = {"kind": kind, "rate": row["condition"].get("retry_rate", 0), "mask": "none"}
+        rate = row["condition"].get("retry_rate", 0)
+        mistakes = {"kind": kind, "rate": rate, "mask": "none"}
         train = {"steps": 100}
         config = {"seed": row["seed"], "mistakes": mistakes, "train": train, "evaluate": {"old": 1}}
         (of_run / run.CONFIG_FILE).write_text(json.dumps(config))
@@ -78,9 +93,13 @@ def png_size(data):
     return struct.unpack(">II", data[16:24])
 
 
+def drawn(lines):
+    return figures.AgainstOp().draw(figures.Shown(lines, "what was run")).png
+
+
 def test_table_has_the_numbers_of_the_rows():
     rows = fake_rows()
-    table = report.accuracy_table(summarise(rows))
+    table = tables.accuracy_table(summarise(rows))
     assert table[0] == ["condition", "op <=4", "op 4", "op 5", "op 6"]
     assert [line[0] for line in table[1:]] == ["error-free solutions", RETRY]
     shown = [[float(n) for n in re.findall(r"[\d.]+", t)] for line in table[1:] for t in line[1:]]
@@ -91,7 +110,7 @@ def test_table_has_the_numbers_of_the_rows():
 
 def test_interval_text():
     # Wilson's interval of 195 of 200, by hand: 0.975 -> [0.9428, 0.9893].
-    table = report.accuracy_table(summarise(fake_rows()))
+    table = tables.accuracy_table(summarise(fake_rows()))
     assert table[1][1] == "97.5 [94.3, 98.9]"
 
 
@@ -104,11 +123,11 @@ def test_seeds_are_merged_into_mean_interval_and_spread():
     assert (point.low, point.high) == inference.of_share([0.975, 0.94, 0.905], 200)
     assert point.low < metrics.wilson_interval(188, 200)[0]
     assert point.n == 200
-    assert report.accuracy_table([line])[1][1].endswith("±3.5")
+    assert tables.accuracy_table([line])[1][1].endswith("±3.5")
 
 
 def test_details_have_both_accuracies_retries_and_unnecessary_steps():
-    head, first, *_ = report.detail_table(summarise(fake_rows(rates=(0.5,))))
+    head, first, *_ = tables.detail_table(summarise(fake_rows(rates=(0.5,))))
     assert dict(zip(head, first, strict=True)) == {
         "condition": RETRY,
         "op": "<=4",
@@ -240,12 +259,14 @@ def test_report_writes_plot_page_and_markdown(shown, capsys):
     for output in (text, markdown, page):
         assert "97.5 [94.3, 98.9]" in output
         assert "93.6" in output  # The paper's figure at rate 0.5.
-    png = (shown / report.PLOT_FILE).read_bytes()
-    width, height = (round(inches * plot.DOTS_PER_INCH) for inches in plot.SIZE_INCHES)
+    png = (shown / "accuracy.png").read_bytes()
+    width, height = (round(inches * DOTS_PER_INCH) for inches in against_op.SIZE_INCHES)
     assert png_size(png) == (width, height)
-    embedded = re.search(r"data:image/png;base64,([^\"]+)", page)
-    assert embedded is not None
-    assert base64.b64decode(embedded[1]) == png
+    svg = (shown / "accuracy.svg").read_bytes()
+    dark, light = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)[:2]
+    assert base64.b64decode(light) == svg != base64.b64decode(dark)
+    # Nothing is fetched from elsewhere.
+    assert not re.findall(r"(?:src|href)=.(?!data:)", page)
     assert "<td>mistakes.rate</td><td>0.0, 0.5</td>" in page
     # How a run is judged is said by the evaluation, not by the run.
     assert "<td>evaluate.problems</td><td>200</td>" in page and "evaluate.old" not in page
@@ -253,7 +274,7 @@ def test_report_writes_plot_page_and_markdown(shown, capsys):
 
 def test_many_conditions_and_seeds_can_be_drawn():
     lines = summarise(fake_rows(rates=[n / 10 for n in range(9)], seeds=2))
-    assert png_size(plot.against_op(lines, "what was run"))[0] > 0
+    assert png_size(drawn(lines))[0] > 0
 
 
 def twice_trained():
@@ -279,11 +300,11 @@ def test_ways_of_training_have_a_colour_each_and_data_a_dash():
         "full finetuning, rate 0.5",
         "LoRA of rank 8, rate 0.5",
     ]
-    styles = plot._styles(lines)
+    styles = against_op._styles(lines)
     assert len({style["color"] for style in styles}) == 4
     assert styles[0]["color"] == styles[1]["color"]
     assert styles[0]["linestyle"] != styles[1]["linestyle"] == styles[4]["linestyle"]
-    assert png_size(plot.against_op(lines, "")) == png_size(plot.against_op(lines[:2], ""))
+    assert png_size(drawn(lines)) == png_size(drawn(lines[:2]))
     # All are compared with the one that is error-free, which was trained once.
     conditions = [line.condition for line in lines]
     assert [baseline(one, conditions) for one in conditions[1:]] == [0] * 4
@@ -318,39 +339,60 @@ def test_probes_are_shown_as_answers(shown):
 def test_a_line_goes_through_every_op_that_has_a_cell():
     """The cell of all up to the cap stands beside it only where nothing else is within."""
     (line,) = summarise(fake_rows(rates=(0.5,)))
-    assert [point.cell for point in plot._shown(line)] == ["<=4", "4", "5", "6"]
+    assert [point.cell for point in against_op._drawn(line)] == ["<=4", "4", "5", "6"]
     within = [row | {"cell": "2", "op": 2} for row in fake_rows(rates=(0.5,))[:1]]
     (line,) = summarise(fake_rows(rates=(0.5,)) + within)
-    assert [point.cell for point in plot._shown(line)] == ["2", "4", "5", "6"]
+    assert [point.cell for point in against_op._drawn(line)] == ["2", "4", "5", "6"]
     # The table has them all, in order.
-    assert report.accuracy_table([line])[0][1:] == ["op <=4", "op 2", "op 4", "op 5", "op 6"]
+    assert tables.accuracy_table([line])[0][1:] == ["op <=4", "op 2", "op 4", "op 5", "op 6"]
 
 
 @pytest.mark.parametrize("cells", [["<=4"], ["5"], ["4", "5"]])
 def test_some_cells_alone_can_be_drawn(cells):
     lines = summarise([row for row in fake_rows() if row["cell"] in cells])
-    assert png_size(plot.against_op(lines, "what was run"))[0] > 0
+    assert png_size(drawn(lines))[0] > 0
+
+
+def beside(lines, shared=None):
+    """The paper's rows by our labels, of the study quickstart."""
+    (known,) = registry.load("quickstart").beside
+    rows = {line.label: known.find(line.condition, shared or {}) for line in lines}
+    return {label: row for label, row in rows.items() if row is not None}
 
 
 def test_paper_stands_beside_its_own_conditions_only():
-    published = [PLAIN]
     lines = summarise(fake_rows())
-    table = report.paper_table(lines, published)
-    assert table is not None
+    table = tables.paper_table(lines, beside(lines))
     assert [row[-2:] for row in table[1:]] == [["91.8", "77.7"], ["97.5", "93.6"]]
-    weak = [{"mistakes": {"kind": "retry_weak", "rate": 0, "mask": "none"}}]
-    assert report.paper_table(lines, weak) is None
-    assert report.paper_table(summarise(fake_rows(rates=(0.33, 0.66))), published) is None
+    other = summarise(fake_rows(rates=(0.33, 0.66)))
+    assert tables.paper_table(other, beside(other)) is None
     other = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "layers": 4}))
-    assert report.paper_table(other, published) is None
+    assert tables.paper_table(other, beside(other)) is None
     masked = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "name"}))
-    several = [PLAIN, {"mistakes": PLAIN["mistakes"] | {"mask": "name"}}]
-    for mixed, configs in ((masked, several), (lines, several[1:])):
-        table = report.paper_table(mixed, configs)
+    for mixed, shared in ((masked, {}), (lines, {"mask": "name"})):
+        table = tables.paper_table(mixed, beside(mixed, shared))
         assert [row[-2:] for row in table[1:]] == [["91.8", "77.7"], ["97.7", "94.8"]]
-    for field, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
-        changed = [{"mistakes": {**published[0]["mistakes"], field: value}}]
-        assert report.paper_table(lines, changed) is None
+    # What all runs share and does not set conditions apart makes them others than the paper's.
+    for name, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
+        assert tables.paper_table(lines, beside(lines, {name: value})) is None
+
+
+def test_what_all_runs_share_of_mistakes_is_read_off_their_configurations(shown):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    assert material.Material(shown, rows).shared == {}
+    fake_sweep(shown, rows, kind="retry_weak")
+    assert material.Material(shown, rows).shared == {"kind": "retry_weak"}
+    assert "Beside the paper" not in report.make(shown)
+    fake_sweep(shown, rows)
+    assert "Beside the paper" in report.make(shown)
+
+
+def test_nothing_stands_beside_the_paper_at_smoke(tmp_path):
+    shown = tmp_path / "quickstart-smoke"
+    shown.mkdir()
+    fake_sweep(shown, fake_rows())
+    assert "Beside the paper" not in report.make(shown)
 
 
 def test_cells_below_the_cap_are_not_in_the_mean_beside_the_papers():
@@ -358,15 +400,75 @@ def test_cells_below_the_cap_are_not_in_the_mean_beside_the_papers():
         fake_rows(),
         [row | {"cell": "1", "op": 1, "accuracy": 0.0} for row in fake_rows()[::4]],
     )
-    means = [report.paper_table(summarise(rows), [PLAIN])[1][1] for rows in (plain, plain + within)]
+    means = []
+    for rows in (plain, plain + within):
+        lines = summarise(rows)
+        means.append(tables.paper_table(lines, beside(lines))[1][1])
     assert means[0] == means[1]
 
 
+def test_numbers_of_the_paper_are_those_of_its_tables():
+    rows = published.rows("Fig4b_acc")
+    assert rows["retry 0.5 mask"].by_op == {15: 100, 20: 98.8, 21: 97.9, 22: 96.8, 23: 94.8}
+    for table in published.tables():
+        for row in published.rows(table).values():
+            accuracies = [value for cell, value in row.cells.items() if cell != "avg"]
+            if "avg" in row.cells:
+                assert len(accuracies) == 30
+                assert statistics.fmean(accuracies) == pytest.approx(row.cells["avg"], abs=0.11)
+    with pytest.raises(ValueError, match="must be one of Fig3b_acc"):
+        published.rows("Fig99")
+    with pytest.raises(ValueError, match=r"has no row 'retry 0\.3'"):
+        published.Beside("Fig4b_acc", {"retry 0.3": {"retry_rate": 0.3}})
+
+
 @pytest.mark.parametrize("field", ["run", "evaluation"])
-def test_runs_that_only_look_alike_are_pointed_out(shown, field):
+def test_runs_that_only_look_alike_are_shown_apart(shown, field):
     rows = fake_rows()
-    fake_sweep(shown, rows + [row | {field: row[field] + "x"} for row in rows])
-    assert "Warning: runs of one condition and seed" in report.make(shown)
+    others = [row | {field: row[field] + "x", "accuracy": 0.5} for row in rows]
+    fake_sweep(shown, rows + others)
+    text = report.make(shown)
+    assert "Warning: runs of one condition and seed" in text and "are shown apart" in text
+    (_, first), (_, second) = [
+        (line.label, line.points[0].accuracy)
+        for line in material.Material(shown, rows + others).lines
+        if line.label.startswith("error-free")
+    ]
+    # Nothing is averaged over them.
+    assert {first, second} == {0.975, 0.5}
+
+
+def test_what_is_missing_is_said(shown):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    entry = {"condition": {}, "evaluation": {"decode": "greedy", "evaluate": {}}}
+    asked = [entry | {"run": name} for name in (rows[0]["run"], "another", "a-third")]
+    (shown / "shown.json").write_text(json.dumps(asked))
+    assert "Incomplete: 2 of 3 runs are not trained and judged: a-third, another." in report.make(
+        shown
+    )
+
+
+def test_a_line_that_broke_off_is_left_out_and_said(shown):
+    fake_sweep(shown, fake_rows())
+    with (shown / results.FILE).open("a") as file:
+        file.write('{"study": "quick')
+    text = report.make(shown)
+    assert "1 line of results.jsonl could not be read and left out." in text
+    assert "97.5 [94.3, 98.9]" in text
+
+
+def test_tables_for_programs_have_all_numbers(shown):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    report.make(shown)
+    with (shown / report.CSV_FILE).open() as file:
+        read = list(csv.DictReader(file))
+    assert len(read) == len(rows)
+    for line, row in zip(read, rows, strict=True):
+        for name in ("accuracy", "retries", "unnecessary", "ci_low"):
+            assert float(line[name]) == pytest.approx(row[name], rel=1e-5)
+        assert float(line["retry_rate"]) == row["condition"]["retry_rate"]
 
 
 def test_results_are_shown_without_their_store(shown):
@@ -380,7 +482,7 @@ def test_results_are_shown_without_their_store(shown):
         (None, "has no results.jsonl: run the sweep first"),
         ("", "is empty: no run has finished yet"),
         ("{}\n", "line 1 of .* lacks the field 'study'"),
-        ("oops\n", "line 1 of .* is not valid JSON"),
+        ("oops\n", "is empty: no run has finished yet"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, content, complaint):

@@ -65,6 +65,18 @@ def test_the_same_again_and_again_is_one_line():
     assert text.count("Oak Shelf's Book") == 1 and "(40 times)" in text
 
 
+def test_pages_show_what_was_taken_back_and_what_is_wrong_and_no_html_of_a_model():
+    back = " Define Oak Shelf's Book as BACK."
+    page = show.as_html(record(back * 3 + RIGHT, " 2"))
+    assert page.count('class="back"') == 2 and "3 times" in page
+    assert '<li value="1">' in page and 'class="wrong"' not in page
+    wrong = record("<script>alert(1)</script> & more.", " 2")
+    wrong |= {"correct": False, "reason": "no <sentence>", "first_wrong_step": 0}
+    page = show.as_html(wrong)
+    assert "<script" not in page and "&lt;script&gt;" in page and "no &lt;sentence&gt;" in page
+    assert '<span class="wrong">&lt;script' in page
+
+
 def test_colours_are_for_terminals():
     assert "\033[" in show.solution(record(RIGHT, " 2"), colour=True)
     assert "\033[" not in show.solution(record(RIGHT, " 2"), colour=False)
@@ -84,13 +96,15 @@ def test_cells_take_turns(tmp_path):
         "op 6 (cell c)",
     ]
     assert show.solutions(tmp_path, 99, colour=False).count("(cell") == 7
-    assert show.examples(tmp_path).startswith("op 6 (cell c): right after 1 retry")
+    (example,) = show.examples(tmp_path)
+    assert example["cell"] == "c"
+    assert show.solution(example, colour=False).startswith("op 6 (cell c): right after 1 retry")
 
 
 def test_nothing_to_show_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"has no solutions.jsonl to show"):
         show.solutions(tmp_path, 3, colour=False)
-    assert show.examples(tmp_path) == ""
+    assert show.examples(tmp_path) == []
     (tmp_path / "solutions.jsonl").write_text("{\n")
     with pytest.raises(ValueError, match="is not what an evaluation writes"):
         show.solutions(tmp_path, 3, colour=False)

@@ -1,10 +1,13 @@
-"""Conditions with mistakes against error-free ones of otherwise equal settings, problem by problem.
+"""Conditions against others of otherwise equal settings, problem by problem.
 
-The statistics are those of `physlm.experiments.inference`.
+Those with mistakes are compared with error-free ones, and where a study says so (`VERSUS`), those
+that differ in one setting with that which has a certain value of it. The statistics are those of
+`physlm.experiments.inference`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,48 +15,100 @@ from physlm.experiments import condition, inference, outcomes
 from physlm.experiments.inference import Difference
 from physlm.experiments.summary import Line, cap_of
 
+ERROR_FREE = "error-free solutions"
+
+# What is told of in words: a difference that would come up less often by chance.
+_CHANCE = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A condition against the error-free one.
+    """A condition against another one.
 
     Attributes:
         label: of the condition.
+        against: with what all conditions of this kind are compared, in words.
         cells: what they are compared on, in order: a cell, or `beyond 5` for all beyond the cap
             together. None in place of a difference where the runs had different problems.
+        adjusted: p by cell, corrected by Holm's method (Scandinavian Journal of Statistics 6, 1979)
+            for the number of conditions that are compared with something on this cell.
         why_not: why there is none at all; "" where there is.
     """
 
     label: str
+    against: str
     cells: dict[str, Difference | None]
+    adjusted: Mapping[str, float] = dataclasses.field(default_factory=dict)
     why_not: str = ""
 
 
-def compare(lines: Sequence[Line], found: outcomes.All) -> list[Comparison]:
-    """All conditions with mistakes against the error-free ones.
+def compare(
+    lines: Sequence[Line], found: outcomes.All, versus: Mapping[str, Any] | None = None
+) -> list[Comparison]:
+    """All conditions with mistakes against the error-free ones, and what a study compares beside.
 
     Args:
         lines: of a study.
         found: what became of every problem, as far as it is known.
+        versus: settings with values, by their names in conditions: conditions are compared, too,
+            with that which has this value of the setting and is else equal.
     """
-    conditions = [line.condition for line in lines]
     compared = []
-    for line in lines:
-        if condition.is_error_free(line.condition) or condition.RATE not in line.condition:
-            continue
-        number = condition.baseline(line.condition, conditions)
-        if number is None:
-            continue
-        base = lines[number]
-        if why := _why_not(line, base, found):
-            compared.append(Comparison(line.label, {}, why))
-            continue
-        cells = {
-            name: _difference(members, line, base, found)
-            for name, members in _cells(line, base).items()
-        }
-        compared.append(Comparison(line.label, cells))
+    for pairs, against in _pairs(lines, versus or {}):
+        kind = [_compared(line, base, found, against) for line, base in pairs]
+        compared += _corrected(kind)
     return compared
+
+
+def _pairs(
+    lines: Sequence[Line], versus: Mapping[str, Any]
+) -> list[tuple[list[tuple[Line, Line]], str]]:
+    conditions = [line.condition for line in lines]
+    of_mistakes = [
+        line
+        for line in lines
+        if condition.RATE in line.condition and not condition.is_error_free(line.condition)
+    ]
+    numbers = [condition.baseline(line.condition, conditions) for line in of_mistakes]
+    known = [
+        (line, lines[n]) for line, n in zip(of_mistakes, numbers, strict=True) if n is not None
+    ]
+    found = [(known, ERROR_FREE)]
+    for name, value in versus.items():
+        bases = [line for line in lines if line.condition.get(name) == value]
+        pairs = [
+            (line, base)
+            for line in lines
+            for base in bases
+            if line is not base and {**line.condition, name: value} == dict(base.condition)
+        ]
+        found.append((pairs, f"{name.replace('_', ' ')} {value}"))
+    return found
+
+
+def _compared(line: Line, base: Line, found: outcomes.All, against: str) -> Comparison:
+    if why := _why_not(line, base, found):
+        return Comparison(line.label, against, {}, why_not=why)
+    cells = {
+        name: _difference(members, line, base, found)
+        for name, members in _cells(line, base).items()
+    }
+    return Comparison(line.label, against, cells)
+
+
+def _corrected(compared: Sequence[Comparison]) -> list[Comparison]:
+    names = dict.fromkeys(name for one in compared for name in one.cells)
+    by_cell: dict[str, dict[str, float]] = {}
+    for name in names:
+        known = {one.label: each.p for one in compared if (each := one.cells.get(name)) is not None}
+        by_cell[name] = dict(zip(known, inference.holm(list(known.values())), strict=True))
+    return [
+        dataclasses.replace(
+            one,
+            adjusted={n: by_cell[n][one.label] for n in names if one.label in by_cell[n]},
+        )
+        for one in compared
+    ]
 
 
 def _why_not(line: Line, base: Line, found: outcomes.All) -> str:
@@ -100,17 +155,45 @@ def _difference(
 def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
     """Cells by conditions: difference in points, its 95% interval and p; None where there is none.
 
+    Where several conditions are compared, p after Holm's correction stands behind it.
+
     Args:
-        compared: what `compare` found.
+        compared: what `compare` found, of one kind.
     """
     shown = [one for one in compared if one.cells]
     names = list(dict.fromkeys(name for one in shown for name in one.cells))
-    rows = [[name, *(_text(one.cells.get(name)) for one in shown)] for name in names]
+    many = len(shown) > 1
+    rows = [[name, *(_text(one, name, many=many) for one in shown)] for name in names]
     return [["op", *(one.label for one in shown)], *rows] if rows else None
 
 
+def sentences(compared: Sequence[Comparison]) -> list[str]:
+    """Of each comparison, in words: up to the cap and beyond it, ahead, behind or not told apart.
+
+    Args:
+        compared: what `compare` found.
+    """
+    told = []
+    for one in compared:
+        parts = []
+        for name, each in one.cells.items():
+            if each is None or not name.startswith(("<=", "beyond")):
+                continue
+            where = name.replace("<=", "up to ")
+            p = one.adjusted[name]
+            points, ends = f"{100 * abs(each.value):.1f} points", _ends(each)
+            if p >= _CHANCE:
+                parts.append(f"{where} operations not told apart ({100 * each.value:+.1f} {ends})")
+            else:
+                side = "ahead" if each.value > 0 else "behind"
+                parts.append(f"{where} operations {side} by {points} ({ends}, {_p(p)})")
+        if parts:
+            told.append(f"{one.label}, against {one.against}: {'; '.join(parts)}.")
+    return told
+
+
 def notes(compared: Sequence[Comparison]) -> list[str]:
-    """How the table is to be read, and what is not in it."""
+    """How the tables are to be read, and what is not in them."""
     found = [one for each in compared for one in each.cells.values()]
     tested = [one for one in found if one is not None]
     told = []
@@ -122,10 +205,10 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
             "nothing of other seeds",
         }
         told.append(
-            "Differences from error-free solutions are in points of strict accuracy: "
+            "Differences are in points of strict accuracy: "
             f"{'; or '.join(how[kind] for kind in sorted(kinds, reverse=True))}. "
             "Where nothing differs, p < 0.05 has a chance of one in twenty, for each of the "
-            f"{len(tested)} comparisons."
+            f"{len(tested)} comparisons; after Holm's correction, for each row of a table."
         )
     if None in found:
         told.append("Conditions whose runs were judged on different problems are not compared.")
@@ -133,9 +216,16 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
     return told
 
 
-def _text(one: Difference | None) -> str:
-    if one is None:
+def _text(one: Comparison, name: str, *, many: bool) -> str:
+    if (each := one.cells.get(name)) is None:
         return "–"
-    value, low, high = (f"{100 * share:+.1f}" for share in (one.value, one.low, one.high))
-    p = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
-    return f"{value} [{low}, {high}], {p}"
+    text = f"{100 * each.value:+.1f} {_ends(each)}, {_p(each.p)}"
+    return f"{text} (Holm {_p(one.adjusted[name])})" if many else text
+
+
+def _ends(each: Difference) -> str:
+    return f"[{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

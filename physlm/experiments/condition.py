@@ -5,14 +5,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physlm.experiments import config as config_lib
-from physlm.experiments.plan import PARENT, PROBE, TRAINED, short_name
 
 Condition = Mapping[str, Any]
 
 RATE = "retry_rate"
 DECODE = "decode"
+# How a model is trained, what it was trained on before, and the probe that decoding asks.
+TRAINED, PARENT, PROBE = "trained", "parent", "probe"
+# What a report adds where runs that a study does not tell apart differ in their configurations.
+VERSION = "configuration"
 _MASK = "mask"
 _KIND = "kind"
+
+_SHORT_NAMES = {
+    "mistakes.rate": "retry_rate",
+    "mistakes.kind": "kind",
+    "mistakes.mask": "mask",
+}
+
+
+def short_name(key: str, flat: Mapping[str, Any]) -> str:
+    """How a condition calls the setting `key`: its last part, where no other section has it."""
+    if key in _SHORT_NAMES:
+        return _SHORT_NAMES[key]
+    last = key.rpartition(".")[2]
+    taken = [*_SHORT_NAMES.values(), *(other.rpartition(".")[2] for other in flat if other != key)]
+    return key.replace(".", "_") if last in taken else last
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """What became of every test problem, as evaluations write it beside their results."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -20,16 +21,21 @@ class Outcomes:
         problems: a hash of their texts in their order.
         correct_N: bool, whether the whole solution is right.
         retries_N: int, sentences taken back; None from before this was written.
+        wrong: how many solutions are wrong first in which way (`data_gen.text.judge`).
     """
 
     problems: str
     correct_N: np.ndarray
     retries_N: np.ndarray | None
+    wrong: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 # Of an evaluation, by cell; and of many, by the run's name and the evaluation's.
 OfCells = Mapping[str, Outcomes]
 All = Mapping[tuple[str, str], OfCells]
+
+
+_KEPT = ("problem", "question", "retries", "kind")
 
 
 def read(evaluation: pathlib.Path) -> dict[str, Outcomes]:
@@ -46,7 +52,7 @@ def read(evaluation: pathlib.Path) -> dict[str, Outcomes]:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 whole = json.loads(line)
-                kept = {name: whole.get(name) for name in ("problem", "question", "retries")}
+                kept = {name: whole.get(name) for name in _KEPT}
                 cells.setdefault(whole["cell"], []).append(kept | {"correct": whole["correct"]})
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -63,4 +69,7 @@ def _outcomes(rows: Sequence[Mapping[str, Any]]) -> Outcomes:
         problems=hashlib.sha256(texts.encode()).hexdigest(),
         correct_N=np.array([row["correct"] for row in rows], bool),
         retries_N=np.array([row["retries"] for row in rows]) if counted else None,
+        wrong=collections.Counter(
+            row["kind"] for row in rows if row["kind"] and not row["correct"]
+        ),
     )

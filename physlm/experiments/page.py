@@ -1,14 +1,40 @@
-"""How tables, plot and notes are written down: for the terminal, as Markdown, and as a page."""
+"""How tables, pictures and notes are written down: for the terminal, as Markdown, and as a page."""
 
 import base64
+import dataclasses
 import html
 from collections.abc import Sequence
 
+from physlm.experiments.figures.drawing import Drawing
+
 Table = list[list[str]]
 
-# What the picture shows, for who does not see it.
-_ALTERNATIVE = "Shares of problems solved, or questions answered, against the number of operations"
-_SPENT = "Shares of problems solved against the tokens written for each"
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a report says.
+
+    Attributes:
+        title: of all.
+        about: under the title: what was run.
+        findings: sentences on how conditions compare.
+        drawings: pictures, the most telling one first.
+        tables: under their heads.
+        notes: how they are to be read, and what is not in them.
+        examples: under their heads, HTML of what models wrote.
+        closed: tables that a page shows when asked.
+        commands: how all of it is made again.
+    """
+
+    title: str
+    about: str = ""
+    findings: Sequence[str] = ()
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[tuple[str, Table]] = ()
+    notes: Sequence[str] = ()
+    examples: Sequence[tuple[str, str]] = ()
+    closed: Sequence[tuple[str, Table]] = ()
+    commands: Sequence[str] = ()
 
 
 def aligned(table: Table) -> str:
@@ -22,73 +48,111 @@ def aligned(table: Table) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def markdown(
-    title: str, tables: Sequence[tuple[str, Table]], notes: Sequence[str], plot: str
-) -> str:
-    """A title, the picture in the file `plot`, tables under their heads, and notes."""
-    parts = [f"# {title}", f"![{_ALTERNATIVE}]({plot})"]
-    for head, table in tables:
-        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-        rule = "|" + " --- |" * len(table[0])
-        parts.append("\n".join([f"## {head}", "", rows[0], rule, *rows[1:]]))
-    return "\n\n".join([*parts, *notes]) + "\n"
+def terminal(content: Content) -> str:
+    """What a terminal shows."""
+    tables = [f"{head}\n{aligned(table)}" for head, table in content.tables]
+    findings = ["\n".join(content.findings)] if content.findings else []
+    heads = [content.title, *([content.about] if content.about else [])]
+    return "\n\n".join(["\n".join(heads), *tables, *findings, "\n".join(content.notes)])
+
+
+def markdown(content: Content) -> str:
+    """The same as Markdown, beside the pictures' files."""
+    parts = [f"# {content.title}", *([content.about] if content.about else [])]
+    parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[:1]]
+    parts += ["\n".join(f"- {finding}" for finding in content.findings)] if content.findings else []
+    parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[1:]]
+    if content.tables:
+        parts.append(tables(content.tables).rstrip())
+    parts += content.notes
+    if content.commands:
+        parts.append("Made by:\n\n```bash\n" + "\n".join(content.commands) + "\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(found: Sequence[tuple[str, Table]]) -> str:
+    """Tables under their heads, as Markdown."""
+    return "\n\n".join(f"## {head}\n\n{_markdown_table(table)}" for head, table in found) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    return "\n".join([rows[0], "|" + " --- |" * len(table[0]), *rows[1:]])
 
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1b1b1b; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-img { max-width: 100%; height: auto; }
+:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #5a5a5a; --line: #ddd;
+        --strong: #888; --good: #00694f; --bad: #b03a00; --back: #7a5b00; --code: #f4f4f4; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e6; --paper: #16181c; --soft: #a8a8a8; --line: #34373d; --strong: #777;
+          --good: #4cc9a4; --bad: #ff9166; --back: #e6c34d; --code: #212429; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem;
+       color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+picture, img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; }
-td { white-space: nowrap; } th { font-weight: 600; border-bottom-color: #888; }
-pre { overflow-x: auto; font-size: .85rem; }
-p.note { color: #555; margin: .3rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
+         overflow-wrap: normal; }
+td { white-space: nowrap; } td:first-child { white-space: normal; min-width: 9rem; }
+th { font-weight: 600; border-bottom-color: var(--strong); vertical-align: bottom; }
+pre { overflow-x: auto; font-size: .85rem; background: var(--code); padding: .7rem; }
+summary { cursor: pointer; margin: .5rem 0; }
+p.note { color: var(--soft); margin: .3rem 0; font-size: .92rem; }
+ol.steps { padding-left: 2rem; } ol.steps li { margin: .15rem 0; }
+.right { color: var(--good); } .wrong { color: var(--bad); font-weight: 600; }
+.back { color: var(--back); text-decoration: line-through; list-style: none; }
+.back .kind { display: inline-block; text-decoration: none; }
+.said { color: var(--soft); }
+@media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #bbb;
+                       --code: #fff; --good: #00694f; --bad: #b03a00; --back: #7a5b00; }
+  body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
+  h2, picture, tr, details { break-inside: avoid; } td { white-space: normal; } }
 """
 
 
-def page(
-    title: str,
-    tables: Sequence[tuple[str, Table]],
-    notes: Sequence[str],
-    pictures: Sequence[bytes],
-    settings: tuple[Table, Table] | None,
-    examples: Sequence[tuple[str, str]] = (),
-) -> str:
-    """The same as HTML that needs no other file.
-
-    Args:
-        title: of all.
-        tables: under their heads.
-        notes: below them.
-        pictures: PNGs, the plot against operations first.
-        settings: those in which the runs differ, and those that they share, as far as is known.
-        examples: texts under their heads, as they are.
-    """
-    embedded = [base64.b64encode(png).decode() for png in pictures]
+def page(content: Content) -> str:
+    """The same as HTML that needs no other file, light and dark as the reader has it."""
+    title = html.escape(content.title)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
+        f"<title>{title}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{title}</h1>",
     ]
-    for alternative, picture in zip((_ALTERNATIVE, _SPENT), embedded, strict=False):
-        parts.append(f'<img alt="{alternative}" src="data:image/png;base64,{picture}">')
-    for head, table in tables:
+    if content.about:
+        parts.append(f'<p class="note">{html.escape(content.about)}</p>')
+    parts += [_picture(one) for one in content.drawings[:1]]
+    if content.findings:
+        parts.append("<h2>In words</h2><ul>")
+        parts += [f"<li>{html.escape(finding)}</li>" for finding in content.findings]
+        parts.append("</ul>")
+    parts += [_picture(one) for one in content.drawings[1:]]
+    for head, table in content.tables:
         parts += [f"<h2>{html.escape(head)}</h2>", _html_table(table)]
-    parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes]
-    if examples:
+    parts += [f'<p class="note">{html.escape(note)}</p>' for note in content.notes]
+    if content.examples:
         parts.append("<h2>What models wrote</h2>")
-    for head, text in examples:
-        written = f"<pre>{html.escape(text)}</pre>"
+    for head, written in content.examples:
         parts.append(f"<details><summary>{html.escape(head)}</summary>{written}</details>")
-    if settings:
-        differing, shared = map(_html_table, settings)
-        parts += ["<h2>In what the runs differ</h2>", differing]
-        parts += ["<details><summary>What all runs share</summary>", shared, "</details>"]
+    for head, table in content.closed:
+        closed = f"<summary>{html.escape(head)}</summary>{_html_table(table)}"
+        parts.append(f"<details>{closed}</details>")
+    if content.commands:
+        commands = html.escape("\n".join(content.commands))
+        parts.append(f"<h2>How this is made again</h2><pre>{commands}</pre>")
     return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _picture(one: Drawing) -> str:
+    light, dark = (
+        "data:image/svg+xml;base64," + base64.b64encode(data).decode()
+        for data in (one.svg, one.dark)
+    )
+    source = f'<source media="(prefers-color-scheme: dark) and (not print)" srcset="{dark}">'
+    return f'<picture>{source}<img alt="{html.escape(one.alternative)}" src="{light}"></picture>'
 
 
 def _html_table(table: Table) -> str:

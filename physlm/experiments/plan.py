@@ -10,6 +10,7 @@ from physlm import population, sharding
 from physlm.experiments import ancestry, registry
 from physlm.experiments import config as config_lib
 from physlm.experiments import run as run_lib
+from physlm.experiments.condition import PARENT, PROBE, TRAINED, short_name
 from physlm.experiments.conditions import ByWidth, Planned, Times
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.execution import Task
@@ -17,18 +18,8 @@ from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.view import Entry
 
-# What a condition calls how a model is trained, and what the model was trained on before.
-TRAINED, PARENT = "trained", "parent"
-
-# What it calls the probe that decoding asks, and the setting that names that probe's run, which a
-# study gives as a condition.
-PROBE, _PROBE = "probe", "evaluate.probe"
-
-_SHORT_NAMES = {
-    "mistakes.rate": "retry_rate",
-    "mistakes.kind": "kind",
-    "mistakes.mask": "mask",
-}
+# The setting that names the run of a probe, which a study gives as a condition.
+_PROBE = "evaluate.probe"
 
 
 def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> list[Entry]:
@@ -49,7 +40,7 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
     set_apart = {key for key, value in chosen.items() if value != defaults[key]}
     entries: list[Entry] = []
     runs: dict[str, Run] = {}
-    for asked in study.sweep():
+    for asked in study.runs(config_lib.override(shared, chosen)):
         planned = asked if isinstance(asked, Planned) else Planned("", {}, asked)
         run = _run(planned, shared, chosen)
         evaluation = Evaluation(run.settings.evaluate)
@@ -125,15 +116,6 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
     told |= config_lib.flatten({"evaluate": evaluation.facts})
     apart = {key for key in varied if key in told} - {"mistakes.rate", "seed", "parent.run", _PROBE}
     return {short_name(key, flat): told[key] for key in ["mistakes.rate", *sorted(apart)]}
-
-
-def short_name(key: str, flat: Mapping[str, Any]) -> str:
-    """How a condition calls the setting `key`: its last part, where no other section has it."""
-    if key in _SHORT_NAMES:
-        return _SHORT_NAMES[key]
-    last = key.rpartition(".")[2]
-    taken = [*_SHORT_NAMES.values(), *(other.rpartition(".")[2] for other in flat if other != key)]
-    return key.replace(".", "_") if last in taken else last
 
 
 def tasks(entries: Sequence[Entry]) -> list[Task]:

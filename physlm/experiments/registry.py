@@ -6,12 +6,16 @@ import inspect
 import pkgutil
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from physlm.experiments import config as config_lib
 from physlm.experiments.conditions import Planned
+
+if TYPE_CHECKING:
+    from physlm.experiments.figures import Figure
+    from physlm.experiments.published import Beside
 
 Overrides = Mapping[str, Any] | Planned
 
@@ -21,19 +25,35 @@ PACKAGE = "experiments"
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A module: its question in words, its configuration, its runs.
+    """A module: its question in words, its configuration, its runs, and how they are shown.
 
     Attributes:
         name: that of the module, with its package unless that is `experiments`.
         doc: the module's docstring: question, command, expected result, cost.
         get_config: scale -> the configuration that all its runs share.
-        sweep: -> one set of dotted overrides, or one of `physlm.experiments.conditions`, a run.
+        sweep: -> one set of dotted overrides, or one of `physlm.experiments.conditions`, a run. It
+            is given the configuration at a scale where it takes an argument.
+        figures: what is drawn (`FIGURES`); empty for what is usual (`figures.USUAL`).
+        beside: which conditions are rows of which table of the paper (`BESIDE`).
+        versus: with which value of a setting the others are compared (`VERSUS`).
     """
 
     name: str
     doc: str
     get_config: Callable[[str], ConfigDict]
-    sweep: Callable[[], Iterator[Overrides]]
+    sweep: Callable[..., Iterator[Overrides]]
+    figures: "tuple[Figure, ...]" = ()
+    beside: "tuple[Beside, ...]" = ()
+    versus: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def runs(self, config: ConfigDict) -> Iterator[Overrides]:
+        """What `sweep` yields, given the configuration that all runs share."""
+        return self.sweep(config) if inspect.signature(self.sweep).parameters else self.sweep()
+
+    @property
+    def question(self) -> str:
+        """The first sentence of the docstring."""
+        return self.doc.split("\n\n")[0].replace("\n", " ")
 
 
 def names(package: str = PACKAGE) -> list[str]:
@@ -71,7 +91,15 @@ def load(name: str) -> Study:
     doc = inspect.getdoc(module)
     if not doc:
         raise ValueError(f"the study {name!r} lacks a docstring.")
-    return Study(name, doc, module.get_config, module.sweep)
+    return Study(
+        name,
+        doc,
+        module.get_config,
+        module.sweep,
+        tuple(getattr(module, "FIGURES", ())),
+        tuple(getattr(module, "BESIDE", ())),
+        dict(getattr(module, "VERSUS", {})),
+    )
 
 
 def configure(study: Study, scale: str) -> ConfigDict:

@@ -82,15 +82,36 @@ def read(path: pathlib.Path) -> list[Row]:
         ValueError: a line is not valid JSON or breaks the contract; the line is named.
         OSError: the file cannot be read.
     """
-    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_row(line, f"line {number} of {path}") for number, line in enumerate(lines, start=1)]
+
+
+def read_whole(path: pathlib.Path) -> tuple[list[Row], int]:
+    """The rows of a `results.jsonl` that are whole, and how many of its lines are not JSON.
+
+    A copy that broke off leaves such a line.
+
+    Raises:
+        ValueError: a line breaks the contract; the line is named.
+        OSError: the file cannot be read.
+    """
+    rows, cut = [], 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"line {number} of {path}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where} is not valid JSON ({error.msg}).") from error
-        rows.append(validate(row, where))
-    return rows
+        except json.JSONDecodeError:
+            cut += 1
+            continue
+        rows.append(validate(row, f"line {number} of {path}"))
+    return rows, cut
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not valid JSON ({error.msg}).") from error
+    return validate(row, where)
 
 
 def write(path: pathlib.Path, rows: Iterable[Row]) -> None:

@@ -1,5 +1,7 @@
 """What a model wrote, to be looked at: problems with its solutions, step by step."""
 
+import dataclasses
+import html
 import itertools
 import json
 import pathlib
@@ -81,9 +83,9 @@ def in_turn(records: Iterable[Record], count: int) -> list[Record]:
     return [rows[at][n] for at, n in sorted((at, n) for n, at in turns[:count])]
 
 
-def examples(evaluation: pathlib.Path) -> str:
-    """A few solutions of the last cell, as text: the first wrong one, the first right one with
-    retries, and the first right one without; nothing where solutions are no longer there."""
+def examples(evaluation: pathlib.Path) -> list[Record]:
+    """A few solutions of the last cell: the first wrong one, the first right one with retries, and
+    the first right one without; nothing where solutions are no longer there."""
     records = _read(evaluation / SOLUTIONS_FILE)
     last = [record for record in records if record["cell"] == records[-1]["cell"]]
     kinds = [
@@ -91,7 +93,82 @@ def examples(evaluation: pathlib.Path) -> str:
         [record for record in last if record["correct"] and record.get("retries")],
         [record for record in last if record["correct"] and not record.get("retries")],
     ]
-    return "\n\n".join(solution(found[0], colour=False) for found in kinds if found)
+    return [found[0] for found in kinds if found]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A sentence of a written solution.
+
+    Attributes:
+        number: among those that stand, from 1; None where it was taken back.
+        text: the sentence.
+        said: what is wrong with it; "" where nothing is known to be.
+    """
+
+    number: int | None
+    text: str
+    said: str = ""
+
+
+def steps(record: Record) -> list[Step]:
+    """The sentences that a model wrote for a problem, in their order."""
+    text = record["written"]
+    stands = {place: number for number, place in enumerate(standing_places(text))}
+    kinds = [mistake["kind"] for mistake in record.get("mended", ())]
+    found = []
+    for place, sentence in enumerate(split_sentences(text)) if text.strip() else ():
+        if place not in stands:
+            # A marker ends what it takes back, which may be several sentences.
+            marked = sentence.rstrip().endswith(tuple(MENDING_MARKERS.values()))
+            kind = f": {kinds.pop(0)}" if marked and kinds else ""
+            found.append(Step(None, sentence, f"taken back{kind}"))
+        elif not record["correct"] and stands[place] == record["first_wrong_step"]:
+            said = f"first wrong step: {record['reason']}"
+            found.append(Step(stands[place] + 1, sentence, said))
+        else:
+            found.append(Step(stands[place] + 1, sentence))
+    return found
+
+
+def _verdict(record: Record) -> tuple[str, str]:
+    """Right or wrong, and after how many retries."""
+    retries = record.get("retries") or 0
+    after = f" after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else ""
+    return "right" if record["correct"] else "wrong", after
+
+
+def _answer(record: Record) -> str:
+    said = f"Answer: {(record['written_answer'] or 'none').strip()}"
+    if record["correct"]:
+        return said
+    written = [step.number for step in steps(record) if step.number]
+    wrong_end = record["first_wrong_step"] not in [number - 1 for number in written]
+    said += f" (the right one is {record['answer']}"
+    return said + (f"; {record['reason']})" if wrong_end else ")")
+
+
+def as_html(record: Record) -> str:
+    """A problem and its solution as HTML: each step, what was taken back struck out, and the first
+    wrong step with its reason. Nothing that a model wrote is taken for HTML."""
+    verdict, after = _verdict(record)
+    head = f'op {record["op"]} (cell {html.escape(record["cell"])}): <span class="{verdict}">'
+    parts = [f"<p>{head}{verdict}</span>{after}</p>"]
+    for name in ("problem", "question"):
+        parts.append(f"<p><b>{name.capitalize()}:</b> {html.escape(record[name].strip())}</p>")
+    parts.append('<ol class="steps">')
+    for step, same in itertools.groupby(steps(record)):
+        times = len(list(same))
+        said = "; ".join([*([step.said] if step.said else []), *([f"{times} times"][: times > 1])])
+        kind = f' <span class="said">({html.escape(said)})</span>' if said else ""
+        text = html.escape(step.text.strip())
+        if step.number is None:
+            parts.append(f'<li class="said"><span class="back">{text}.</span>{kind}</li>')
+        else:
+            shown = f'<span class="wrong">{text}.</span>' if step.said else f"{text}."
+            parts.append(f'<li value="{step.number}">{shown}{kind}</li>')
+    parts.append(f"</ol><p>{html.escape(_answer(record))}</p>")
+    return "\n".join(parts)
 
 
 def solution(record: Record, *, colour: bool) -> str:
@@ -101,40 +178,23 @@ def solution(record: Record, *, colour: bool) -> str:
     def painted(text: str, what: str) -> str:
         return f"\033[{_CODES[what]}m{text}\033[0m" if colour else text
 
-    verdict = painted("right", "right") if record["correct"] else painted("wrong", "wrong")
-    retries = record.get("retries") or 0
-    after = f" after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else ""
-    lines = [f"op {record['op']} (cell {record['cell']}): {verdict}{after}"]
+    verdict, after = _verdict(record)
+    lines = [f"op {record['op']} (cell {record['cell']}): {painted(verdict, verdict)}{after}"]
     for head, text in (("Problem", record["problem"]), ("Question", record["question"])):
         lines += _wrapped(f"{head}: ", text.strip())
     lines.append("Solution:")
-    text = record["written"]
-    stands = {place: number for number, place in enumerate(standing_places(text))}
-    kinds = [mistake["kind"] for mistake in record.get("mended", ())]
-    steps: list[tuple[str, str, str]] = []  # mark, text, and in which colour
-    for place, sentence in enumerate(split_sentences(text)) if text.strip() else ():
-        if place not in stands:
-            # A marker ends what it takes back, which may be several sentences.
-            marked = sentence.rstrip().endswith(tuple(MENDING_MARKERS.values()))
-            kind = f": {kinds.pop(0)}" if marked and kinds else ""
-            steps.append(("   < ", f"{sentence}.  (taken back{kind})", "back"))
-        elif not record["correct"] and stands[place] == record["first_wrong_step"]:
-            reason = f"{sentence}.  (first wrong step: {record['reason']})"
-            steps.append((f" x{stands[place] + 1:2} ", reason, "wrong"))
-        else:
-            steps.append((f"  {stands[place] + 1:2} ", f"{sentence}.", ""))
-    for (mark, said, what), same in itertools.groupby(steps):
+    for step, same in itertools.groupby(steps(record)):
         times = len(list(same))
         more = f" ({times} times)" if times > 1 else ""
-        lines += _wrapped(mark, painted(said + more, what) if what else said)
-    answer = (record["written_answer"] or "none").strip()
-    said = f"Answer: {answer}"
-    if not record["correct"]:
-        wrong_end = record["first_wrong_step"] not in stands.values()
-        said += f" (the right one is {record['answer']}"
-        said += f"; {record['reason']})" if wrong_end else ")"
-        said = painted(said, "wrong")
-    lines.append(said)
+        said = f"{step.text}.  ({step.said})" if step.said else f"{step.text}."
+        if step.number is None:
+            lines += _wrapped("   < ", painted(said + more, "back"))
+        elif step.said:
+            lines += _wrapped(f" x{step.number:2} ", painted(said + more, "wrong"))
+        else:
+            lines += _wrapped(f"  {step.number:2} ", said + more)
+    answer = _answer(record)
+    lines.append(answer if record["correct"] else painted(answer, "wrong"))
     if "answers" in record:
         given = [(one or "none").strip() for one in record["answers"]]
         lines += _wrapped("All answers: ", ", ".join(given))

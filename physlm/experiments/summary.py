@@ -89,6 +89,34 @@ def cap_of(points: Sequence[Point]) -> int | None:
     return max((point.op for point in points if point.inside), default=None)
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Pooled:
+    """The mean strict accuracy of several cells.
+
+    Attributes:
+        mean: over cells and seeds, in 0..1.
+        low, high: its 95% interval over seeds and problems (`inference.of_share`).
+        by_seed: the mean over cells of each seed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+
+
+def pooled(points: Sequence[Point]) -> Pooled:
+    """Takes cells of one condition together, each of the same weight.
+
+    Args:
+        points: at least one. Seeds that lack a cell are left out.
+    """
+    seeds = min(len(point.by_seed) for point in points)
+    shares = np.array([point.by_seed[:seeds] for point in points]).mean(0)
+    low, high = inference.of_share(shares.tolist(), sum(point.n for point in points))
+    return Pooled(float(shares.mean()), low, high, tuple(shares.tolist()))
+
+
 def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Line]:
     """One line a condition: error-free ones first, then by rate, else in the order of the rows.
 

@@ -1,6 +1,6 @@
-"""The plot of accuracy against tokens: what ways of decoding make of what they spend."""
+"""Accuracy against tokens: what ways of decoding make of what they spend."""
 
-import io
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,48 +8,50 @@ import numpy as np
 
 from physlm.decoding import recipe
 from physlm.experiments import condition
-from physlm.experiments.plan import PROBE
-from physlm.experiments.plot import COLOURS, DASHES, DOTS_PER_INCH, GREY, MARKERS
+from physlm.experiments.condition import PROBE
+from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.style import COLOURS, DASHES, GREY, MARKERS, plain, title
 from physlm.experiments.summary import Line, Point, cap_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE_INCHES = (11.0, 5.6)
 
 
-def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
-    """Draws accuracy against the tokens written for a problem, and returns a PNG.
+@dataclasses.dataclass(frozen=True)
+class AgainstTokens:
+    """Accuracy against the tokens written for a problem, those left for better ones too.
 
     Ways of decoding that differ in how much they may spend are a curve, a marker each; colours are
     what is trained on. Left problems of numbers of operations within training, right beyond.
 
-    Args:
-        lines: the conditions.
-        about: what was run, for the line under the title.
-
-    Returns:
-        None where conditions do not differ in how tokens are chosen, or it was not counted.
+    Attributes:
+        name: of the picture's files.
     """
-    ways = {line.condition.get(condition.DECODE) for line in lines}
-    known = [line for line in lines if all(point.account for point in line.points)]
-    if len(ways) < 2 or not known:
-        return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    name: str = "tokens"
+
+    def draw(self, shown: Shown) -> Drawing | None:
+        """The picture; None where ways of decoding do not differ, or tokens were not counted."""
+        ways = {line.condition.get(condition.DECODE) for line in shown.lines}
+        known = [line for line in shown.lines if all(point.account for point in line.points)]
+        if len(ways) < 2 or not known:
+            return None
+        alternative = "Shares of problems solved against the tokens written for each"
+        return draw(self.name, alternative, SIZE_INCHES, lambda on: _build(on, known, shown.about))
+
+
+def _build(figure: "Figure", known: Sequence[Line], about: str) -> None:
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
-    figure.text(
-        0.012, 0.955, "Problems solved, by what is written for them", fontsize=15, weight="bold"
-    )
     bars = "bars are 95% intervals of the share of problems"
-    figure.text(0.012, 0.91, f"{about}; {bars}", fontsize=10, color=GREY)
+    title(figure, "Problems solved, by what is written for them", f"{about}; {bars}", top=0.955)
     grid = figure.add_gridspec(
         1, 3, width_ratios=(1, 1, 0.8), left=0.06, right=0.99, bottom=0.11, top=0.83, wspace=0.18
     )
-    cap = cap_of([point for line in lines for point in line.points])
+    cap = cap_of([point for line in known for point in line.points])
 
     def beyond(point: Point) -> bool:
         return cap is not None and point.op > cap and not (point.inside or point.reasked)
@@ -70,9 +72,6 @@ def against_tokens(lines: Sequence[Line], about: str) -> bytes | None:
     names = [f"trained on {name}" for name in names]
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, 1.03)}
     beside.legend(handles, [*names, *families], fontsize=8.5, edgecolor="none", **place)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _names(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
@@ -128,10 +127,7 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
     axes.set_xscale("log")
     axes.set_title(name, fontsize=10.5, loc="left")
     axes.set_xlabel("tokens written for a problem", fontsize=10.5)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9.5)
+    plain(axes)
     if ticks:
         marks = [mark for mark in (30, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
                  if min(ticks) / 1.5 <= mark <= max(ticks) * 1.5]  # fmt: skip

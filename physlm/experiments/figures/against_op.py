@@ -1,27 +1,31 @@
-"""The plot of a study: accuracy and retries by number of operations, a line for each condition."""
+"""Accuracy and retries by number of operations, a line for each condition."""
 
-import io
+import dataclasses
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from physlm.experiments import condition
-from physlm.experiments.plan import PARENT, TRAINED
-from physlm.experiments.published import CAP, PAPER
+from physlm.experiments import condition, published
+from physlm.experiments.condition import PARENT, TRAINED
+from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.style import (
+    COLOURS,
+    GREY,
+    LEGEND,
+    name,
+    percent,
+    plain,
+    style,
+    title,
+)
 from physlm.experiments.summary import Line, Point, cap_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE_INCHES = (11.0, 7.0)
-DOTS_PER_INCH = 150
-
-# Okabe and Ito's palette, which the colour-blind tell apart; markers and dashes say it again.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", ":", "-.")
-GREY = "#555555"
 
 # Lines that leave room for a legend beside them.
 _FEW = 4
@@ -29,19 +33,16 @@ _FEW = 4
 # What a condition calls the task of a probe.
 _TASK = "task"
 
-# The rate of mistakes that the paper found best.
-_BEST = 0.5
-
 _OPERATIONS = "operations that a problem takes"
 _GAPS = {"wspace": 0.15, "hspace": 0.5}
-_LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
 
 # What a panel shows of a point: its height, and the ends of its interval where there is one.
-_Shown = tuple[float, tuple[float, float] | None]
+_Height = tuple[float, tuple[float, float] | None]
 
 
-def against_op(lines: Sequence[Line], about: str) -> bytes:
-    """Draws the conditions and returns a PNG.
+@dataclasses.dataclass(frozen=True)
+class AgainstOp:
+    """Accuracy and retries against the number of operations, and the paper's curves.
 
     Cells of one op each are joined. A cell of all problems up to the cap stands, unjoined, left of
     them, unless there are cells below the cap, which say more. Bars are 95% intervals over seeds
@@ -49,56 +50,64 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
 
     Where conditions differ in decoding and are many, those that are decoded greedily are drawn.
 
-    Args:
-        lines: the conditions; with fewer than two points beyond the cap or within, there is less
-            to see, but nothing fails.
-        about: what was run, for the line under the title.
+    Attributes:
+        name: of the picture's files.
     """
-    # Matplotlib takes a second to import and is needed here alone. A figure of its own, without
-    # pyplot, is drawn off screen and leaves no global state behind.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
+    name: str = "accuracy"
+
+    def draw(self, shown: Shown) -> Drawing | None:
+        """The picture; with fewer than two points there is less to see, but nothing fails."""
+        if not shown.lines:
+            return None
+        return draw(self.name, _alternative(shown.lines), SIZE_INCHES, lambda on: _build(on, shown))
+
+
+def _alternative(lines: Sequence[Line]) -> str:
+    what = "questions answered" if _are_probes(lines) else "problems solved"
+    return f"Shares of {what} against the number of operations"
+
+
+def _build(figure: "Figure", shown: Shown) -> None:
+    lines, about = shown.lines, shown.about
     if greedy := _greedy(lines):
         lines, about = greedy, f"{about}, decoded greedily"
     grid = figure.add_gridspec(
         2, 2, width_ratios=(2, 1), left=0.07, right=0.985, bottom=0.085, top=0.845, **_GAPS
     )
-    figure.text(0.012, 0.96, _title(lines), fontsize=15, fontweight="bold", va="center")
-    figure.text(0.012, 0.918, _subtitle(lines, about), fontsize=10, color=GREY, va="center")
+    title(figure, _title(lines), _subtitle(lines, about))
     lines, others = _by_task(lines)
     # More lines than these leave no room for their names among them, but for probes, whose answers
     # are right more often than not.
     many, styles = len(lines) > _FEW and not others, _styles(lines)
-    beside_paper = _resembles_paper(lines) and not many
+    beside = [line for line in lines if line.label in shown.beside]
+    beside_paper = len(beside) > 1 and not many
     accuracy = figure.add_subplot(grid[:, 0])
     retries = figure.add_subplot(grid[0, 1] if beside_paper or many or others else grid[:, 1])
-    shown = [_shown(line) for line in lines]
+    drawn = [_drawn(line) for line in lines]
     cap = cap_of([point for line in lines for point in line.points])
     probes = _are_probes(lines)
     for axes, of in ((accuracy, _accuracy), (retries, _auroc if probes else _retries)):
-        _frame(axes, [point for points in shown for point in points])
+        _frame(axes, [point for points in drawn for point in points])
         if cap is not None:
             _border(axes, cap + 0.5, words=axes is accuracy)
-        for number, (line, points) in enumerate(zip(lines, shown, strict=True)):
+        for number, (line, points) in enumerate(zip(lines, drawn, strict=True)):
             shift = min(0.08, 0.5 / len(lines)) * (number - (len(lines) - 1) / 2)
             _draw(axes, line.label, points, styles[number], shift, of)
-    _percent(accuracy)
+    percent(accuracy)
     accuracy.set_xlabel(_OPERATIONS, fontsize=10.5)
     what = "questions answered right" if probes else "problems solved, every step right"
     if others:
         what = f"{lines[0].condition[_TASK]}: {what}"
     accuracy.set_ylabel(what, fontsize=10.5)
-    legend = _LEGEND | {"title": "probe" if probes else "trained on", "alignment": "left"}
+    legend = LEGEND | {"title": "probe" if probes else "trained on", "alignment": "left"}
     handles = accuracy.get_legend_handles_labels()[0]
     names = [textwrap.fill(line.label, 52 if many else 40) for line in lines]
     if many:
-        beside = figure.add_subplot(grid[1, 1])
-        beside.set_axis_off()
+        corner = figure.add_subplot(grid[1, 1])
+        corner.set_axis_off()
         size = min(9.5, 98.0 / len(lines))
-        beside.legend(
+        corner.legend(
             handles,
             names,
             **legend | {"fontsize": size, "loc": "upper left", "bbox_to_anchor": (-0.12, 1.12)},
@@ -107,19 +116,17 @@ def against_op(lines: Sequence[Line], about: str) -> bytes:
         accuracy.legend(handles, names, **legend)
     retries.set_xlabel(_OPERATIONS, fontsize=9.5)
     if probes:
-        _name(retries, "Area under the ROC curve", "0.5 is a guess")
+        name(retries, "Area under the ROC curve", "0.5 is a guess")
         retries.set_ylim(0.38, 1.02)
     else:
-        _name(retries, "Steps taken back in a solution")
+        name(retries, "Steps taken back in a solution")
         top = max(0.5, retries.get_ylim()[1])
         retries.set_ylim(-0.03 * top, top)
     if others:
         _other_tasks(figure.add_subplot(grid[1, 1]), others, cap)
     if beside_paper:
-        _paper(figure.add_subplot(grid[1, 1]), lines, styles)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+        of_line = dict(zip([line.label for line in lines], styles, strict=True))
+        _paper(figure.add_subplot(grid[1, 1]), beside, shown, of_line)
 
 
 def _are_probes(lines: Sequence[Line]) -> bool:
@@ -159,19 +166,19 @@ def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
 
 def _other_tasks(axes: "Axes", lines: Sequence[Line], cap: int | None) -> None:
     """What else probes are asked, by task."""
-    shown = [_shown(line) for line in lines]
+    shown = [_drawn(line) for line in lines]
     _frame(axes, [point for points in shown for point in points])
     if cap is not None:
         _border(axes, cap + 0.5, words=False)
     for number, (line, points) in enumerate(zip(lines, shown, strict=True)):
-        _draw(axes, str(line.condition[_TASK]), points, _style(number), 0.0, _accuracy)
-    _percent(axes)
+        _draw(axes, str(line.condition[_TASK]), points, style(number), 0.0, _accuracy)
+    percent(axes)
     axes.set_ylim(45, 103)
     axes.set_xlabel(_OPERATIONS, fontsize=9.5)
-    axes.legend(**_LEGEND | {"fontsize": 9, "loc": "lower left", "ncols": 2})
+    axes.legend(**LEGEND | {"fontsize": 9, "loc": "lower left", "ncols": 2})
     of = {str(line.condition.get(PARENT)) for line in lines}
     whose = f"of a model of {of.pop()} data" if len(of) == 1 else ""
-    _name(axes, "Other tasks, questions answered right", whose)
+    name(axes, "Other tasks, questions answered right", whose)
 
 
 def _title(lines: Sequence[Line]) -> str:
@@ -201,29 +208,22 @@ def _rate(line: Line) -> float | None:
     return line.condition.get(condition.RATE)
 
 
-def _resembles_paper(lines: Sequence[Line]) -> bool:
-    """Whether its curves say what might be expected: they do where the paper's kind is compared."""
-    kinds = {line.condition.get("kind", "retry") for line in lines}
-    compared = _has_both(lines) and not _are_probes(lines)
-    return compared and bool(kinds & {"retry", "skip"})
-
-
-def _shown(line: Line) -> list[Point]:
+def _drawn(line: Line) -> list[Point]:
     cap = cap_of(line.points)
     points = [point for point in line.points if not point.reasked]
     below = [point for point in points if not point.inside and cap and point.op < cap]
     return [point for point in points if not (point.inside and below)]
 
 
-def _accuracy(point: Point) -> _Shown:
+def _accuracy(point: Point) -> _Height:
     return 100 * point.accuracy, (100 * point.low, 100 * point.high)
 
 
-def _auroc(point: Point) -> _Shown:
+def _auroc(point: Point) -> _Height:
     return (point.probe or {}).get("auroc", float("nan")), None
 
 
-def _retries(point: Point) -> _Shown:
+def _retries(point: Point) -> _Height:
     return point.retries, point.retries_within
 
 
@@ -231,25 +231,16 @@ def _position(point: Point) -> float:
     return point.op - 1.0 if point.inside else float(point.op)
 
 
-def _style(number: int, dash: int | None = None) -> dict[str, Any]:
-    dash = number // len(COLOURS) if dash is None else dash
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[dash % len(DASHES)],
-    }
-
-
 def _styles(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """A style for each line; where ways of training differ, these are colours and data dashes."""
     ways = [line.condition.get(TRAINED, "") for line in lines]
     # Probes of several models differ in their parents.
     if len(set(ways)) == 1 or (_are_probes(lines) and len(lines) <= len(COLOURS)):
-        return [_style(number) for number in range(len(lines))]
+        return [style(number) for number in range(len(lines))]
     data = [str(_without(line.condition, TRAINED, PARENT)) for line in lines]
     colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
     return [
-        _style(colours.index(way), dashes.index(one)) for way, one in zip(ways, data, strict=True)
+        style(colours.index(way), dashes.index(one)) for way, one in zip(ways, data, strict=True)
     ]
 
 
@@ -257,17 +248,17 @@ def _without(found: condition.Condition, *names: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in names}
 
 
-def _dot(style: dict[str, Any]) -> dict[str, Any]:
-    return {"color": style["color"], "linewidths": 0, "zorder": 2}
+def _dot(look: dict[str, Any]) -> dict[str, Any]:
+    return {"color": look["color"], "linewidths": 0, "zorder": 2}
 
 
 def _draw(
     axes: "Axes",
     label: str,
     points: Sequence[Point],
-    style: dict[str, Any],
+    look: dict[str, Any],
     shift: float,
-    of: Callable[[Point], _Shown],
+    of: Callable[[Point], _Height],
 ) -> None:
     for joined in (True, False):
         drawn = [point for point in points if point.inside != joined]
@@ -283,9 +274,9 @@ def _draw(
                 [max(0.0, mean - low) for mean, (low, _) in zip(y, ends, strict=True)],
                 [max(0.0, high - mean) for mean, (_, high) in zip(y, ends, strict=True)],
             ],
-            **style | ({} if joined else {"linestyle": "none"}),
+            **look | ({} if joined else {"linestyle": "none"}),
             markersize=6,
-            markerfacecolor=style["color"] if joined else "white",
+            markerfacecolor=look["color"] if joined else axes.get_facecolor(),
             linewidth=2,
             elinewidth=1.2,
             capsize=3,
@@ -295,32 +286,20 @@ def _draw(
             for place, point in zip(x, drawn, strict=True):
                 if len(point.by_seed) > 1:
                     seeds = [100 * share for share in point.by_seed]
-                    axes.scatter([place] * len(seeds), seeds, s=12, alpha=0.5, **_dot(style))
-
-
-def _percent(axes: "Axes") -> None:
-    axes.set_ylim(-2, 103)
-    axes.set_yticks(range(0, 101, 20), [f"{percent}%" for percent in range(0, 101, 20)])
-
-
-def _plain(axes: "Axes") -> None:
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9.5)
+                    axes.scatter([place] * len(seeds), seeds, s=12, alpha=0.5, **_dot(look))
 
 
 def _frame(axes: "Axes", points: Sequence[Point]) -> None:
     ticks = {_position(point): point.cell.replace("<=", "all ≤") for point in points}
     axes.set_xticks(sorted(ticks), [ticks[place] for place in sorted(ticks)])
     axes.set_xlim(min(ticks) - 0.5, max([*ticks, *(point.op for point in points)]) + 0.5)
-    _plain(axes)
+    plain(axes)
 
 
 def _border(axes: "Axes", border: float, *, words: bool) -> None:
     """Marks the most operations in training, and which side is which."""
     left, right = axes.get_xlim()
-    axes.axvspan(left, border, color="#f2f2f2", linewidth=0, zorder=0)
+    axes.axvspan(left, border, color=GREY, alpha=0.1, linewidth=0, zorder=0)
     axes.axvline(border, color="#777777", linewidth=1.2, linestyle="--", zorder=1)
     axes.set_xlim(left, right)
     room = (right - border) / (right - left)
@@ -339,40 +318,25 @@ def _border(axes: "Axes", border: float, *, words: bool) -> None:
         )
 
 
-def _name(axes: "Axes", name: str, about: str = "") -> None:
-    """A heading, and a smaller one under it."""
-    axes.set_title(name, fontsize=10.5, loc="left", pad=18 if about else 6)
-    axes.text(0, 1.025, about, transform=axes.transAxes, fontsize=9, color=GREY)
-
-
-def _paper(axes: "Axes", lines: Sequence[Line], styles: Sequence[dict[str, Any]]) -> None:
-    """The published curves, in the colours of our conditions of the same rates."""
-    for rate in (0.0, _BEST):
-        ours = [number for number, line in enumerate(lines) if _rate(line) == rate]
-        style = styles[ours[0]] if ours else _style(0) | {"color": GREY}
-        masked = bool(ours) and condition.is_masked(lines[ours[0]].condition)
-        paper = PAPER[rate, masked]
-        curve = paper.by_op
-        axes.plot(list(curve), list(curve.values()), **style, markersize=4.5, linewidth=1.8)
-        name = f"rate {rate:g}{', masked' if masked else ''}" if rate else "error-free"
-        axes.annotate(
-            name.replace(", ", ",\n"),
-            (max(curve), paper.hardest),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9.5,
-            color=style["color"],
-        )
-    _percent(axes)
-    _plain(axes)
-    ops = list(PAPER[0.0, False].by_op)
-    axes.set_xlim(13.5, ops[-1] + 4)
-    axes.set_xticks(ops)
+def _paper(
+    axes: "Axes", lines: Sequence[Line], shown: Shown, styles: dict[str, dict[str, Any]]
+) -> None:
+    """The published curves, in the colours of our conditions."""
+    tops = []
+    for line in lines:
+        curve = shown.beside[line.label].by_op
+        axes.plot(list(curve), list(curve.values()), **styles[line.label], markersize=4.5, lw=1.8)
+        tops.append((curve[max(curve)], shown.beside[line.label].row, styles[line.label]["color"]))
+    # Names stand at the curves' ends, and apart.
+    place = 101.0
+    for height, row, colour in sorted(tops, reverse=True):
+        place = min(height, place - 11.0)
+        text = "error-free" if row == "original" else textwrap.fill(row, 14)
+        axes.text(max(curve) + 0.4, place, text, color=colour, va="center", fontsize=9.0)
+    percent(axes)
+    plain(axes)
+    axes.set_xlim(13.5, max(curve) + 4)
+    axes.set_xticks(list(curve))
     axes.set_xlabel(_OPERATIONS, fontsize=9.5)
-    _border(axes, CAP + 0.5, words=False)
-    _name(
-        axes,
-        "Solved in the paper, for orientation",
-        "124M parameters, 39 billion tokens a model",
-    )
+    _border(axes, published.CAP + 0.5, words=False)
+    name(axes, "Solved in the paper, for orientation", published.MODEL)

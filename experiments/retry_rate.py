@@ -1,0 +1,66 @@
+"""How many mistakes should pretraining data hold, and should they bear loss?
+
+Question: models of one size see equally many tokens of solutions in which a wrong step, taken back
+at once, stands before a step with some probability, the retry rate; its wrong name bears loss, or
+is masked. How much does each solve, up to the number of operations in training and beyond it?
+
+Command: `python -m physlm.experiments.sweep retry_rate`. Models that the quickstart has trained in
+the same store are not trained again.
+
+Expected: in the paper (arXiv 2408.16293, Figure 4(b)) more mistakes are better, up to the highest
+rate, with and without masks: of problems of 23 operations error-free data solves 77.7%, retry data
+at rates .05, .1, .2, .4 and .5 solve 83.9, 90.6, 91.6, 90.6 and 93.6 (masked 78.5, 87.5, 87.8, not
+published, 94.8); of all 30 cells 91.8, and 93.3, 94.9, 96.2, 96.4 and 97.5 (93.1, 94.8, 96.3, –,
+97.7). Each number is the best of two seeds and two beams.
+
+Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; at `quick` an hour on two
+CPU cores, at `night` four; `mini` and `paper` have not been run.
+"""
+
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from physlm.experiments import conditions, config
+from physlm.experiments.conditions import Planned
+from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.published import Beside
+
+RATES = (0.05, 0.1, 0.2, 0.4, 0.5)
+MASKS = ("none", "name")
+
+FIGURES = (
+    Against(
+        "retry_rate", "retry rate", heading="Problems solved, by the rate of mistakes in training"
+    ),
+    AgainstOp(),
+)
+
+# The paper has no masked model at rate .4.
+BESIDE = (
+    Beside(
+        "Fig4b_acc",
+        {
+            "original": {"retry_rate": 0.0},
+            **{f"retry {rate}": {"retry_rate": rate} for rate in RATES},
+            **{f"retry {r} mask": {"retry_rate": r, "mask": "name"} for r in RATES if r != 0.4},
+        },
+    ),
+)
+
+# Whether masks matter.
+VERSUS = {"mask": "none"}
+
+
+def get_config(scale: str) -> ConfigDict:
+    """What all runs share: the defaults of the scale."""
+    return config.base(scale)
+
+
+def sweep() -> Iterator[Planned]:
+    """Error-free data; each rate, its mistakes masked and not."""
+    yield conditions.pretrain(**{"mistakes.rate": 0.0})
+    for changes in conditions.product(
+        conditions.over("mistakes.rate", *RATES), conditions.over("mistakes.mask", *MASKS)
+    ):
+        yield conditions.pretrain(**changes)

@@ -1,0 +1,300 @@
+"""A quantity of all conditions against one of their settings."""
+
+import dataclasses
+import itertools
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from physlm.experiments import condition as condition_lib
+from physlm.experiments import published
+from physlm.experiments.condition import Condition
+from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.style import GREY, LEGEND, name, percent, plain, style, title
+from physlm.experiments.summary import Line, Point, Pooled, cap_of, pooled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE_INCHES = (11.0, 5.2)
+
+# What can be drawn: in words, and whether it is a share.
+QUANTITIES = {
+    "accuracy": ("problems solved, every step right", True),
+    "answer_accuracy": ("right answers", True),
+    "retries": ("steps taken back in a solution", False),
+    "retries_right": ("steps taken back in a right solution", False),
+    "retries_wrong": ("steps taken back in a wrong solution", False),
+    "unnecessary": ("unneeded parameters in a right solution", False),
+    "capped": ("solutions cut off", True),
+    "tokens": ("tokens written for a problem", False),
+}
+
+# One curve: what it is called, and a point for each value of the setting.
+_Curve = tuple[str, list[tuple[Any, Line]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Against:
+    """A quantity against a setting: a curve for all that else sets conditions apart.
+
+    Left the problems of as many operations as in training, then those of more, and the paper's
+    numbers where it has them. Error-free conditions, which no setting of mistakes touches, are the
+    rate 0 of every curve; against another setting, a dashed line.
+
+    Attributes:
+        x: the setting, by its name in a condition, or a function of the condition that returns its
+            value, or None for conditions that are not drawn.
+        x_name: the setting in words.
+        y: one of `QUANTITIES`.
+        name: of the picture's files.
+        heading: over all; "" for one that says what is drawn.
+        wanted: which conditions are drawn; all of them without it.
+    """
+
+    x: str | Callable[[Condition], Any]
+    x_name: str = ""
+    y: str = "accuracy"
+    name: str = "against"
+    heading: str = ""
+    wanted: Callable[[Condition], bool] = lambda _: True
+
+    def __post_init__(self) -> None:
+        if self.y not in QUANTITIES:
+            raise ValueError(f"y is {self.y!r}; it must be one of {', '.join(QUANTITIES)}.")
+
+    def draw(self, shown: Shown) -> Drawing | None:
+        """The picture; None where the setting has fewer than two values."""
+        lines = [line for line in shown.lines if self.wanted(line.condition)]
+        curves, level = self._curves(lines)
+        values = list(dict.fromkeys(value for _, points in curves for value, _ in points))
+        measured = [line for _, points in curves for _, line in points]
+        if len(values) < 2 or not any(_has(line, self.y) for line in measured):
+            return None
+        what = QUANTITIES[self.y][0]
+        about = f"{what[0].upper()}{what[1:]} against {self._called}"
+        chosen = dataclasses.replace(shown, lines=lines)
+        return draw(
+            self.name,
+            about,
+            SIZE_INCHES,
+            lambda figure: self._build(figure, chosen, curves, level, self.heading or about),
+        )
+
+    @property
+    def _called(self) -> str:
+        return self.x_name or (self.x.replace("_", " ") if isinstance(self.x, str) else "a setting")
+
+    def _value(self, condition: Condition) -> Any:
+        return condition.get(self.x) if isinstance(self.x, str) else self.x(condition)
+
+    def _curves(self, lines: Sequence[Line]) -> tuple[list[_Curve], list[Line]]:
+        """The curves, and conditions that are error-free and no point of one."""
+        rates = self.x == condition_lib.RATE
+        free = [line for line in lines if condition_lib.is_error_free(line.condition)]
+        others = [line for line in lines if line not in free or self._value(line.condition) is None]
+        if any(self._value(line.condition) is not None for line in free) and not rates:
+            # What is not of mistakes sets error-free conditions apart as well.
+            others, free = list(lines), []
+        elif rates:
+            others = [line for line in lines if line not in free]
+        apart = [self._beside(line.condition) for line in others]
+        found: dict[str, list[tuple[Any, Line]]] = {}
+        for line, said in zip(others, apart, strict=True):
+            value = self._value(line.condition)
+            if value is not None and line not in free:
+                label = condition_lib.label(said, apart) if len(apart) > 1 else "all"
+                found.setdefault("" if label == "all" else label, []).append((value, line))
+        if rates:
+            for line in free:
+                said = self._beside(condition_lib.meant(line.condition))
+                for points in found.values():
+                    if said.items() <= self._beside(points[0][1].condition).items():
+                        points.insert(0, (0.0, line))
+            free = []
+        return [(label, points) for label, points in found.items()], free
+
+    def _beside(self, said: Condition) -> Condition:
+        """A condition without the setting that is drawn, and what goes with it."""
+        if isinstance(self.x, str):
+            return {key: value for key, value in said.items() if key != self.x}
+        value = self._value(said)
+        return {key: known for key, known in said.items() if value is None or not _in(value, known)}
+
+    def _build(
+        self,
+        figure: "Figure",
+        shown: Shown,
+        curves: Sequence[_Curve],
+        level: Sequence[Line],
+        heading: str,
+    ) -> None:
+        what, share = QUANTITIES[self.y]
+        title(figure, heading, _about(shown, self.y), top=0.95)
+        beside = [line for _, points in curves for _, line in points if line.label in shown.beside]
+        panels = 3 if len(beside) > 1 else 2
+        grid = figure.add_gridspec(
+            1, panels, left=0.07, right=0.985, bottom=0.2, top=0.78, wspace=0.2
+        )
+        cap = cap_of([point for line in shown.lines for point in line.points])
+        names = (f"up to {cap} operations, as in training", "more operations than in training")
+        ticks = _ticks(curves)
+        drawn = []
+        for number in range(2):
+            axes = figure.add_subplot(grid[0, number])
+            drawn.append(axes)
+            for place, (label, points) in enumerate(curves):
+                _curve(axes, points, ticks, self.y, number, cap, style(place), label)
+            for line in level:
+                _level(axes, line, self.y, number, cap)
+            self._frame(axes, names[number], ticks, share=share)
+        drawn[0].set_ylabel(what, fontsize=10.5)
+        if panels == 3:
+            drawn.append(axes := figure.add_subplot(grid[0, 2]))
+            cell = published.AVERAGE if share else published.HARDEST
+            heights: list[float] = []
+            for place, (_, points) in enumerate(curves):
+                known = [
+                    (ticks[value], shown.beside[line.label].cells.get(cell))
+                    for value, line in points
+                    if line.label in shown.beside
+                ]
+                told = [(x, height) for x, height in known if height is not None]
+                heights += [height for _, height in told]
+                axes.plot([x for x, _ in told], [y for _, y in told], **style(place), markersize=5)
+            self._frame(axes, f"in the paper, {_cell(share)}", ticks, share=share)
+            if share and heights:
+                low = max(0, int(min(heights) // 5) * 5 - 5)
+                axes.set_ylim(low - 0.5, 101)
+                axes.set_yticks(range(low, 101, 5), [f"{t}%" for t in range(low, 101, 5)])
+        if len(curves) > 1 or level:
+            legend = LEGEND | {"fontsize": 9, "loc": "best"}
+            drawn[0].legend(**legend)
+
+    def _frame(self, axes: "Axes", heading: str, ticks: dict[Any, float], *, share: bool) -> None:
+        plain(axes)
+        name(axes, heading)
+        if share:
+            percent(axes)
+        words = [_written(value) for value in ticks]
+        long = max(map(len, words)) > 6
+        axes.set_xticks(list(ticks.values()), words, **_turned() if long else {})
+        axes.set_xlabel(self._called, fontsize=10.5)
+        low, high = min(ticks.values()), max(ticks.values())
+        axes.set_xlim(low - 0.07 * (high - low), high + 0.07 * (high - low))
+
+
+def _turned() -> dict[str, Any]:
+    return {"rotation": 20, "ha": "right", "fontsize": 8.5}
+
+
+def _in(value: Any, known: Any) -> bool:
+    """Whether a value was read off what a condition says."""
+    return value == known or (isinstance(known, str) and _written(value) in known)
+
+
+def _cell(share: bool) -> str:
+    return "mean of 30 cells" if share else "23 operations"
+
+
+def _about(shown: Shown, y: str) -> str:
+    seeds = max(len(point.by_seed) for line in shown.lines for point in line.points)
+    bars = "" if y != "accuracy" else "; bars are 95% intervals over "
+    bars += "" if y != "accuracy" else ("seeds and problems" if seeds > 1 else "problems, one seed")
+    return f"{shown.about}{bars}"
+
+
+def _ticks(curves: Sequence[_Curve]) -> dict[Any, float]:
+    """Where each value stands: numbers at their size, others side by side."""
+    values = list(dict.fromkeys(value for _, points in curves for value, _ in points))
+    if all(isinstance(value, int | float) for value in values):
+        values = sorted(values)
+        steps = [b - a for a, b in itertools.pairwise(values)]
+        # Sizes that double would crowd at one end.
+        if max(steps) <= 12 * min(steps):
+            return {value: float(value) for value in values}
+    return {value: float(number) for number, value in enumerate(values)}
+
+
+def _has(line: Line, y: str) -> bool:
+    return any(_quantity(point, y) is not None for point in line.points)
+
+
+def _quantity(point: Point, y: str) -> float | None:
+    if y in ("accuracy", "answer_accuracy", "retries", "unnecessary"):
+        return float(getattr(point, y))
+    return (point.account or {}).get(y)
+
+
+def _chosen(line: Line, beyond: int, cap: int | None) -> list[Point]:
+    if not beyond:
+        return [point for point in line.points if point.inside]
+    return [p for p in line.points if cap and p.op > cap and not (p.inside or p.reasked)]
+
+
+def _height(line: Line, y: str, beyond: int, cap: int | None) -> Pooled | None:
+    """The mean over cells, with an interval where it is known."""
+    points = _chosen(line, beyond, cap)
+    if not points:
+        return None
+    if y == "accuracy":
+        return pooled(points)
+    values = [value for point in points if (value := _quantity(point, y)) is not None]
+    mean = sum(values) / len(values) if values else None
+    return None if mean is None else Pooled(mean, mean, mean, ())
+
+
+def _scale(y: str) -> float:
+    return 100.0 if QUANTITIES[y][1] else 1.0
+
+
+def _curve(
+    axes: "Axes",
+    points: Sequence[tuple[Any, Line]],
+    ticks: dict[Any, float],
+    y: str,
+    beyond: int,
+    cap: int | None,
+    look: dict[str, Any],
+    label: str,
+) -> None:
+    known = [(ticks[value], _height(line, y, beyond, cap)) for value, line in points]
+    shown = sorted((x, found) for x, found in known if found is not None)
+    if not shown:
+        return
+    scale = _scale(y)
+    heights = [scale * found.mean for _, found in shown]
+    ends = [
+        [scale * (found.mean - found.low) for _, found in shown],
+        [scale * (found.high - found.mean) for _, found in shown],
+    ]
+    axes.errorbar(
+        [x for x, _ in shown],
+        heights,
+        yerr=ends,
+        **look,
+        markersize=6,
+        linewidth=2,
+        elinewidth=1.2,
+        capsize=3,
+        label=textwrap.fill(label, 34) or None,
+    )
+    for x, found in shown:
+        if len(found.by_seed) > 1:
+            dots = [scale * value for value in found.by_seed]
+            axes.scatter([x] * len(dots), dots, s=12, alpha=0.5, color=look["color"], linewidths=0)
+
+
+def _level(axes: "Axes", line: Line, y: str, beyond: int, cap: int | None) -> None:
+    """A condition that the setting does not touch, as a line across."""
+    if (found := _height(line, y, beyond, cap)) is None:
+        return
+    scale = _scale(y)
+    axes.axhline(scale * found.mean, color=GREY, linestyle="--", linewidth=1.4, label=line.label)
+    if found.high > found.low:
+        axes.axhspan(scale * found.low, scale * found.high, color=GREY, alpha=0.15, linewidth=0)
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

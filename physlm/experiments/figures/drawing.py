@@ -1,0 +1,110 @@
+"""What a figure draws from, what it returns, and how both are made light and dark."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from physlm.experiments.published import Published
+from physlm.experiments.summary import Line
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+DOTS_PER_INCH = 150
+
+# All else is drawn in colours that can be read on both grounds (`style`).
+_GROUNDS = {"light": ("white", "#1b1b1b"), "dark": ("#16181c", "#e6e6e6")}
+
+
+# Tokens seen and the loss then, of one run.
+Curve = Sequence[tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a figure has to draw.
+
+    Attributes:
+        lines: the conditions.
+        about: what was run, in words.
+        beside: the paper's numbers of those conditions that it has, by their labels.
+        curves: by the conditions' labels, the tokens and losses of each of their runs.
+    """
+
+    lines: Sequence[Line]
+    about: str
+    beside: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Sequence[Curve]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A picture.
+
+    Attributes:
+        name: of its files, without their endings.
+        alternative: what it shows, for who does not see it.
+        png: for slides and READMEs.
+        svg: for pages, on a light ground.
+        dark: the same on a dark ground.
+    """
+
+    name: str
+    alternative: str
+    png: bytes
+    svg: bytes
+    dark: bytes
+
+
+class Figure(Protocol):
+    """How conditions are drawn."""
+
+    @property
+    def name(self) -> str:
+        """Of the picture's files, without their endings."""
+
+    def draw(self, shown: Shown) -> Drawing | None:
+        """The picture; None where there is nothing to show."""
+
+
+def draw(
+    name: str,
+    alternative: str,
+    size_inches: tuple[float, float],
+    build: Callable[["matplotlib.figure.Figure"], None],
+) -> Drawing:
+    """Has `build` draw on an empty figure, for each ground and kind of file."""
+    # Matplotlib takes a second to import and is needed here alone. A figure of its own, without
+    # pyplot, is drawn off screen and leaves no global state behind.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made: dict[str, bytes] = {}
+    for ground, (paper, ink) in _GROUNDS.items():
+        with matplotlib.rc_context(_settings(paper, ink)):
+            figure = Figure(figsize=size_inches, dpi=DOTS_PER_INCH)
+            FigureCanvasAgg(figure)
+            build(figure)
+            made[ground] = _saved(figure, "svg")
+            if ground == "light":
+                made["png"] = _saved(figure, "png")
+    return Drawing(name, alternative, made["png"], made["light"], made["dark"])
+
+
+def _settings(paper: str, ink: str) -> Any:
+    inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
+    return {
+        **dict.fromkeys(inks, ink),
+        **dict.fromkeys(papers, paper),
+        # The same numbers are the same file.
+        "svg.hashsalt": "physlm",
+    }
+
+
+def _saved(figure: "matplotlib.figure.Figure", kind: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()

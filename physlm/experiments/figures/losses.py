@@ -1,0 +1,67 @@
+"""How the losses of runs fell."""
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.style import LEGEND, plain, style, title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE_INCHES = (11.0, 4.6)
+
+# More names than these leave no room for the curves.
+_NAMED = 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """The recent mean of the training loss against tokens, a curve for each run.
+
+    Data differ between conditions, and with them what there is to predict, so that losses tell how
+    a run went and not which condition is better.
+
+    Attributes:
+        name: of the picture's files.
+    """
+
+    name: str = "loss"
+
+    def draw(self, shown: Shown) -> Drawing | None:
+        """The picture; None where no run's metrics are in the store any more."""
+        curves = {label: runs for label, runs in shown.curves.items() if any(runs)}
+        if not curves:
+            return None
+        alternative = "Training losses against the tokens seen"
+        return draw(self.name, alternative, SIZE_INCHES, lambda on: _build(on, curves, shown.about))
+
+
+def _build(figure: "Figure", curves: dict[str, Sequence[Any]], about: str) -> None:
+    title(figure, "Training loss", f"{about}; mean over recent steps, nats a token", top=0.94)
+    axes = figure.add_axes((0.07, 0.12, 0.58, 0.7))
+    for number, (label, runs) in enumerate(curves.items()):
+        look = {**style(number), "marker": None}
+        for nth, curve in enumerate(runs):
+            tokens, losses = zip(*curve, strict=True)
+            name = None if nth else textwrap.fill(label, 46)
+            axes.plot(tokens, losses, **look, linewidth=1.4, alpha=0.9, label=name)
+    plain(axes)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(which="both", labelsize=9)
+    axes.xaxis.set_major_formatter(lambda value, _: _rounded(value))
+    axes.set_xlabel("tokens seen", fontsize=10.5)
+    handles, names = axes.get_legend_handles_labels()
+    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": 8.5}
+    axes.legend(handles[:_NAMED], names[:_NAMED], **LEGEND | place)
+
+
+def _rounded(number: float) -> str:
+    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:g}{suffix}"
+    return f"{number:g}"

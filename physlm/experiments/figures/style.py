@@ -1,0 +1,52 @@
+"""What all figures have in common: colours, markers, frames and the paper's place."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, which the colour-blind tell apart, with a grey that can be seen on a dark
+# ground in place of its black; markers and dashes say it again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A8A8A")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":", "-.")
+GREY = "#777777"
+
+LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
+
+
+def style(number: int, dash: int | None = None) -> dict[str, Any]:
+    """Colour, marker and dash of the line of a number; the dash of another one, if it is given."""
+    dash = number // len(COLOURS) if dash is None else dash
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[dash % len(DASHES)],
+    }
+
+
+def title(figure: Any, heading: str, about: str, *, top: float = 0.96) -> None:
+    """A heading over a figure, and a smaller line under it."""
+    height = figure.get_figheight()
+    figure.text(0.012, top, heading, fontsize=15, fontweight="bold", va="center")
+    figure.text(0.012, top - 0.29 / height, about, fontsize=10, color=GREY, va="center")
+
+
+def name(axes: "Axes", heading: str, about: str = "") -> None:
+    """A heading over a panel, and a smaller one under it."""
+    axes.set_title(heading, fontsize=10.5, loc="left", pad=18 if about else 6)
+    axes.text(0, 1.025, about, transform=axes.transAxes, fontsize=9, color=GREY)
+
+
+def plain(axes: "Axes") -> None:
+    """Thin horizontal lines, and no frame above and to the right."""
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9.5)
+
+
+def percent(axes: "Axes") -> None:
+    """A vertical axis from 0 to 100%."""
+    axes.set_ylim(-2, 103)
+    axes.set_yticks(range(0, 101, 20), [f"{value}%" for value in range(0, 101, 20)])

@@ -1,0 +1,204 @@
+"""What a report is made of: the rows of a study, and what the store still knows of their runs."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from data_gen import settings
+from data_gen.solutions.mistakes import Mistakes
+from physlm.experiments import condition, files, outcomes, results
+from physlm.experiments import run as run_lib
+from physlm.experiments.condition import short_name
+from physlm.experiments.config import flatten
+from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
+from physlm.experiments.figures.drawing import Curve
+from physlm.experiments.identity import digest
+from physlm.experiments.run import CONFIG_FILE, rounded
+from physlm.experiments.store import Store
+from physlm.experiments.summary import Line, summarise
+from physlm.journal import METRICS_FILE
+
+# Points of a curve of losses; more cannot be seen.
+_POINTS = 400
+
+# What entries may differ in that are one condition's.
+_OF_A_SEED = ("seed", "parent.run", "evaluate.probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """A study's results in a store.
+
+    Attributes:
+        directory: of what the study shows.
+        rows: of `results.jsonl`.
+    """
+
+    directory: pathlib.Path
+    rows: Sequence[results.Row]
+
+    @property
+    def store(self) -> Store:
+        """Where the runs are, or were."""
+        return Store(self.directory.parent)
+
+    @functools.cached_property
+    def evaluations(self) -> dict[tuple[str, str], pathlib.Path]:
+        """The directory of each evaluation, by its run and its name."""
+        return {
+            (row["run"], row["evaluation"]): self.store.of_run(row["run"])
+            / EVALUATIONS_DIR
+            / row["evaluation"]
+            for row in self.rows
+        }
+
+    @functools.cached_property
+    def configs(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The configuration of each run and evaluation whose directories are still there."""
+        found = {}
+        for (run, name), evaluation in self.evaluations.items():
+            paths = (self.store.of_run(run) / CONFIG_FILE, evaluation / CONFIG_FILE)
+            if all(path.exists() for path in paths):
+                of_run, of_evaluation = map(files.read_json, paths)
+                del of_evaluation["step"]
+                found[run, name] = of_run | of_evaluation
+        return found
+
+    @functools.cached_property
+    def outcomes(self) -> dict[tuple[str, str], outcomes.OfCells]:
+        """What became of every problem, as far as solutions are still there."""
+        return {key: outcomes.read(path) for key, path in self.evaluations.items()}
+
+    @functools.cached_property
+    def told(self) -> list[results.Row]:
+        """The rows with what their evaluations say of held-out and shared problems, where they do;
+        and, where runs of one condition and seed differ in their configurations, with which."""
+        known: dict[tuple[str, str, str], results.Row] = {}
+        for key, directory in self.evaluations.items():
+            path = directory / RESULT_FILE
+            for cell in results.cells(path) if path.exists() else ():
+                known[*key, cell["cell"]] = {n: cell[n] for n in results.PARTS if n in cell}
+        versions = self._versions()
+        return [
+            {
+                **row,
+                **known.get((*_entry(row), row["cell"]), {}),
+                "condition": {**row["condition"], **versions.get(_entry(row), {})},
+            }
+            for row in self.rows
+        ]
+
+    @functools.cached_property
+    def lines(self) -> list[Line]:
+        """The conditions."""
+        return summarise(self.told, self.outcomes)
+
+    @property
+    def mixed(self) -> list[str]:
+        """Runs of one condition and seed, but of different configurations."""
+        names = [f"{run} ({evaluation})" for run, evaluation in self._versions()]
+        return sorted(names)
+
+    def _versions(self) -> dict[tuple[str, str], dict[str, str]]:
+        """What tells apart entries that a study does not, by their runs and evaluations."""
+        alike: dict[tuple[str, int], set[tuple[str, str]]] = {}
+        for row in self.rows:
+            alike.setdefault((_meant(row), row["seed"]), set()).add(_entry(row))
+        mixed = {said for (said, _), entries in alike.items() if len(entries) > 1}
+        found = {
+            _entry(row): self._version(*_entry(row)) for row in self.rows if _meant(row) in mixed
+        }
+        for entries in alike.values():
+            if len({found.get(entry) for entry in entries}) < len(entries):
+                # What differs is not in their configurations: a file, or a version of the code.
+                found |= {entry: " ".join(entry) for entry in entries}
+        return {entry: {condition.VERSION: version} for entry, version in found.items()}
+
+    def _version(self, run: str, evaluation: str) -> str:
+        config = self.configs.get((run, evaluation))
+        if config is None:
+            return f"{run} {evaluation}"
+        flat = flatten(config)
+        return digest({key: value for key, value in flat.items() if key not in _OF_A_SEED})
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What of mistakes all conditions share that is not the paper's, by their short names."""
+        defaults = {field.name: field.default for field in dataclasses.fields(Mistakes)}
+        values: dict[str, set[str]] = {}
+        flat = [flatten(config) for config in self.configs.values()]
+        for config in flat:
+            if config.get("mistakes.rate"):
+                kind = {"mistakes.kind": Mistakes(kind=config["mistakes.kind"]).kind_by_name}
+                for name in settings.of(Mistakes):
+                    value = {**config, **kind}.get(f"mistakes.{name}", defaults[name])
+                    values.setdefault(name, set()).add(json.dumps(value))
+        one = {name: json.loads(*found) for name, found in values.items() if len(found) == 1}
+        usual = {**defaults, "kind": Mistakes().kind_by_name, "rate": one.get("rate")}
+        return {
+            short_name(f"mistakes.{name}", {f"mistakes.{name}": None}): value
+            for name, value in one.items()
+            if value != usual[name]
+        }
+
+    @property
+    def curves(self) -> dict[str, list[Curve]]:
+        """Recent losses against tokens, by the conditions' labels, of each run."""
+        return {
+            line.label: [self._curve(run) for run in dict.fromkeys(run for run, _ in line.judged)]
+            for line in self.lines
+        }
+
+    def _curve(self, run: str) -> Curve:
+        path = self.store.of_run(run) / METRICS_FILE
+        if not path.exists():
+            return []
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                noted = json.loads(line)
+                found.append((noted["tokens"], noted["recent_loss"]))
+            except (json.JSONDecodeError, KeyError, TypeError):
+                # A killed run may have left half a line; it drops it when it goes on.
+                continue
+        return found[:: max(1, len(found) // _POINTS)]
+
+    @property
+    def seconds(self) -> dict[str, tuple[float | None, float | None]]:
+        """Of each condition, what training and judging its runs took, as means over seeds."""
+        found = {}
+        for line in self.lines:
+            trained: list[float] = []
+            judged: list[float] = []
+            for run, evaluation in line.judged:
+                for path, name, into in (
+                    (self.store.of_run(run) / run_lib.FINISHED_FILE, "train_seconds", trained),
+                    (self.evaluations[run, evaluation] / RESULT_FILE, "evaluate_seconds", judged),
+                ):
+                    if path.exists() and name in (said := files.read_json(path)):
+                        into.append(said[name])
+            found[line.label] = (_mean(trained), _mean(judged))
+        return found
+
+    @property
+    def size(self) -> str:
+        """How many runs of how many tokens."""
+        runs = {row["run"]: row["tokens"] for row in self.rows}
+        tokens = sorted(set(runs.values()))
+        each = " to ".join(rounded(number) for number in {tokens[0]: 0, tokens[-1]: 0})
+        return f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {each} tokens"
+
+
+def _entry(row: results.Row) -> tuple[str, str]:
+    return row["run"], row["evaluation"]
+
+
+def _meant(row: results.Row) -> str:
+    return json.dumps(condition.meant(row["condition"]), sort_keys=True)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,254 @@
+"""The tables of a report, as texts in rows: accuracy, details, probes, the paper's, settings."""
+
+import collections
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physlm.experiments import outcomes, published
+from physlm.experiments.config import flatten
+from physlm.experiments.page import Table
+from physlm.experiments.published import Published
+from physlm.experiments.results import Row
+from physlm.experiments.summary import Line, Point, cap_of, pooled
+
+
+def accuracy_table(lines: Sequence[Line]) -> Table:
+    """Conditions by cells: strict accuracy in percent with its 95% interval, spread over seeds."""
+    cells = _cells(lines)
+    table = [["condition", *(f"op {cell}" for cell in cells)]]
+    for line in lines:
+        points = {point.cell: point for point in line.points}
+        shown = [_accuracy(points[cell]) if cell in points else "–" for cell in cells]
+        table.append([line.label, *shown])
+    return table
+
+
+def detail_table(lines: Sequence[Line]) -> Table:
+    """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
+
+    Where it is known, how many different problems and templates these are. Where training may show
+    templates of test problems, how many these are, and the strict accuracy on the others. Where it
+    was counted, the tokens written for a problem, those left for better ones too; the share of
+    solutions that were cut off; and the retries of right and of wrong ones.
+    """
+    table = [["condition", "op", "strict %", "answer %", "retries", "unnecessary", "n", "seeds"]]
+    known = any(point.distinct is not None for line in lines for point in line.points)
+    if known:
+        table[0] += ["distinct", "templates"]
+    some_shared = any(point.shared for line in lines for point in line.points)
+    if some_shared:
+        table[0] += ["shared with training", "held out: strict %"]
+    counted = any(point.account for line in lines for point in line.points)
+    if counted:
+        table[0] += ["tokens", "cut off %", "retries: right", "wrong"]
+    for line in lines:
+        for point in line.points:
+            row = [
+                line.label,
+                point.cell,
+                _percent(point.accuracy),
+                _percent(point.answer_accuracy),
+                f"{point.retries:.2f}",
+                f"{point.unnecessary:.2f}",
+                str(point.n),
+                str(len(point.by_seed)),
+            ]
+            if known:
+                row += ["–" if n is None else str(n) for n in (point.distinct, point.templates)]
+            if some_shared:
+                row.append(str(point.shared))
+                row.append("–" if point.held_out is None else _percent(point.held_out))
+            if counted:
+                row += _spent(point)
+            table.append(row)
+    return table
+
+
+def _spent(point: Point) -> list[str]:
+    """What solutions took, where it is known."""
+    found = point.account or {}
+    shown = [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
+    for name in ("retries_right", "retries_wrong"):
+        shown.append(f"{found[name]:.2f}" if name in found else "–")
+    return shown
+
+
+def probe_table(lines: Sequence[Line]) -> Table | None:
+    """How probes answer, a row for each condition and cell; None where none was asked.
+
+    Beside the accuracy: that of yes and of no alike (balanced), the area under the ROC curve, and
+    the share of yes. Of the steps of the model's own solutions, up to the first wrong one: how many
+    right ones are called wrong, and how many of the first wrong ones that come too early are seen.
+    """
+    columns = {
+        "accuracy": "right %",
+        "balanced": "balanced %",
+        "auroc": "AUROC %",
+        "yes": "yes %",
+        "own false_alarms": "own right steps called wrong %",
+        "own caught": "own first wrong steps seen %",
+    }
+    known = [(line, point) for line in lines for point in line.points if point.probe is not None]
+    if not known:
+        return None
+    there = [name for name in columns if any(name in (point.probe or {}) for _, point in known)]
+    table = [["probe", "op", "questions", *(columns[name] for name in there), "of so many"]]
+    for line, point in known:
+        found = point.probe or {}
+        shown = [_percent(found[name]) if name in found else "–" for name in there]
+        steps = f"{found['own too_early']:.0f}" if "own too_early" in found else "–"
+        table.append([line.label, point.cell, str(point.n), *shown, steps])
+    return table
+
+
+def paper_table(lines: Sequence[Line], beside: Mapping[str, Published]) -> Table | None:
+    """Our conditions beside the paper's, or None where fewer than two correspond.
+
+    Classes, models and tokens differ, so that it is the differences between conditions that
+    compare.
+
+    Args:
+        lines: our conditions.
+        beside: the paper's rows, by the labels of ours.
+    """
+    known = [(line, beside[line.label]) for line in lines if line.label in beside]
+    if len(known) < 2:
+        return None
+    table = [["trained on", "ours, mean of cells", "ours, last cell", "ours, last cell, best run"]]
+    table[0] += ["paper, mean of 30 cells", f"paper, {published.HARDEST.replace(':', ' op ')}"]
+    for line, row in known:
+        cap = cap_of(line.points) or 0
+        # The paper has no cells below the cap.
+        alike = [point for point in line.points if point.op >= cap]
+        last = [point for point in alike if not point.reasked][-1]
+        ours = [statistics.fmean(point.accuracy for point in alike), last.accuracy]
+        texts = [_percent(share) for share in (*ours, max(last.by_seed))]
+        theirs = [row.cells.get(cell) for cell in (published.AVERAGE, published.HARDEST)]
+        table.append([line.label, *texts, *("–" if n is None else f"{n:g}" for n in theirs)])
+    return table
+
+
+def published_table(beside: Mapping[str, Published]) -> Table | None:
+    """The paper's rows with all their cells, as the paper prints them; None without rows."""
+    found = {row.row: row for row in beside.values()}
+    if not found:
+        return None
+    cells = list(dict.fromkeys(cell for row in found.values() for cell in row.cells))
+    table = [["the paper's row", *(cell.replace("_", " ").replace(":", " ") for cell in cells)]]
+    for name, row in found.items():
+        table.append([name, *(f"{row.cells[c]:g}" if c in row.cells else "–" for c in cells)])
+    return table
+
+
+def pooled_table(lines: Sequence[Line]) -> Table | None:
+    """Conditions by all up to the cap, at it and beyond it: means over seeds, and the best run."""
+    cap = cap_of([point for line in lines for point in line.points])
+    if cap is None:
+        return None
+    wanted = {
+        f"op ≤ {cap}": lambda p: p.inside,
+        f"op {cap}": lambda p: p.op == cap and not (p.inside or p.reasked),
+        f"op > {cap}": lambda p: p.op > cap and not (p.inside or p.reasked),
+    }
+    table = [["condition", "seeds", *wanted, f"op > {cap}, best run"]]
+    for line in lines:
+        groups = [[p for p in line.points if rule(p)] for rule in wanted.values()]
+        found = [pooled(points) if points else None for points in groups]
+        texts = [
+            f"{_percent(one.mean)} [{_percent(one.low)}, {_percent(one.high)}]" if one else "–"
+            for one in found
+        ]
+        best = _percent(max(found[-1].by_seed)) if found[-1] else "–"
+        table.append([line.label, str(len(line.judged)), *texts, best])
+    return table
+
+
+def wrong_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
+    """Conditions by what their wrong solutions are wrong in first; None where it is not known.
+
+    Shares of all problems, of all cells.
+    """
+    counts: dict[str, collections.Counter[str]] = {}
+    problems: dict[str, int] = {}
+    for line in lines:
+        cells = [cell for judged in line.judged for cell in found.get(judged, {}).values()]
+        counts[line.label] = sum(
+            (collections.Counter(c.wrong) for c in cells), collections.Counter()
+        )
+        problems[line.label] = sum(len(cell.correct_N) for cell in cells)
+    total = sum(counts.values(), collections.Counter())
+    if not total:
+        return None
+    kinds = [kind for kind, _ in total.most_common()]
+    table = [["condition", "wrong", *kinds]]
+    for label, count in counts.items():
+        if problems[label]:
+            shares = [sum(count.values()), *(count[kind] for kind in kinds)]
+            table.append([label, *(_percent(share / problems[label]) for share in shares)])
+    return table
+
+
+def cost_table(
+    lines: Sequence[Line],
+    rows: Sequence[Row],
+    seconds: Mapping[str, tuple[float | None, float | None]],
+) -> Table | None:
+    """Tokens and time of a run, by condition; None where no time is known."""
+    if not any(part is not None for parts in seconds.values() for part in parts):
+        return None
+    tokens = {row["run"]: row["tokens"] for row in rows}
+    table = [["condition", "runs", "tokens a run", "training, min", "judging, min"]]
+    for line in lines:
+        runs = dict.fromkeys(run for run, _ in line.judged)
+        seen = statistics.fmean(tokens[run] for run in runs)
+        times = ["–" if part is None else f"{part / 60:.1f}" for part in seconds[line.label]]
+        table.append([line.label, str(len(runs)), f"{seen:,.0f}", *times])
+    return table
+
+
+def flat(lines: Sequence[Line]) -> Table:
+    """A row for each condition and cell with all its numbers, for programs to read."""
+    names = list(dict.fromkeys(name for line in lines for name in line.condition))
+    counted = list(dict.fromkeys(n for line in lines for p in line.points for n in p.account or {}))
+    head = ["label", *names, "cell", "op", "n", "seeds", "accuracy", "ci_low", "ci_high", "best"]
+    table = [[*head, "answer_accuracy", "retries", "unnecessary", *counted]]
+    for line in lines:
+        said = ["" if (v := line.condition.get(n)) is None else str(v) for n in names]
+        for p in line.points:
+            shares = [p.accuracy, p.low, p.high, max(p.by_seed), p.answer_accuracy, p.retries]
+            more = [(p.account or {}).get(name) for name in counted]
+            numbers = [*shares, p.unnecessary, *more]
+            texts = ["" if number is None else f"{number:.6g}" for number in numbers]
+            table.append(
+                [line.label, *said, p.cell, str(p.op), str(p.n), str(len(p.by_seed)), *texts]
+            )
+    return table
+
+
+def settings_table(configs: Sequence[Mapping[str, Any]], *, differing: bool) -> Table:
+    """Settings of all runs: those in which they differ, or those that they share."""
+    flat = [flatten(config) for config in configs]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    table = []
+    for key in keys:
+        values = list(dict.fromkeys(json.dumps(config.get(key)) for config in flat))
+        if (len(values) > 1) == differing:
+            table.append([key, ", ".join(values)])
+    return [["setting", "values"], *table]
+
+
+def _cells(lines: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(point.cell for line in lines for point in line.points))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _accuracy(point: Point) -> str:
+    text = f"{_percent(point.accuracy)} [{_percent(point.low)}, {_percent(point.high)}]"
+    if len(point.by_seed) > 1:
+        text += f" ±{_percent(statistics.stdev(point.by_seed))}"
+    return text
