@@ -53,6 +53,12 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
 def shapes(config: ModelConfig) -> Params:
     """The shapes and dtypes of a model's parameters; nothing is drawn, nor any device touched."""
+    # A fresh tree for each caller, who may change it.
+    return jax.tree.map(lambda leaf: leaf, _shapes(config))
+
+
+@functools.cache
+def _shapes(config: ModelConfig) -> Params:
     return jax.eval_shape(lambda: init(config, keys.root(0, Purpose.PARAMETERS)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from physlm.experiments import condition, inference, outcomes
+from physlm.experiments.condition import PROBE
 from physlm.experiments.inference import Difference
 from physlm.experiments.summary import Line, cap_of
 
@@ -80,10 +81,16 @@ def _pairs(
             (line, base)
             for line in lines
             for base in bases
-            if line is not base and {**line.condition, name: value} == dict(base.condition)
+            if line is not base and _with(line.condition, name, value) == dict(base.condition)
         ]
         found.append((pairs, f"{name.replace('_', ' ')} {value}"))
     return found
+
+
+def _with(said: condition.Condition, name: str, value: Any) -> dict[str, Any]:
+    """The condition of another value of a setting."""
+    kept = {key: known for key, known in said.items() if name != condition.DECODE or key != PROBE}
+    return {**kept, name: value}
 
 
 def _compared(line: Line, base: Line, found: outcomes.All, against: str) -> Comparison:

@@ -7,6 +7,8 @@ them. A study begins with `base(scale)` and changes what it must.
 
 import contextlib
 import dataclasses
+import functools
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -136,13 +138,15 @@ class Settings:
             raise RefusedError("parent.optimizer", CARRIED, allowed)
 
 
-def declared() -> dict[str, Setting]:
+@functools.cache
+def declared() -> Mapping[str, Setting]:
     """All settings of a run by their dotted keys, section by section."""
     found = settings.of(Settings)
     for section, parts in SECTIONS.items():
         for part in parts:
             found |= {f"{section}.{name}": known for name, known in settings.of(part).items()}
-    return {key: known for key, known in found.items() if key not in _NOT_OF_A_RUN}
+    known = {key: known for key, known in found.items() if key not in _NOT_OF_A_RUN}
+    return types.MappingProxyType(known)
 
 
 def decides(key: str) -> bool:

@@ -47,6 +47,7 @@ class Against:
         x: the setting, by its name in a condition, or a function of the condition that returns its
             value, or None for conditions that are not drawn.
         x_name: the setting in words.
+        reads: what of a condition such a function looks at.
         y: one of `QUANTITIES`.
         name: of the picture's files.
         heading: over all; "" for one that says what is drawn.
@@ -55,6 +56,7 @@ class Against:
 
     x: str | Callable[[Condition], Any]
     x_name: str = ""
+    reads: tuple[str, ...] = ()
     y: str = "accuracy"
     name: str = "against"
     heading: str = ""
@@ -86,41 +88,43 @@ class Against:
     def _called(self) -> str:
         return self.x_name or (self.x.replace("_", " ") if isinstance(self.x, str) else "a setting")
 
-    def _value(self, condition: Condition) -> Any:
-        return condition.get(self.x) if isinstance(self.x, str) else self.x(condition)
+    def _value(self, said: Condition) -> Any:
+        meant = condition_lib.meant(said)
+        return meant.get(self.x) if isinstance(self.x, str) else self.x(meant)
 
     def _curves(self, lines: Sequence[Line]) -> tuple[list[_Curve], list[Line]]:
-        """The curves, and conditions that are error-free and no point of one."""
+        """The curves; and error-free conditions that are no point of one."""
         rates = self.x == condition_lib.RATE
-        free = [line for line in lines if condition_lib.is_error_free(line.condition)]
-        others = [line for line in lines if line not in free or self._value(line.condition) is None]
-        if any(self._value(line.condition) is not None for line in free) and not rates:
-            # What is not of mistakes sets error-free conditions apart as well.
-            others, free = list(lines), []
-        elif rates:
-            others = [line for line in lines if line not in free]
-        apart = [self._beside(line.condition) for line in others]
+        free = [
+            line
+            for line in lines
+            if condition_lib.is_error_free(line.condition)
+            and (rates or self._value(line.condition) is None)
+        ]
+        drawn = [
+            line for line in lines if line not in free and self._value(line.condition) is not None
+        ]
+        apart = [self._beside(line.condition) for line in drawn]
         found: dict[str, list[tuple[Any, Line]]] = {}
-        for line, said in zip(others, apart, strict=True):
-            value = self._value(line.condition)
-            if value is not None and line not in free:
-                label = condition_lib.label(said, apart) if len(apart) > 1 else "all"
-                found.setdefault("" if label == "all" else label, []).append((value, line))
-        if rates:
-            for line in free:
-                said = self._beside(condition_lib.meant(line.condition))
-                for points in found.values():
-                    if said.items() <= self._beside(points[0][1].condition).items():
-                        points.insert(0, (0.0, line))
-            free = []
-        return [(label, points) for label, points in found.items()], free
+        for line, said in zip(drawn, apart, strict=True):
+            alone = all(other == said for other in apart)
+            label = "" if alone else condition_lib.label(said, apart)
+            found.setdefault(label, []).append((self._value(line.condition), line))
+        if not rates:
+            return list(found.items()), free
+        for points in found.values():
+            beside = self._beside(points[0][1].condition)
+            equal = [
+                line for line in free if self._beside(line.condition).items() <= beside.items()
+            ]
+            points[:0] = [(0.0, line) for line in equal]
+        return list(found.items()), []
 
     def _beside(self, said: Condition) -> Condition:
-        """A condition without the setting that is drawn, and what goes with it."""
-        if isinstance(self.x, str):
-            return {key: value for key, value in said.items() if key != self.x}
-        value = self._value(said)
-        return {key: known for key, known in said.items() if value is None or not _in(value, known)}
+        """A condition without the setting that is drawn."""
+        read = (self.x,) if isinstance(self.x, str) else self.reads
+        meant = condition_lib.meant(said)
+        return {key: known for key, known in meant.items() if key not in read}
 
     def _build(
         self,
@@ -187,11 +191,6 @@ class Against:
 
 def _turned() -> dict[str, Any]:
     return {"rotation": 20, "ha": "right", "fontsize": 8.5}
-
-
-def _in(value: Any, known: Any) -> bool:
-    """Whether a value was read off what a condition says."""
-    return value == known or (isinstance(known, str) and _written(value) in known)
 
 
 def _cell(share: bool) -> str:

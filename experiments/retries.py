@@ -1,0 +1,79 @@
+"""Do models that have read many mistakes make many?
+
+Question: how often does a model that was trained on mistakes and their corrections take back a step
+when it writes greedily, in right solutions and in wrong ones, by the rate of mistakes in its data
+and whether they were masked? Do its solutions stay as short as they can be?
+
+Command: `python -m physlm.experiments.sweep retries`. It shows the runs of `retry_rate` and
+`fake_mistakes`, which are not trained again in the same store.
+
+Expected: in the paper (arXiv 2408.16293, Figures 5, 6 and 11) few: at most 0.3 retries in a right
+solution up to rate .2, also of problems of 23 operations, and 1 to 4 at rate .5, unless mistakes
+are masked (at most .35). Solutions of all models hold next to no parameter that is not needed, at
+most .02 of them outside of re-asked problems.
+
+Cost: that of `retry_rate` and `fake_mistakes`; nothing where they have been run.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import fake_mistakes, retry_rate
+from physlm.experiments import conditions, config
+from physlm.experiments.conditions import Planned
+from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.published import Beside
+
+FIGURES = (
+    Against(
+        "retry_rate",
+        "retry rate",
+        y="retries_right",
+        name="right",
+        heading="Steps taken back in right solutions",
+    ),
+    Against(
+        "retry_rate",
+        "retry rate",
+        y="retries_wrong",
+        name="wrong",
+        heading="Steps taken back in wrong solutions",
+    ),
+    Against(
+        "retry_rate",
+        "retry rate",
+        y="unnecessary",
+        name="unnecessary",
+        heading="Parameters in right solutions that are not needed",
+    ),
+    AgainstOp(),
+)
+
+_ROWS: dict[str, dict[str, Any]] = {
+    **{f"retry {r}": {"retry_rate": r} for r in retry_rate.RATES},
+    **{f"retry {r} mask": {"retry_rate": r, "mask": "name"} for r in retry_rate.RATES if r != 0.4},
+    **{f"weak {r}": {"retry_rate": r, "kind": "retry_weak"} for r in fake_mistakes.RATES},
+    **{f"miss {r}": {"retry_rate": r, "kind": "retry_miss"} for r in fake_mistakes.RATES},
+}
+
+BESIDE = (Beside("Fig5a_11a_retries_on_right", _ROWS),)
+
+
+def get_config(scale: str) -> ConfigDict:
+    """What all runs share: the defaults of the scale."""
+    return config.base(scale)
+
+
+def sweep() -> Iterator[Planned]:
+    """All runs of both studies, each once."""
+    yield conditions.pretrain(**{"mistakes.rate": 0.0})
+    data: list[tuple[str, str, tuple[float, ...]]]
+    data = [("skip", mask, retry_rate.RATES) for mask in retry_rate.MASKS]
+    data += [(k, m, fake_mistakes.RATES) for k, m in fake_mistakes.DATA if k != "skip"]
+    for kind, mask, rates in data:
+        for rate in rates:
+            yield conditions.pretrain(
+                **{"mistakes.kind": kind, "mistakes.rate": rate, "mistakes.mask": mask}
+            )

@@ -1,0 +1,64 @@
+"""How does the gain from mistakes depend on the temperature at which solutions are written?
+
+Question: decoded greedily, models that have read mistakes seldom make them. Drawn at a temperature,
+every model errs more often, and one that has learnt to take mistakes back can. Is it then further
+ahead, and how many steps does it take back?
+
+Command: `python -m physlm.experiments.sweep temperature`. Models that `retry_rate` has trained in
+the same store are not trained again.
+
+Expected: asked for by the paper's reviewers, and not published.
+
+Cost: `smoke` some minutes, most of it compilation; at `quick` a quarter of an hour on two CPU cores
+beside the models; `mini` and `paper` have not been run.
+"""
+
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from physlm.decoding import recipe
+from physlm.experiments import conditions, config
+from physlm.experiments.condition import Condition
+from physlm.experiments.conditions import Planned
+from physlm.experiments.figures import Against
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.7, 1.0)
+DATA = (
+    {"mistakes.rate": 0.0},
+    {"mistakes.rate": 0.2},
+    {"mistakes.rate": 0.5},
+    {"mistakes.rate": 0.5, "mistakes.mask": "name"},
+)
+
+
+def temperature(condition: Condition) -> float:
+    """At which solutions are drawn; greedily at 0."""
+    chosen = recipe.parse(condition["decode"])
+    return float(getattr(chosen, "temperature", 0.0))
+
+
+_READ = ("decode",)
+FIGURES = (
+    Against(
+        temperature,
+        "temperature",
+        _READ,
+        heading="Problems solved, by the temperature of sampling",
+    ),
+    Against(temperature, "temperature", _READ, y="retries", name="retries"),
+    Against(temperature, "temperature", _READ, y="capped", name="capped"),
+)
+
+
+def get_config(scale: str) -> ConfigDict:
+    """What all runs share: the defaults of the scale."""
+    return config.base(scale)
+
+
+def sweep() -> Iterator[Planned]:
+    """Each model at each temperature, a solution for a problem."""
+    for data in DATA:
+        for value in TEMPERATURES:
+            way = f"sample:1,temperature={value}" if value else "greedy"
+            yield conditions.pretrain(**data, **{"evaluate.decode": way})

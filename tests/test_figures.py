@@ -1,0 +1,119 @@
+"""Figures of studies, drawn of results that are made up."""
+
+import re
+
+import pytest
+from test_report import fake_rows, png_size
+
+from physlm.experiments import figures, registry
+from physlm.experiments.figures import Against, Losses, Shown
+from physlm.experiments.plan import plan
+from physlm.experiments.summary import pooled, summarise
+
+OPS = {"<=15": 15, "15": 15, "20": 20, "23": 23}
+ACCOUNT = {"tokens": 90.0, "capped": 0.1, "retries_right": 0.2, "retries_wrong": 0.7}
+
+
+def rows_of(study):
+    """A row for each entry of a study at scale `paper` and each of some cells."""
+    return [
+        {
+            **fake_rows()[0],
+            "study": study.name,
+            "run": entry.run.name,
+            "evaluation": str(entry.evaluation.config),
+            "condition": dict(entry.condition),
+            "cell": cell,
+            "op": op,
+            "account": ACCOUNT,
+            **({"probe": {"auroc": 0.9, "n": 200}} if "task" in entry.condition else {}),
+        }
+        for entry in plan(study, "paper")
+        for cell, op in OPS.items()
+    ]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_study_draws_its_figures_and_finds_its_rows_of_the_paper(name):
+    study = registry.load(name)
+    lines = summarise(rows_of(study))
+    assert len({line.label for line in lines}) == len(lines)
+    found = {}
+    for beside in study.beside:
+        for line in lines:
+            row = beside.find(line.condition, {})
+            if row is not None:
+                assert (row.table, row.row) not in found.values(), "two conditions for one row"
+                found.setdefault(line.label, (row.table, row.row))
+    # Each row that the study names is that of a condition which it runs.
+    named = {(beside.table, row) for beside in study.beside for row in beside.rows}
+    missing = named - set(found.values())
+    if name == "quickstart":
+        # It runs masked ones; others are shown beside theirs where somebody asks for them.
+        missing -= {("Fig4b_acc", "retry 0.5")}
+    assert not missing
+    for figure in study.figures:
+        assert figure.draw(Shown(lines, name)) is not None, figure
+
+
+def lines_of(*rates, seeds=2):
+    return summarise(fake_rows(rates=rates, seeds=seeds))
+
+
+def texts(drawing):
+    """What stands in a picture, which draws letters as paths and names them in comments."""
+    return re.findall(r"<!-- (.*?) -->", drawing.svg.decode())
+
+
+def test_a_setting_of_mistakes_has_error_free_data_as_its_zero():
+    drawing = Against("retry_rate", "retry rate").draw(Shown(lines_of(0.0, 0.2, 0.5), "what"))
+    assert {"0", "0.2", "0.5", "retry rate"} <= set(texts(drawing))
+    assert "error-free solutions" not in texts(drawing)
+    rows = [
+        row | {"condition": {**row["condition"], **({"mask": mask} if mask else {})}, "run": run}
+        for rate, mask, run in ((0.0, "", "a"), (0.5, "none", "b"), (0.5, "name", "c"))
+        for row in fake_rows((rate,))
+    ]
+    drawing = Against("mask").draw(Shown(summarise(rows), "what"))
+    assert {"none", "name", "error-free solutions"} <= set(texts(drawing))
+
+
+def test_one_value_is_no_figure():
+    assert Against("retry_rate").draw(Shown(lines_of(0.5), "what")) is None
+    assert Against("layers").draw(Shown(lines_of(0.0, 0.5), "what")) is None
+    with pytest.raises(ValueError, match="y is 'speed'; it must be one of accuracy"):
+        Against("retry_rate", y="speed")
+
+
+def test_the_papers_numbers_stand_beside():
+    study, lines = registry.load("quickstart"), lines_of(0.0, 0.5)
+    (beside,) = study.beside
+    rows = {line.label: beside.find(line.condition, {}) for line in lines}
+    drawing = Against("retry_rate").draw(Shown(lines, "what", rows))
+    assert "in the paper, mean of 30 cells" in texts(drawing)
+    assert "in the paper, mean of 30 cells" not in texts(
+        Against("retry_rate").draw(Shown(lines, "what"))
+    )
+
+
+def test_losses_are_drawn_where_they_are_known():
+    curves = {"a": [[(1000, 2.0), (2000, 1.0)], []], "b": [[]]}
+    shown = Shown(lines_of(0.5), "what", curves={"a": curves["a"][:1]})
+    assert png_size(Losses().draw(shown).png)[0] > 0
+    assert Losses().draw(Shown(lines_of(0.5), "what")) is None
+
+
+def test_pictures_are_the_same_bytes_each_time_and_dark_ones_differ():
+    shown = Shown(lines_of(0.0, 0.5), "what")
+    one, other = (figures.AgainstOp().draw(shown) for _ in range(2))
+    assert one == other
+    assert one.svg != one.dark
+
+
+def test_cells_are_pooled_by_seed():
+    (line,) = lines_of(0.0, seeds=3)
+    points = [point for point in line.points if not point.inside]
+    found = pooled(points)
+    assert len(found.by_seed) == 3
+    assert found.by_seed[1] == pytest.approx(sum(p.by_seed[1] for p in points) / 3)
+    assert found.low < found.mean == pytest.approx(sum(p.accuracy for p in points) / 3)
