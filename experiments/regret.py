@@ -32,6 +32,7 @@ BEAMS = (4, 16, 32)
 # Retry upon regret alone, and inside beams.
 REGRET = (1, 4)
 SECOND_ASKED = {"probe.task": "can_next", "mistakes.rate": 0.0, "evaluate.problems": Times(0.25)}
+SECOND_RANK = 32
 FIRST, SECOND = "probe of rank 8", "probe of rank 32 and 2"
 
 
@@ -91,8 +92,10 @@ def get_config(scale: str) -> ConfigDict:
     return config.base(scale)
 
 
-def sweep() -> Iterator[Planned]:
-    """An error-free model by every way of decoding; models of data with mistakes, greedily."""
+def sweep(config: ConfigDict) -> Iterator[Planned]:
+    """An error-free model by every way of decoding; models of data with mistakes, greedily.
+
+    A model that is narrower than the second probe's rank goes without it."""
     error_free = {"mistakes.rate": 0.0}
     ways = ["greedy", *(f"beam:{width}" for width in BEAMS)]
     ways += [_regret(n, *said) for n in REGRET for said in (("perfect",), ("perfect", "tries=50"))]
@@ -101,7 +104,8 @@ def sweep() -> Iterator[Planned]:
     model = conditions.pretrain(**error_free)
     first = conditions.probe(model, **CAN_NEXT)
     second = conditions.second_probe(model, **SECOND_ASKED)
-    for probe in (first, second):
+    width = config.model.heads * config.model.head_dim
+    for probe in (first, second) if width >= SECOND_RANK else (first,):
         for beams in REGRET:
             asked = {"evaluate.decode": _regret(beams, "probe"), "evaluate.probe": probe}
             yield conditions.pretrain(**error_free, **asked)

@@ -172,7 +172,8 @@ def second_probe(parent: Planned, **changes: Any) -> Planned:
     """The paper's second probe (Section 3), with more to change and less to train it on.
 
     Differences: those of `probe`; rank 32 on the embedding and 2 on queries and values; a batch of
-    8, no weight decay, half of the rate, T / 6.25 steps (16,000 of 100,000).
+    8, no weight decay, half of the rate, T / 6.25 steps (16,000 of 100,000), a warm-up as much
+    shorter.
     """
     on = "attention/(query|value)/kernel,embed/embedding:16"
     first = probe(parent, rank=2, on=on)
@@ -180,6 +181,7 @@ def second_probe(parent: Planned, **changes: Any) -> Planned:
         **first.differences,
         "train.batch": 8,
         "train.steps": Times(0.16),
+        "optimizer.warmup_steps": Times(0.16),
         "optimizer.learning_rate": ByWidth(1e-3),
         "optimizer.weight_decay": 0.0,
     }

@@ -10,14 +10,26 @@ from physlm.experiments import condition as condition_lib
 from physlm.experiments import published
 from physlm.experiments.condition import Condition
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
-from physlm.experiments.figures.style import GREY, LEGEND, name, percent, plain, style, title
+from physlm.experiments.figures.style import (
+    DASHES,
+    GREY,
+    LEGEND,
+    name,
+    percent,
+    plain,
+    style,
+    title,
+)
 from physlm.experiments.summary import Line, Point, Pooled, cap_of, pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE_INCHES = (11.0, 5.2)
+SIZE_INCHES = (11.0, 5.6)
+
+# More values than these leave no room for long names side by side.
+_FEW = 5
 
 # What can be drawn: in words, and whether it is a share.
 QUANTITIES = {
@@ -139,42 +151,49 @@ class Against:
         beside = [line for _, points in curves for _, line in points if line.label in shown.beside]
         panels = 3 if len(beside) > 1 else 2
         grid = figure.add_gridspec(
-            1, panels, left=0.07, right=0.985, bottom=0.2, top=0.78, wspace=0.2
+            1, panels, left=0.07, right=0.985, bottom=0.33, top=0.8, wspace=0.2
         )
         cap = cap_of([point for line in shown.lines for point in line.points])
         names = (f"up to {cap} operations, as in training", "more operations than in training")
         ticks = _ticks(curves)
+        # What has no order is not joined, and curves stand beside each other.
+        numbers = all(isinstance(value, int | float) for value in ticks)
+        looks = [style(n) | ({} if numbers else {"linestyle": "none"}) for n in range(len(curves))]
+        middle = (len(curves) - 1) / 2
+        shifts = [0.0 if numbers else 0.12 * (n - middle) for n in range(len(curves))]
         drawn = []
         for number in range(2):
             axes = figure.add_subplot(grid[0, number])
             drawn.append(axes)
             for place, (label, points) in enumerate(curves):
-                _curve(axes, points, ticks, self.y, number, cap, style(place), label)
-            for line in level:
-                _level(axes, line, self.y, number, cap)
+                here = {value: x + shifts[place] for value, x in ticks.items()}
+                _curve(axes, points, here, self.y, number, cap, looks[place], label)
+            for place, line in enumerate(level):
+                _level(axes, line, self.y, number, cap, DASHES[1 + place % (len(DASHES) - 1)])
             self._frame(axes, names[number], ticks, share=share)
         drawn[0].set_ylabel(what, fontsize=10.5)
         if panels == 3:
-            drawn.append(axes := figure.add_subplot(grid[0, 2]))
+            axes = figure.add_subplot(grid[0, 2])
             cell = published.AVERAGE if share else published.HARDEST
+            self._frame(axes, f"in the paper, {_cell(share)}", ticks, share=share)
             heights: list[float] = []
-            for place, (_, points) in enumerate(curves):
+            for (_, points), look, shift in zip(curves, looks, shifts, strict=True):
                 known = [
-                    (ticks[value], shown.beside[line.label].cells.get(cell))
+                    (ticks[value] + shift, shown.beside[line.label].cells.get(cell))
                     for value, line in points
                     if line.label in shown.beside
                 ]
                 told = [(x, height) for x, height in known if height is not None]
                 heights += [height for _, height in told]
-                axes.plot([x for x, _ in told], [y for _, y in told], **style(place), markersize=5)
-            self._frame(axes, f"in the paper, {_cell(share)}", ticks, share=share)
+                axes.plot([x for x, _ in told], [y for _, y in told], **look, markersize=5)
             if share and heights:
                 low = max(0, int(min(heights) // 5) * 5 - 5)
                 axes.set_ylim(low - 0.5, 101)
                 axes.set_yticks(range(low, 101, 5), [f"{t}%" for t in range(low, 101, 5)])
         if len(curves) > 1 or level:
-            legend = LEGEND | {"fontsize": 9, "loc": "best"}
-            drawn[0].legend(**legend)
+            handles, labels = drawn[0].get_legend_handles_labels()
+            below: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.06, 0.005)}
+            figure.legend(handles, labels, ncols=3, **LEGEND | {"fontsize": 9} | below)
 
     def _frame(self, axes: "Axes", heading: str, ticks: dict[Any, float], *, share: bool) -> None:
         plain(axes)
@@ -182,15 +201,17 @@ class Against:
         if share:
             percent(axes)
         words = [_written(value) for value in ticks]
-        long = max(map(len, words)) > 6
-        axes.set_xticks(list(ticks.values()), words, **_turned() if long else {})
+        if max(map(len, words)) > 6 and len(words) > _FEW:
+            short = [textwrap.shorten(word, 24) for word in words]
+            turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+            axes.set_xticks(list(ticks.values()), short, fontsize=8.5, **turned)
+        else:
+            wrapped = [textwrap.fill(word, 11) for word in words]
+            small = max(map(len, words)) > 6
+            axes.set_xticks(list(ticks.values()), wrapped, fontsize=8 if small else 9.5)
         axes.set_xlabel(self._called, fontsize=10.5)
         low, high = min(ticks.values()), max(ticks.values())
         axes.set_xlim(low - 0.07 * (high - low), high + 0.07 * (high - low))
-
-
-def _turned() -> dict[str, Any]:
-    return {"rotation": 20, "ha": "right", "fontsize": 8.5}
 
 
 def _cell(share: bool) -> str:
@@ -277,7 +298,7 @@ def _curve(
         linewidth=2,
         elinewidth=1.2,
         capsize=3,
-        label=textwrap.fill(label, 34) or None,
+        label=textwrap.fill(label, 44) or None,
     )
     for x, found in shown:
         if len(found.by_seed) > 1:
@@ -285,12 +306,13 @@ def _curve(
             axes.scatter([x] * len(dots), dots, s=12, alpha=0.5, color=look["color"], linewidths=0)
 
 
-def _level(axes: "Axes", line: Line, y: str, beyond: int, cap: int | None) -> None:
+def _level(axes: "Axes", line: Line, y: str, beyond: int, cap: int | None, dash: str) -> None:
     """A condition that the setting does not touch, as a line across."""
     if (found := _height(line, y, beyond, cap)) is None:
         return
     scale = _scale(y)
-    axes.axhline(scale * found.mean, color=GREY, linestyle="--", linewidth=1.4, label=line.label)
+    look: dict[str, Any] = {"color": GREY, "linestyle": dash, "linewidth": 1.4}
+    axes.axhline(scale * found.mean, **look, label=textwrap.fill(line.label, 44))
     if found.high > found.low:
         axes.axhspan(scale * found.low, scale * found.high, color=GREY, alpha=0.15, linewidth=0)
 
