@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from data_gen.settings import RefusedError
 from data_gen.solutions.grammar import QUESTION
 from data_gen.spec import Spec
 from data_gen.text import records
+from data_gen.text.reader import name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +76,8 @@ def draw(problem: Problem, spec: Spec, listed: Sequence[listing.Row] = ()) -> Fi
     Args:
       problem: one, with NumPy leaves.
       spec: its class.
-      listed: the sentences of a solution, to stand below all (`data_gen.picture.listing`).
+      listed: the sentences of a solution, to stand below all (`data_gen.picture.listing`). What
+        they compute has their numbers in the dependency graph.
 
     Returns:
       a figure of its own, as large as the graphs want it, without pyplot's global state.
@@ -83,7 +86,7 @@ def draw(problem: Problem, spec: Spec, listed: Sequence[listing.Row] = ()) -> Fi
 
     found = relate(problem, spec)
     layers = records.layers(problem, spec)
-    left, right = _structure(found, layers), _dependency(found)
+    left, right = _structure(found, layers), _dependency(found, listing.numbers(listed))
     used = sorted({(n.role, n.abstract) for n in found.nodes}, key=list(_LOOKS).index)
     question = _question(found, int(problem.op))
     lines = sorted({strong for *_, strong, _ in (*left.lines, *right.lines)}, reverse=True)
@@ -132,12 +135,18 @@ def save(figure: Figure, path: str | Path) -> None:
       RefusedError: the name ends neither in .png nor in .svg.
       OSError: the file cannot be written.
     """
+    Path(path).write_bytes(data(figure, check_out(path)))
+
+
+def data(figure: Figure, kind: str) -> bytes:
+    """A figure as a "png" or "svg", the same bytes each time."""
     import matplotlib
 
-    kind = check_out(path)
+    buffer = io.BytesIO()
     # SVG has its date and random names of its parts otherwise.
     with matplotlib.rc_context({"svg.hashsalt": "data_gen"}):
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
 
 
 class _Box(NamedTuple):
@@ -193,8 +202,11 @@ def _structure(found: Relations, layers: list[list[Any]]) -> _Panel:
     return _Panel("Structure graph", boxes, lines, tuple(words), shift + placed.width, height)
 
 
-def _dependency(found: Relations) -> _Panel:
-    label = {node.slot: f"{node.owner}'s\n{node.thing}" for node in found.nodes}
+def _dependency(found: Relations, steps: Mapping[str, int]) -> _Panel:
+    label = {}
+    for node in found.nodes:
+        number = steps.get(name(node.owner, node.thing))
+        label[node.slot] = f"{number}. " * (number is not None) + f"{node.owner}'s\n{node.thing}"
     widths = {
         node.slot: _box_width(label[node.slot])
         + 2 * (TIP * node.abstract + TWICE * (node.role == QUERY))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_gen.solutions.grammar import MENDING_MARKERS, STOP
-from data_gen.text.judge import judge, split_sentences, standing_places
+from data_gen.text.judge import defined_in, judge, split_sentences, standing_places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,17 +27,22 @@ class Row(NamedTuple):
 
     number: int | None  # of the step, from 1; None where the sentence was taken back
     text: str
-    note: str  # the kind of the mistake that the sentence takes back; "" where it takes back none
+    # The kind of the mistake that the sentence takes back, or what is wrong with the first wrong
+    # step; "" for others.
+    note: str
 
 
 def rows(facts: Facts, solution: str) -> list[Row]:
-    """All sentences of a solution in order, with what the judge says of those taken back."""
-    places = standing_places(solution)
-    mended = list(judge(facts, solution).mended)
+    """All sentences of a solution in order, with what the judge says of those taken back and of the
+    first wrong one."""
+    places, verdict = standing_places(solution), judge(facts, solution)
+    mended = list(verdict.mended)
     found = []
     for at, sentence in enumerate(split_sentences(solution)):
         if at in places:
-            found.append(Row(places.index(at) + 1, f"{sentence}{STOP}", ""))
+            number = places.index(at)
+            note = f"wrong: {verdict.reason}" if number == verdict.first_wrong_step else ""
+            found.append(Row(number + 1, f"{sentence}{STOP}", note))
             continue
         note = ""
         if sentence.endswith(tuple(MENDING_MARKERS.values())):
@@ -46,6 +51,12 @@ def rows(facts: Facts, solution: str) -> list[Row]:
             note = f"{mistake.kind}{late}"
         found.append(Row(None, f"{sentence}{STOP}", note))
     return found
+
+
+def numbers(listed: Sequence[Row]) -> dict[str, int]:
+    """The number of the step that computes a parameter, by the parameter's name."""
+    steps = [(row.number, defined_in(row.text)) for row in listed]
+    return {defined[0]: number for number, defined in reversed(steps) if number and defined}
 
 
 def size(listed: Sequence[Row]) -> tuple[float, float]:
@@ -58,7 +69,7 @@ def put(axes: Axes, listed: Sequence[Row], x: float, y: float) -> None:
     """Writes the lines from (x, y), their upper left corner, downwards."""
     for n, row in enumerate(listed):
         middle = y + PITCH * (n + 0.5)
-        colour = "black" if row.number else TAKEN_BACK
+        colour = TAKEN_BACK if row.note or not row.number else "black"
         number = f"{row.number}" if row.number else "×"
         place = x + NUMBER_WIDTH
         style: dict[str, Any] = {"fontsize": POINTS, "family": "monospace", "va": "center"}

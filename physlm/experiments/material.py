@@ -9,6 +9,7 @@ from typing import Any
 
 from data_gen import settings
 from data_gen.solutions.mistakes import Mistakes
+from data_gen.spec import Spec
 from physlm.experiments import condition, files, outcomes, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.condition import short_name
@@ -123,6 +124,12 @@ class Material:
             return f"{run} {evaluation}"
         flat = flatten(config)
         return digest({key: value for key, value in flat.items() if key not in _OF_A_SEED})
+
+    def spec(self, run: str, evaluation: str) -> Spec | None:
+        """The class of problems of a run, as far as its configuration is still there."""
+        data = self.configs.get((run, evaluation), {}).get("data")
+        known = {} if data is None else {n: v for n, v in data.items() if n in settings.of(Spec)}
+        return Spec(**known) if known else None
 
     @property
     def shared(self) -> dict[str, Any]:

@@ -146,6 +146,12 @@ def page(content: Content) -> str:
     return "\n".join([*parts, "</body></html>"]) + "\n"
 
 
+def picture(alternative: str, svg: bytes) -> str:
+    """A picture on a white ground, as HTML."""
+    data = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return f'<img alt="{html.escape(alternative)}" src="{data}">'
+
+
 def _picture(one: Drawing) -> str:
     light, dark = (
         "data:image/svg+xml;base64," + base64.b64encode(data).decode()

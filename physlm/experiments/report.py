@@ -181,8 +181,14 @@ def _examples(found: Material) -> list[tuple[str, str]]:
     written = []
     for line in found.lines:
         records = show.examples(found.evaluations[line.judged[0]])
-        if records:
-            written.append((line.label, "\n".join(map(show.as_html, records))))
+        spec = found.spec(*line.judged[0])
+        parts = [show.as_html(record) for record in records]
+        # One picture tells what there is to know of a problem; more make the page heavy.
+        if records and spec and (svg := show.graphs(records[0], spec)) is not None:
+            what = "The problem's graphs, with the number of the step that computes a parameter"
+            parts.insert(1, page.picture(what, svg))
+        if parts:
+            written.append((line.label, "\n".join(parts)))
     return written
 
 

@@ -9,8 +9,15 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
+from data_gen.picture import figure, listing
 from data_gen.solutions.grammar import MENDING_MARKERS
+from data_gen.spec import Spec
 from data_gen.text.judge import split_sentences, standing_places
+from data_gen.text.parser import parse
+from data_gen.text.reader import read
 from physlm.experiments.execution import SOLUTIONS_FILE
 
 _WIDTH = 100
@@ -169,6 +176,25 @@ def as_html(record: Record) -> str:
             parts.append(f'<li value="{step.number}">{shown}{kind}</li>')
     parts.append(f"</ol><p>{html.escape(_answer(record))}</p>")
     return "\n".join(parts)
+
+
+def graphs(record: Record, spec: Spec) -> bytes | None:
+    """The two graphs of a problem as SVG, its parameters with the numbers of the steps in which a
+    model computed them, and what it wrote below; None where the class has no room for the text.
+
+    Args:
+        record: of a solution.
+        spec: the class of the run.
+    """
+    texts = (record["layers"], record["problem"], record["question"])
+    wide = dataclasses.replace(spec, max_op=max(spec.max_op, record["op"]), op=None)
+    try:
+        problem = parse(*texts, record["solution"], wide)
+    except ValueError:
+        return None
+    listed = listing.rows(read(*texts, spec.modulus), record["written"])
+    leaves = jax.tree.map(np.asarray, problem)
+    return figure.data(figure.draw(leaves, wide, listed), "svg")
 
 
 def solution(record: Record, *, colour: bool) -> str:
