@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
@@ -10,7 +9,8 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from physlm.metrics import JsonLines
+from physlm import clock
+from physlm.metrics import JsonLines, read_lines
 from physlm.progress import Reporter
 from physlm.step import Metrics
 from physlm.throughput import Meter
@@ -55,7 +55,9 @@ class Journal:
         self._directories, self._schedules = directories, schedules
         self._meter, self._progress = meter, progress
         self._first, self._last, self._every, self._tokens = first, last, every, tokens
-        self._started = time.perf_counter()
+        self._started = clock.seconds()
+        # What each run was trained for before, by its last line that is kept.
+        self._before = [0.0] * len(directories)
         self._speed: dict[str, float] = {}
         self._stack = ExitStack()
         # The recent loss of each run; the best checkpoint is the one where it is lowest.
@@ -70,6 +72,9 @@ class Journal:
             ]
             for name in names
         }
+        for number, directory in enumerate(self._directories if names else ()):
+            if lines := read_lines(directory / METRICS_FILE):
+                self._before[number] = lines[-1].get("seconds", 0.0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,8 +111,9 @@ class Journal:
             if logs:
                 # The schedule counts from 0, so this is the rate that was used in this step.
                 rate = {"learning_rate": float(schedule(step - 1)), "tokens": step * self._tokens}
-                seconds = {"seconds": round(time.perf_counter() - self._started, 3)}
-                line = {"step": step, **of_run, **rate, **seconds, **self._speed}
+                seconds = self._before[number] + clock.seconds() - self._started
+                took = {"seconds": round(seconds, 3)}
+                line = {"step": step, **of_run, **rate, **took, **self._speed}
                 self._write(METRICS_FILE, number, line)
         if losses:
             speed = {name: self._speed[key] for name, key in _SHOWN.items() if key in self._speed}

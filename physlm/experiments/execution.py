@@ -7,7 +7,6 @@ import io
 import json
 import pathlib
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from data_gen.text.judge import Verdict
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
 from physlm import cells as cells_lib
-from physlm import checkpoint, devices, evaluate, probing, sharding, train
+from physlm import checkpoint, clock, devices, evaluate, probing, sharding, train
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
@@ -137,13 +136,13 @@ def _train_all(
         directory.mkdir(parents=True, exist_ok=True)
         files.write_json(directory / run_lib.CONFIG_FILE, run.config)
         versions.write(directory / versions.FILE)
-    started = time.monotonic()
+    started = clock.seconds()
     try:
         outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile)
     # What ends a training ends that of all its runs.
     except Exception as error:
         outcomes = [error] * len(runs)
-    seconds = time.monotonic() - started
+    seconds = clock.seconds() - started
     for run, outcome in zip(runs, outcomes, strict=True):
         if devices.is_first() and not isinstance(outcome, Exception):
             run_lib.finish(store.of_run(run.name), int(outcome.step), seconds)
@@ -205,7 +204,7 @@ def _judge(
 
     The result is written last: whoever sees it sees a finished evaluation.
     """
-    settings, started = run.settings, time.monotonic()
+    settings, started = run.settings, clock.seconds()
     solutions: list[dict[str, Any]] = []
     verdicts: list[Verdict] = []
 
@@ -259,7 +258,7 @@ def _judge(
         lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
         files.write_atomically(where / SOLUTIONS_FILE, lines)
         files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
-    seconds = {"evaluate_seconds": round(time.monotonic() - started, 3)}
+    seconds = {"evaluate_seconds": round(clock.seconds() - started, 3)}
     files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
 

@@ -12,13 +12,12 @@ import functools
 import math
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 
 import jax
 
-from physlm import devices, model, sharding
+from physlm import clock, devices, model, sharding
 from physlm.experiments import ancestry, execution, files, registry, report, results, scales
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
@@ -81,14 +80,14 @@ def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str,
                     say(f"{head[task.run.name]}: finished before, skipped")
                 else:
                     say(f"{head[task.run.name]}: {_intended(task.run, store)}{together}")
-            started = time.monotonic()
+            started = clock.seconds()
             for run, error in execute(group, store):
                 _refresh(view)
                 if error is not None:
                     failed[run.name] = one_line(error)
                     say(f"{head[run.name]}: failed: {failed[run.name]}")
                 elif run.name not in skipped:
-                    took = format_seconds(time.monotonic() - started)
+                    took = format_seconds(clock.seconds() - started)
                     say(f"{head[run.name]}: finished in {took}")
                 devices.wait_for_all(f"done with {run.name}")
     return failed
