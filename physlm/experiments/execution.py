@@ -291,7 +291,7 @@ def _train(
         members = [
             train.Member(
                 seed=run.settings.seed,
-                stream=stack.enter_context(contextlib.closing(_stream(run.settings, rows))),
+                stream=stack.enter_context(contextlib.closing(stream_of(run.settings, rows))),
                 learning_rate=run.settings.optimizer.learning_rate,
                 run_dir=store.of_run(run.name),
                 made_by=run.facts,
@@ -313,7 +313,8 @@ def _train(
         )
 
 
-def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+def stream_of(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+    """What a run is trained on, as far as this host needs it: rows of each batch."""
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
             settings.data,
