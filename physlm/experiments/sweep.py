@@ -12,7 +12,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 
 from physlm import clock, devices, sharding
 from physlm.experiments import (
@@ -65,9 +65,7 @@ def _shared_batch(runs: Sequence[Run]) -> int:
     return math.gcd(*(train.batch // train.accumulate for train in trains))
 
 
-def run_all(
-    todo: Sequence[Task], store: Store, execute: Execute, refresh: Callable[[], None]
-) -> dict[str, str]:
+def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str]:
     """Trains and judges what is not, and refreshes `results.jsonl` after each run.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
@@ -75,15 +73,15 @@ def run_all(
 
     Args:
         todo: what there is to do, parents before children.
-        store: where it is done.
+        view: what shows the results.
         execute: does it.
-        refresh: writes `results.jsonl` anew.
 
     Returns:
         the name of each failed run, with its error in one line.
     """
     failed: dict[str, str] = {}
-    refresh()
+    _refresh(view)
+    store = view.store
     head = {task.run.name: f"run {n}/{len(todo)} {task.run.name}" for n, task in enumerate(todo, 1)}
     for group in groups(todo, store):
         with ExitStack() as stack:
@@ -100,7 +98,7 @@ def run_all(
                     say(f"{head[task.run.name]}: {_intended(task.run, store)}{together}")
             started = clock.seconds()
             for run, error in execute(group, store):
-                refresh()
+                _refresh(view)
                 if error is not None:
                     failed[run.name] = one_line(error)
                     say(f"{head[run.name]}: failed: {failed[run.name]}")
@@ -174,15 +172,11 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
         store.make(view.directory)
-        with _alone(view, options.only):
-            moment = functools.partial(_alone, view, options.only, moment=True)
-            with moment():
-                if devices.is_first():
-                    view.remember(entries)
-            failed = run_all(todo, store, execute, functools.partial(_refresh, view, moment))
-            with moment():
-                if devices.is_first():
-                    _report(view)
+        if devices.is_first():
+            view.remember(entries)
+        failed = run_all(todo, view, execute)
+        if devices.is_first():
+            _report(view)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
@@ -287,24 +281,14 @@ def _steps(text: str) -> int:
 def _report(view: View) -> None:
     if not results.read(view.directory / results.FILE):
         return
-    put(report.make(view.directory))
+    with view.held():
+        text = report.make(view.directory)
+    put(text)
 
 
-def _refresh(view: View, moment: Callable[[], AbstractContextManager[None]]) -> None:
-    with moment():
-        if devices.is_first():
-            view.refresh()
-
-
-def _alone(view: View, share: str, moment: bool = False) -> AbstractContextManager[None]:
-    """Sees to it that nobody else writes what a study shows: for long, or for moments.
-
-    Whoever has a share of a study writes now and then, so that others can, too.
-    """
-    if moment != bool(share) or not devices.is_first():
-        return nullcontext()
-    busy = functools.partial(say, f"another process writes {view.directory}: waits for it")
-    return files.locked(view.directory, busy if moment else None)
+def _refresh(view: View) -> None:
+    if devices.is_first():
+        view.refresh()
 
 
 def _asked(options: argparse.Namespace) -> list[Entry]:
