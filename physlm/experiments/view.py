@@ -19,6 +19,9 @@ from physlm.experiments.store import Store
 
 FILE = "shown.json"
 
+# Beside it: the runs that are needed for what is shown, parents and probes among them.
+RUNS_FILE = "runs.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -35,6 +38,17 @@ class Entry:
     evaluation: Evaluation
     condition: Mapping[str, Any]
     needs: tuple[Run, ...] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs that it takes, each after those that it begins with."""
+        found: list[Run] = []
+        for run in (*self.needs, self.run):
+            line = [run]
+            while (parent := line[0].parent) is not None:
+                line.insert(0, parent)
+            found += [one for one in line if one.name not in [other.name for other in found]]
+        return found
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -90,6 +104,10 @@ class View:
         with self.held():
             before = self.remembered()
             new = [entry.shown for entry in entries if entry.shown not in before]
+            runs = {run.name: run.settings.train.steps for one in entries for run in one.runs}
+            needed = self.needed()
+            if not set(runs) <= set(needed):
+                files.write_json(self.directory / RUNS_FILE, needed | runs)
             if new:
                 files.write_json(self.directory / FILE, [*before, *new])
 
@@ -108,6 +126,25 @@ class View:
         ):
             raise ValueError(f"{path} does not say what is shown; remove it to begin anew.")
         return found
+
+    def needed(self) -> dict[str, int | None]:
+        """The runs that are shown and those that they need, with the steps that they take.
+
+        A budget of problems may take more. None: it is not known, as an older version began.
+
+        Raises:
+            ValueError: a file that names them is damaged.
+        """
+        shown = dict.fromkeys(entry["run"] for entry in self.remembered())
+        path = self.directory / RUNS_FILE
+        if not shown or not path.exists():
+            return shown
+        found = files.read_json(path)
+        if not isinstance(found, dict) or not all(isinstance(n, int) for n in found.values()):
+            raise ValueError(f"{path} does not say which runs there are; remove it.")
+        return {name: steps for name, steps in found.items() if steps} | {
+            name: None for name in shown if name not in found
+        }
 
     def rows(self) -> list[results.Row]:
         """The rows of every entry that is trained and judged, in an order that only they decide.
