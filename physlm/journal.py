@@ -3,7 +3,7 @@
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Self
 
 import jax
@@ -25,6 +25,13 @@ _SPIKE = 6.0
 _SHOWN = {"tokens/s": "tokens_per_s", "input": "input_share", "MFU": "mfu"}
 
 
+Line = Mapping[str, float]
+
+# Another place for what the metrics of a run say: told the lines that there are so far, it gives,
+# for as long as it is open, what takes each further line.
+Log = Callable[[Sequence[Line]], AbstractContextManager[Callable[[Line], None]]]
+
+
 class Journal:
     """The records of one run, or of several that are trained together, as a context manager."""
 
@@ -39,6 +46,7 @@ class Journal:
         last: int,
         every: int,
         tokens: int,
+        logs: Sequence[Sequence[Log]] = (),
     ) -> None:
         """Opens the files of each run and drops their lines about steps after `first`.
 
@@ -51,6 +59,7 @@ class Journal:
           last: the number of steps of the runs.
           every: the number of steps between lines of metrics.
           tokens: the number of tokens of a step of one run.
+          logs: where else metrics go, of each run; empty for nowhere.
         """
         self._directories, self._schedules = directories, schedules
         self._meter, self._progress = meter, progress
@@ -59,6 +68,8 @@ class Journal:
         # What each run was trained for before, by its last line that is kept.
         self._before = [0.0] * len(directories)
         self._speed: dict[str, float] = {}
+        self._logs = logs or [()] * len(directories)
+        self._told: list[list[Callable[[Line], None]]] = [[] for _ in directories]
         self._stack = ExitStack()
         # The recent loss of each run; the best checkpoint is the one where it is lowest.
         self.recent_loss = [math.nan] * len(directories)
@@ -73,12 +84,15 @@ class Journal:
             for name in names
         }
         for number, directory in enumerate(self._directories if names else ()):
-            if lines := read_lines(directory / METRICS_FILE):
+            lines = read_lines(directory / METRICS_FILE)
+            if lines:
                 self._before[number] = lines[-1].get("seconds", 0.0)
+            for log in self._logs[number]:
+                self._told[number].append(self._stack.enter_context(log(lines)))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def note(self, step: int, metrics: Metrics, ignored: Mapping[int, object]) -> list[int]:
         """Records the metrics of a step.
@@ -115,6 +129,8 @@ class Journal:
                 took = {"seconds": round(seconds, 3)}
                 line = {"step": step, **of_run, **rate, **took, **self._speed}
                 self._write(METRICS_FILE, number, line)
+                for tell in self._told[number]:
+                    tell(line)
         if losses:
             speed = {name: self._speed[key] for name, key in _SHOWN.items() if key in self._speed}
             self._progress.update(step, loss=math.fsum(losses) / len(losses), **speed)

@@ -1,24 +1,13 @@
 """What takes long because the process was stopped does not count as work."""
 
 import io
-import json
 
-import numpy as np
+from recorded import Time, recorded
 from test_progress import Terminal
 
-from physlm import journal, progress, throughput
+from physlm import progress
 from physlm.clock import Clock
 from physlm.progress import Progress
-
-
-class Time:
-    """Seconds that a test lets pass."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 def test_the_clock_stands_still_while_nobody_looks():
@@ -66,29 +55,11 @@ def test_the_bar_forgets_a_pause(monkeypatch):
     assert forgotten == [1603.0]
 
 
-def recorded(directory, monkeypatch, first, last, seconds):
-    """The lines of a run's metrics after steps that take so many seconds each."""
-    time = Time()
-    monkeypatch.setattr(journal.clock, "seconds", time)
-    values = {"loss": 1.0, "grad_norm": 1.0, "recent_loss": 1.0, "rise": 0.0}
-    with journal.Journal(
-        [directory],
-        [lambda step: 0.1],
-        throughput.Meter(first, 10, None, None),
-        Progress("train", last, stream=io.StringIO(), clock=time),
-        first=first,
-        last=last,
-        every=2,
-        tokens=10,
-    ) as kept:
-        for step in range(first + 1, last + 1):
-            time.now += seconds
-            kept.note(step, {name: np.array(value) for name, value in values.items()}, {})
-    lines = (directory / journal.METRICS_FILE).read_text().splitlines()
-    return [(line["step"], line["seconds"]) for line in map(json.loads, lines)]
-
-
 def test_seconds_go_on_where_a_run_was_stopped(tmp_path, monkeypatch):
-    assert recorded(tmp_path, monkeypatch, 0, 6, 1.0) == [(2, 2.0), (4, 4.0), (6, 6.0)]
+    def seconds(*arguments):
+        lines = recorded(tmp_path, monkeypatch, *arguments)
+        return [(line["step"], line["seconds"]) for line in lines]
+
+    assert seconds(0, 6, 1.0) == [(2, 2.0), (4, 4.0), (6, 6.0)]
     # What was done after the checkpoint is done again, in the time that it takes now.
-    assert recorded(tmp_path, monkeypatch, 4, 8, 3.0) == [(2, 2.0), (4, 4.0), (6, 10.0), (8, 16.0)]
+    assert seconds(4, 8, 3.0) == [(2, 2.0), (4, 4.0), (6, 10.0), (8, 16.0)]

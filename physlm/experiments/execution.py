@@ -23,7 +23,7 @@ from physlm import checkpoint, clock, devices, evaluate, probing, sharding, trai
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results, versions, weights
+from physlm.experiments import files, logs, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -74,7 +74,7 @@ def check_resumable(run: Run, directory: pathlib.Path) -> None:
 
 
 def execute(
-    tasks: Sequence[Task], store: Store, profile: int = 0
+    tasks: Sequence[Task], store: Store, profile: int = 0, log: Sequence[str] = ()
 ) -> Iterator[tuple[Run, Exception | None]]:
     """Trains runs together, from their last checkpoints, and judges one after the other.
 
@@ -86,6 +86,7 @@ def execute(
         tasks: one, or several whose runs are of one `shape`; nobody else trains these runs.
         store: where they are kept.
         profile: training steps to write a trace of, into the first run's directory.
+        log: where metrics go as well, of `physlm.experiments.logs.NAMES`.
 
     Yields:
         each run as soon as it is judged or has failed, and why it failed.
@@ -94,7 +95,7 @@ def execute(
     todo = [run for run in runs if run_lib.status(store.of_run(run.name)) != "finished"]
     # From here on the files that this was decided by change.
     devices.wait_for_all(f"decided on {runs[0].name}")
-    trained = _train_all(todo, store, profile)
+    trained = _train_all(todo, store, profile, log)
     for task in tasks:
         directory, state = store.of_run(task.run.name), trained.get(task.run.name)
         if isinstance(state, Exception):
@@ -122,7 +123,7 @@ def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) ->
 
 
 def _train_all(
-    runs: Sequence[Run], store: Store, profile: int
+    runs: Sequence[Run], store: Store, profile: int, log: Sequence[str]
 ) -> Mapping[str, TrainState | Exception]:
     """Trains runs to their last step, and marks them as finished; by name the state or the error.
 
@@ -138,7 +139,7 @@ def _train_all(
         versions.write(directory / versions.FILE)
     started = clock.seconds()
     try:
-        outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile)
+        outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile, log)
     # What ends a training ends that of all its runs.
     except Exception as error:
         outcomes = [error] * len(runs)
@@ -282,7 +283,7 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
 
 
 def _train(
-    runs: Sequence[Run], store: Store, profile: int
+    runs: Sequence[Run], store: Store, profile: int, log: Sequence[str]
 ) -> list[TrainState | FloatingPointError]:
     settings = budgeted(runs[0].settings)
     mesh = sharding.make_mesh(settings.mesh)
@@ -296,6 +297,7 @@ def _train(
                 run_dir=store.of_run(run.name),
                 made_by=run.facts,
                 parent=weights.parent(run, store.of_run(run.name)),
+                logs=logs.of_run(run, store.of_run(run.name), log),
             )
             for run in runs
         ]

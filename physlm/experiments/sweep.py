@@ -20,13 +20,14 @@ from physlm.experiments import (
     estimate,
     execution,
     files,
+    logs,
     pace,
     registry,
     report,
     results,
     scales,
     selection,
-)  # fmt: skip
+)
 from physlm.experiments import config as config_lib
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, called, one_line, put
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             put(manual(config_lib.override(shared, chosen)))
             return 0
         place = _place(options)
+        logs.check(options.log)
         entries = _asked(options)
         view.check()
         todo = every = tasks(entries)
@@ -171,6 +173,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             return 0
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
+        if options.log:
+            execute = functools.partial(execute, log=options.log)
         store.make(view.directory)
         if devices.is_first():
             view.remember(entries)
@@ -260,6 +264,14 @@ def _parser() -> Parser:
         default=0,
         metavar="STEPS",
         help="write a trace of so many training steps (10) into the directory of each run",
+    )
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        choices=logs.NAMES,
+        default=[],
+        help="where the metrics of what is trained go, beside metrics.jsonl",
     )
     parser.add_argument(
         "--distributed",
