@@ -70,6 +70,14 @@ def test_parents_and_probes_come_along():
     ]
 
 
+def test_a_value_that_has_commas_is_one_value():
+    entries = plan.plan(FAMILIES, "smoke", ["evaluate.beyond=4"])
+    other = plan.plan(FAMILIES, "smoke", ["evaluate.beyond=4,5"])
+    assert selection.filtered([*entries, *other], ["evaluate.beyond=4,5"]) == other
+    assert selection.filtered(entries, ["evaluate.beyond=5,4"]) == entries
+    assert selection.filtered([*entries, *other], ["evaluate.beyond!=4,5"]) == entries
+
+
 THERE = "there are retry_rate 0, 0.5; seed 0; and settings, as model.layers.\n"
 
 

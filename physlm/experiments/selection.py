@@ -36,19 +36,26 @@ class Filter:
 
     Attributes:
         name: as a condition of the study calls it, or a dotted setting.
-        values: as they are written.
+        values: as they are written, with commas between them.
         negated: it has none of the values.
     """
 
     name: str
-    values: tuple[str, ...]
+    values: str
     negated: bool = False
 
-    def lets_through(self, entry: Entry) -> bool:
-        """Whether an entry fulfils the condition; what it does not name has no value."""
-        known = _named(entry)
-        has = self.name in known and any(_same(known[self.name], value) for value in self.values)
-        return has != self.negated
+    def fulfilled(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of all entries that fulfil it; what an entry does not name has no value there."""
+
+        def has(entry: Entry, values: Iterable[str]) -> bool:
+            known = _named(entry)
+            return self.name in known and any(_same(known[self.name], value) for value in values)
+
+        values = [self.values]
+        # A value may have commas itself, as `evaluate.beyond=4,5`.
+        if not any(has(entry, values) for entry in entries):
+            values = [value.strip() for value in self.values.split(",")]
+        return [entry for entry in entries if has(entry, values) != self.negated]
 
 
 def parse_filter(text: str) -> Filter:
@@ -61,9 +68,7 @@ def parse_filter(text: str) -> Filter:
     if not found:
         raise ValueError(f"--filter has {text!r}; it must be NAME=VALUE, NAME!=VALUE or several.")
     name, sign, values = found.groups()
-    # A value may have commas itself, as `evaluate.beyond=4,5`.
-    parts = [part.strip() for part in values.split(",")]
-    return Filter(name, tuple(dict.fromkeys([values, *parts])), sign == "!=")
+    return Filter(name, values, sign == "!=")
 
 
 def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
@@ -81,7 +86,8 @@ def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
             raise ValueError(
                 f"--filter has {one.name!r}, by which no run is known: {_all(entries)}"
             )
-    left = [entry for entry in entries if all(one.lets_through(entry) for one in filters)]
+    kept = [{id(entry) for entry in one.fulfilled(entries)} for one in filters]
+    left = [entry for entry in entries if all(id(entry) in ids for ids in kept)]
     if not left:
         raise ValueError(f"--filter {' '.join(texts)} lets no run through: {_all(entries)}")
     return left

@@ -144,7 +144,7 @@ class Tree:
             lines += _wrapped(f"Training to do: {self._sum(sizes, left)}.", "")
         notes = []
         if any(size.here is None for size in sizes):
-            notes.append("What was not measured here, --measure times for some steps.")
+            notes.append("--measure times some steps of what was not measured here.")
         notes.append(
             f"Times on {self._place} are an estimate that nobody has timed "
             "(physlm.tools.roofline), for each run alone, on as many chips as can share its batch; "

@@ -88,6 +88,7 @@ class View:
         """
         self.store.check(self.directory)
         results.refuse_other_study(self.directory / results.FILE, self.study)
+        self.needed()
         self.rows()
 
     def held(self) -> AbstractContextManager[None]:
@@ -106,7 +107,7 @@ class View:
             new = [entry.shown for entry in entries if entry.shown not in before]
             runs = {run.name: run.settings.train.steps for one in entries for run in one.runs}
             needed = self.needed()
-            if not set(runs) <= set(needed):
+            if needed != needed | runs:
                 files.write_json(self.directory / RUNS_FILE, needed | runs)
             if new:
                 files.write_json(self.directory / FILE, [*before, *new])
