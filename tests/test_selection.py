@@ -204,9 +204,9 @@ def test_a_dry_run_of_a_share_tells_its_own_runs_from_others(tmp_path, capsys):
         text = " ".join(capsys.readouterr().out.split())
         assert f"{len(own)} runs in" in text
         others = {task.run.name for task in of_share(own, todo)} - own
-        assert text.count("another share's, needed here") == len(others)
+        assert text.count(", another share's") == len(others)
         for name in others:
-            assert f"{name}: another share's" in text
+            assert f"{name}: to do, another share's" in text
 
 
 def test_shares_of_a_study_are_worked_on_at_once(tmp_path):

@@ -153,7 +153,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             own = selection.deal(every, share.of)[share.number - 1]
             todo = selection.of_share(own, every)
             if not own:
-                say(f"share {options.only} has none of the {len(every)} runs: nothing is to do.")
+                count = len({task.run.name for task in every})
+                say(f"share {options.only} has none of the {count} runs: nothing is to do.")
                 return 0
         else:
             own = {task.run.name for task in every}

@@ -55,9 +55,7 @@ class Tree:
         for task in tasks:
             self._tasks[task.run.name].append(task)
         self._sizes = {run.name: estimate(run, paces, place) for run in self._runs.values()}
-        self._statuses = {
-            name: run_lib.status(store.of_run(name)) for name in self._runs if name in self._own
-        }
+        self._statuses = {name: run_lib.status(store.of_run(name)) for name in self._runs}
 
     def text(self) -> str:
         """All of it, in lines of at most 100 columns, with sums at the end."""
@@ -90,12 +88,10 @@ class Tree:
         return lines
 
     def _status(self, run: Run) -> str:
-        if run.name not in self._own:
-            return "another share's, needed here"
-        status = self._statuses[run.name]
-        if status in ("finished", "to do"):
-            return status
-        return f"{status} at step {self._done(run):,} of {run.settings.train.steps:,}"
+        status: str = self._statuses[run.name]
+        if status not in ("finished", "to do"):
+            status += f" at step {self._done(run):,} of {run.settings.train.steps:,}"
+        return status if run.name in self._own else f"{status}, another share's"
 
     def _done(self, run: Run) -> int:
         """The step from which an unfinished run goes on."""
@@ -135,7 +131,8 @@ class Tree:
             for task in self._tasks[run.name]
             for one in task.evaluations
         ]
-        runs = f"{len(own)} runs in {self._store.models}: {_statuses(self._statuses.values())}"
+        trained = _statuses(self._statuses[run.name] for run in own)
+        runs = f"{len(own)} runs in {self._store.models}: {trained}"
         lines = [f"{runs}; {len(judged)} evaluations: {_statuses(judged)}."]
         sizes = [self._sizes[run.name] for run in own]
         lines += _wrapped(f"Training in all: {self._sum(sizes, [1.0] * len(own))}.", "")
