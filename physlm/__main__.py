@@ -11,6 +11,7 @@ from physlm.experiments.arguments import put
 # Each with the module whose `main` it is, which alone is imported, and what it does.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "sweep": ("physlm.experiments.sweep", "run a study, or what is left of it"),
+    "status": ("physlm.experiments.status", "say how a study stands, or watch it"),
     "report": ("physlm.experiments.report", "tables, plot and page of a study"),
     "evaluate": ("physlm.experiments.evaluate", "judge the model of a run once more"),
     "export": ("physlm.export", "write a run's model for Hugging Face, PEFT, or as arrays"),

@@ -2,15 +2,15 @@
 
 import math
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Self
 
 import jax
 import numpy as np
 
-from physlm.metrics import JsonLines
+from physlm import clock
+from physlm.metrics import JsonLines, read_lines
 from physlm.progress import Reporter
 from physlm.step import Metrics
 from physlm.throughput import Meter
@@ -23,6 +23,13 @@ _SPIKE = 6.0
 
 # Figures of `Meter` that the progress display shows, by their names there.
 _SHOWN = {"tokens/s": "tokens_per_s", "input": "input_share", "MFU": "mfu"}
+
+
+Line = Mapping[str, float]
+
+# Another place for what the metrics of a run say: told the lines that there are so far, it gives,
+# for as long as it is open, what takes each further line.
+Log = Callable[[Sequence[Line]], AbstractContextManager[Callable[[Line], None]]]
 
 
 class Journal:
@@ -39,6 +46,7 @@ class Journal:
         last: int,
         every: int,
         tokens: int,
+        logs: Sequence[Sequence[Log]] = (),
     ) -> None:
         """Opens the files of each run and drops their lines about steps after `first`.
 
@@ -51,12 +59,17 @@ class Journal:
           last: the number of steps of the runs.
           every: the number of steps between lines of metrics.
           tokens: the number of tokens of a step of one run.
+          logs: where else metrics go, of each run; empty for nowhere.
         """
         self._directories, self._schedules = directories, schedules
         self._meter, self._progress = meter, progress
         self._first, self._last, self._every, self._tokens = first, last, every, tokens
-        self._started = time.perf_counter()
+        self._started = clock.seconds()
+        # What each run was trained for before, by its last line that is kept.
+        self._before = [0.0] * len(directories)
         self._speed: dict[str, float] = {}
+        self._logs = logs or [()] * len(directories)
+        self._told: list[list[Callable[[Line], None]]] = [[] for _ in directories]
         self._stack = ExitStack()
         # The recent loss of each run; the best checkpoint is the one where it is lowest.
         self.recent_loss = [math.nan] * len(directories)
@@ -70,10 +83,16 @@ class Journal:
             ]
             for name in names
         }
+        for number, directory in enumerate(self._directories if names else ()):
+            lines = read_lines(directory / METRICS_FILE)
+            if lines:
+                self._before[number] = lines[-1].get("seconds", 0.0)
+            for log in self._logs[number]:
+                self._told[number].append(self._stack.enter_context(log(lines)))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def note(self, step: int, metrics: Metrics, ignored: Mapping[int, object]) -> list[int]:
         """Records the metrics of a step.
@@ -106,9 +125,12 @@ class Journal:
             if logs:
                 # The schedule counts from 0, so this is the rate that was used in this step.
                 rate = {"learning_rate": float(schedule(step - 1)), "tokens": step * self._tokens}
-                seconds = {"seconds": round(time.perf_counter() - self._started, 3)}
-                line = {"step": step, **of_run, **rate, **seconds, **self._speed}
+                seconds = self._before[number] + clock.seconds() - self._started
+                took = {"seconds": round(seconds, 3)}
+                line = {"step": step, **of_run, **rate, **took, **self._speed}
                 self._write(METRICS_FILE, number, line)
+                for tell in self._told[number]:
+                    tell(line)
         if losses:
             speed = {name: self._speed[key] for name, key in _SHOWN.items() if key in self._speed}
             self._progress.update(step, loss=math.fsum(losses) / len(losses), **speed)

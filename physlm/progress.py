@@ -9,7 +9,12 @@ from typing import Protocol, Self, TextIO
 
 from tqdm import tqdm
 
+from physlm import clock as clock_lib
+
 _SECONDS_BETWEEN_LINES = 10.0
+
+# Clocks that differ by more than this disagree about a pause.
+_PAUSE_SECONDS = 5.0
 
 
 class Reporter(Protocol):
@@ -25,7 +30,7 @@ class Progress:
     On a terminal this is a bar. Elsewhere (a log file, a pipe) it is plain lines: the first
     update, the last, and at most one every ten seconds between them. The first update sets the
     origin of the time left, so that neither compilation nor the part done before a restart
-    distorts it.
+    distorts it; nor does the time in which the process is stopped.
     """
 
     def __init__(
@@ -35,7 +40,7 @@ class Progress:
         unit: str = "step",
         *,
         stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock_lib.seconds,
     ) -> None:
         """Begins a display that shows nothing before the first update.
 
@@ -44,7 +49,7 @@ class Progress:
           total: the number of units of the whole task.
           unit: the name of a unit.
           stream: where to write; None is standard error.
-          clock: returns seconds.
+          clock: returns seconds, pauses of the process not counted.
 
         Raises:
           ValueError: `total` is negative.
@@ -61,6 +66,8 @@ class Progress:
         self._last: tuple[int, dict[str, float]] = (0, {})
         self._printed_done: int | None = None
         self._printed_at = 0.0
+        # Seconds that the bar's own clock, which does not stop, is ahead.
+        self._ahead = 0.0
 
     def __enter__(self) -> Self:
         if self._stream.isatty():
@@ -95,12 +102,15 @@ class Progress:
             self._origin = (done, now)
         self._last = (done, fields)
         if self._bar is not None:
-            self._move_bar(done, fields, first)
+            self._move_bar(done, fields, first, now)
         elif first or done >= self._total or now - self._printed_at >= _SECONDS_BETWEEN_LINES:
             self._print_line()
 
-    def _move_bar(self, done: int, fields: dict[str, float], first: bool) -> None:
+    def _move_bar(self, done: int, fields: dict[str, float], first: bool, now: float) -> None:
         assert self._bar is not None
+        before, self._ahead = self._ahead, time.time() - now
+        if not first and self._ahead - before > _PAUSE_SECONDS:
+            self._bar.unpause()
         if fields:
             self._bar.set_postfix_str(_show(fields), refresh=False)
         if first:

@@ -1,13 +1,13 @@
 """The cost of a training step, its speed, and how much of the devices it uses."""
 
 import pathlib
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 
+from physlm import clock
 from physlm.architecture import ModelConfig
 
 # Steps that are not traced: in the first ones programs are compiled and the first data is made.
@@ -59,7 +59,7 @@ def model_flops(config: ModelConfig, tokens: int) -> float:
 
 
 class Meter:
-    """Measures the speed of a loop, from one mark to the next."""
+    """Measures the speed of a loop, from one mark to the next; pauses do not count."""
 
     def __init__(self, step: int, tokens: int, flops: float | None, peak: float | None) -> None:
         """Begins to measure.
@@ -72,14 +72,14 @@ class Meter:
           peak: the peak FLOPs a second of all devices together; None if it is not known.
         """
         self._tokens, self._flops, self._peak = tokens, flops, peak
-        self._step, self._time, self._waited = step, time.perf_counter(), 0.0
+        self._step, self._time, self._waited = step, clock.seconds(), 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Counts the time inside the context as waiting for data."""
-        started = time.perf_counter()
+        started = clock.seconds()
         yield
-        self._waited += time.perf_counter() - started
+        self._waited += clock.seconds() - started
 
     def mark(self, step: int) -> dict[str, float]:
         """Returns the figures of the steps since the last mark, and sets a new one.
@@ -92,7 +92,7 @@ class Meter:
           in which the loop waited for data; if they are counted, model_flops_per_s; and, if the
           peak is known, mfu, which is these as a share of the peak (model FLOPs utilization).
         """
-        now, steps = time.perf_counter(), step - self._step
+        now, steps = clock.seconds(), step - self._step
         seconds = max(now - self._time, 1e-9)
         found = {
             "tokens_per_s": round(steps * self._tokens / seconds, 1),

@@ -24,7 +24,7 @@ from physlm import step as step_lib
 from physlm.adaptation import Adaptation
 from physlm.architecture import ModelConfig
 from physlm.checkpoint import Checkpoints, check_made_by
-from physlm.journal import Journal
+from physlm.journal import Journal, Log
 from physlm.optimizer import OptimizerConfig
 from physlm.population import Population, Single
 from physlm.progress import Reporter
@@ -128,6 +128,7 @@ class Member:
       made_by: what else decides the weights of this run, its data above all, by the names of the
         settings. Checkpoints of a run that differs in it are not gone on with.
       parent: the model that it begins with; None draws one from the seed.
+      logs: where its metrics go, beside `metrics.jsonl`.
     """
 
     seed: int
@@ -136,6 +137,7 @@ class Member:
     run_dir: pathlib.Path
     made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parent: Parent | None = None
+    logs: Sequence[Log] = ()
 
 
 def train(
@@ -271,6 +273,7 @@ def train_together(
                 last=train.steps,
                 every=train.log_every,
                 tokens=tokens,
+                logs=[member.logs for member in members],
             )
         )
         loop = _Loop(

@@ -145,7 +145,7 @@ def test_a_probe_is_trained_on_as_many_questions_as_are_asked_for() -> None:
     (entry,) = planned(conditions.probe(None, **changes))
     settings = entry.run.settings
     rows = np.arange(settings.train.batch)
-    with contextlib.closing(execution._stream(settings, rows)) as questions:
+    with contextlib.closing(execution.stream_of(settings, rows)) as questions:
         assert questions.batch(0)["answers"].shape == (len(rows), 3)
 
 

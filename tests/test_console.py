@@ -77,9 +77,9 @@ def test_the_version_is_the_package_s(capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["swep"], "unknown command 'swep' (nearest: sweep): there are sweep, report, "),
-        (["--colour"], "unknown command '--colour': there are sweep, report, "),
-        ([], "a command is missing: there are sweep, report, "),
+        (["swep"], "unknown command 'swep' (nearest: sweep): there are sweep, status, "),
+        (["--colour"], "unknown command '--colour': there are sweep, status, "),
+        ([], "a command is missing: there are sweep, status, "),
     ],
 )
 def test_what_is_no_command_is_one_sentence(arguments, complaint, capsys):

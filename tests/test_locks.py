@@ -3,19 +3,11 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in
+from fake_runs import STUDY, FakeRuns, main, rows_in
 
 from physlm.experiments import files, plan, sweep
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
-
-
-def test_second_sweep_of_a_study_at_once_is_refused(tmp_path, capsys):
-    with files.locked(tmp_path / VIEW):
-        assert main(tmp_path) == 2
-    error = capsys.readouterr().err
-    assert error == f"another process is at work in {tmp_path}/{VIEW}: wait for it.\n"
-    assert main(tmp_path) == 0
 
 
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path, capsys, monkeypatch):

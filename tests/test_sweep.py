@@ -49,7 +49,6 @@ def test_devices_are_as_many_as_can_share_every_batch(tmp_path, monkeypatch):
     study = types.SimpleNamespace(**vars(STUDY))
     study.sweep = lambda: [{"train.batch": 8}, {"train.batch": 12}]
     monkeypatch.setattr(sweep.registry, "load", lambda name: study)
-    monkeypatch.setattr(sweep, "describe", lambda entries, store: "")
     assert main(tmp_path / "b", "--dry-run") == 0
     assert told == [6, 4]
 
@@ -88,26 +87,6 @@ def test_all_runs_failing_is_not_a_crash(tmp_path, capsys):
     assert main(tmp_path, execute=FakeRuns((0.0, 0.5))) == 1
     assert "2 of 2 runs failed" in capsys.readouterr().err
     assert rows_in(tmp_path) == []
-
-
-def test_dry_run_tells_all_and_writes_nothing(tmp_path, capsys):
-    workdir = tmp_path / "work"
-    assert main(workdir, "--dry-run") == 0
-    assert not workdir.exists()
-    text = capsys.readouterr().out
-    for entry in plan.plan(STUDY, "smoke", ()):
-        name, tokens = re.escape(entry.run.name), entry.run.tokens
-        assert re.search(rf"{name} +[\d,]+ +{tokens:,}  to do +to do", text)
-
-    main(workdir, execute=FakeRuns(failing=(0.5,)))
-    before = times(workdir)
-    capsys.readouterr()
-    assert main(workdir, "--dry-run", "--set", "evaluate.problems=17") == 0
-    text = capsys.readouterr().out
-    assert f"2 runs in {workdir}/models: 1 finished, 1 failed; 2 evaluations: 2 to do." in text
-    assert main(workdir, "--dry-run") == 0
-    assert "2 evaluations: 1 finished, 1 to do." in capsys.readouterr().out
-    assert times(workdir) == before
 
 
 # What is trained once.

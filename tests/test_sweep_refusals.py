@@ -1,3 +1,4 @@
+import itertools
 import json
 import pathlib
 import re
@@ -122,8 +123,13 @@ def test_what_an_older_version_left_is_refused_untouched(tmp_path, capsys, left,
     assert times(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["shown.json", "finished.json", "result.json"])
-@pytest.mark.parametrize("text", ["{", "[3]", "{}"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *itertools.product(["shown.json", "finished.json", "result.json"], ["{", "[3]", "{}"]),
+        *itertools.product(["runs.json"], ["{", "[3]", '{"a": "b"}']),
+    ],
+)
 def test_damaged_files_are_refused_untouched(tmp_path, capsys, name, text):
     main(tmp_path)
     path = min(tmp_path.rglob(name))

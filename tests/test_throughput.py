@@ -57,7 +57,7 @@ def test_peaks_by_kind_of_device(kind: str, peak: float | None) -> None:
 
 def test_figures_are_of_the_steps_since_the_last_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(throughput.clock, "seconds", lambda: now[0])
     meter = Meter(step=10, tokens=50, flops=1e6, peak=1e7)
     now[0] += 1.5
     with meter.waiting():

@@ -7,7 +7,6 @@ import io
 import json
 import pathlib
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,11 +19,11 @@ from data_gen.text.judge import Verdict
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
 from physlm import cells as cells_lib
-from physlm import checkpoint, devices, evaluate, probing, sharding, train
+from physlm import checkpoint, clock, devices, evaluate, probing, sharding, train
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results, versions, weights
+from physlm.experiments import files, logs, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -75,7 +74,7 @@ def check_resumable(run: Run, directory: pathlib.Path) -> None:
 
 
 def execute(
-    tasks: Sequence[Task], store: Store, profile: int = 0
+    tasks: Sequence[Task], store: Store, profile: int = 0, log: Sequence[str] = ()
 ) -> Iterator[tuple[Run, Exception | None]]:
     """Trains runs together, from their last checkpoints, and judges one after the other.
 
@@ -87,6 +86,7 @@ def execute(
         tasks: one, or several whose runs are of one `shape`; nobody else trains these runs.
         store: where they are kept.
         profile: training steps to write a trace of, into the first run's directory.
+        log: where metrics go as well, of `physlm.experiments.logs.NAMES`.
 
     Yields:
         each run as soon as it is judged or has failed, and why it failed.
@@ -95,7 +95,7 @@ def execute(
     todo = [run for run in runs if run_lib.status(store.of_run(run.name)) != "finished"]
     # From here on the files that this was decided by change.
     devices.wait_for_all(f"decided on {runs[0].name}")
-    trained = _train_all(todo, store, profile)
+    trained = _train_all(todo, store, profile, log)
     for task in tasks:
         directory, state = store.of_run(task.run.name), trained.get(task.run.name)
         if isinstance(state, Exception):
@@ -123,7 +123,7 @@ def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) ->
 
 
 def _train_all(
-    runs: Sequence[Run], store: Store, profile: int
+    runs: Sequence[Run], store: Store, profile: int, log: Sequence[str]
 ) -> Mapping[str, TrainState | Exception]:
     """Trains runs to their last step, and marks them as finished; by name the state or the error.
 
@@ -137,13 +137,13 @@ def _train_all(
         directory.mkdir(parents=True, exist_ok=True)
         files.write_json(directory / run_lib.CONFIG_FILE, run.config)
         versions.write(directory / versions.FILE)
-    started = time.monotonic()
+    started = clock.seconds()
     try:
-        outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile)
+        outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile, log)
     # What ends a training ends that of all its runs.
     except Exception as error:
         outcomes = [error] * len(runs)
-    seconds = time.monotonic() - started
+    seconds = clock.seconds() - started
     for run, outcome in zip(runs, outcomes, strict=True):
         if devices.is_first() and not isinstance(outcome, Exception):
             run_lib.finish(store.of_run(run.name), int(outcome.step), seconds)
@@ -205,7 +205,7 @@ def _judge(
 
     The result is written last: whoever sees it sees a finished evaluation.
     """
-    settings, started = run.settings, time.monotonic()
+    settings, started = run.settings, clock.seconds()
     solutions: list[dict[str, Any]] = []
     verdicts: list[Verdict] = []
 
@@ -259,7 +259,7 @@ def _judge(
         lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
         files.write_atomically(where / SOLUTIONS_FILE, lines)
         files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
-    seconds = {"evaluate_seconds": round(time.monotonic() - started, 3)}
+    seconds = {"evaluate_seconds": round(clock.seconds() - started, 3)}
     files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
 
@@ -283,7 +283,7 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
 
 
 def _train(
-    runs: Sequence[Run], store: Store, profile: int
+    runs: Sequence[Run], store: Store, profile: int, log: Sequence[str]
 ) -> list[TrainState | FloatingPointError]:
     settings = budgeted(runs[0].settings)
     mesh = sharding.make_mesh(settings.mesh)
@@ -292,11 +292,12 @@ def _train(
         members = [
             train.Member(
                 seed=run.settings.seed,
-                stream=stack.enter_context(contextlib.closing(_stream(run.settings, rows))),
+                stream=stack.enter_context(contextlib.closing(stream_of(run.settings, rows))),
                 learning_rate=run.settings.optimizer.learning_rate,
                 run_dir=store.of_run(run.name),
                 made_by=run.facts,
                 parent=weights.parent(run, store.of_run(run.name)),
+                logs=logs.of_run(run, store.of_run(run.name), log),
             )
             for run in runs
         ]
@@ -314,7 +315,8 @@ def _train(
         )
 
 
-def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+def stream_of(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+    """What a run is trained on, as far as this host needs it: rows of each batch."""
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
             settings.data,

@@ -80,6 +80,19 @@ def locked(path: pathlib.Path, busy: Callable[[], None] | None = None) -> Iterat
             lock.unlink(missing_ok=True)
 
 
+def is_locked(path: pathlib.Path) -> bool:
+    """Whether some process holds the lock of a file or directory at this moment."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _is_at(path: pathlib.Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))

@@ -7,21 +7,28 @@ crash or a kill, completes the study.
 """
 
 import argparse
-import collections
 import functools
 import math
 import pathlib
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
-import jax
-
-from physlm import devices, model, sharding
-from physlm.experiments import ancestry, execution, files, registry, report, results, scales
+from physlm import clock, devices, sharding
+from physlm.experiments import (
+    ancestry,
+    estimate,
+    execution,
+    files,
+    logs,
+    pace,
+    registry,
+    report,
+    results,
+    scales,
+    selection,
+)
 from physlm.experiments import config as config_lib
-from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.execution import Task, say
@@ -29,9 +36,13 @@ from physlm.experiments.manual import manual
 from physlm.experiments.plan import groups, plan, tasks
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
+from physlm.experiments.tree import Tree
 from physlm.experiments.view import Entry, View
 from physlm.progress import format_seconds
 from physlm.train import TerminatedError
+
+# The chips for which a dry run estimates times, where it is not told which.
+_SLICE = "v5e-8"
 
 Execute = Callable[..., Iterator[tuple[Run, Exception | None]]]
 
@@ -55,18 +66,23 @@ def _shared_batch(runs: Sequence[Run]) -> int:
     return math.gcd(*(train.batch // train.accumulate for train in trains))
 
 
-def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str, str]:
+def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str]:
     """Trains and judges what is not, and refreshes `results.jsonl` after each run.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
     process trains is waited for.
+
+    Args:
+        todo: what there is to do, parents before children.
+        view: what shows the results.
+        execute: does it.
 
     Returns:
         the name of each failed run, with its error in one line.
     """
     failed: dict[str, str] = {}
     _refresh(view)
-    store, todo = view.store, tasks(entries)
+    store = view.store
     head = {task.run.name: f"run {n}/{len(todo)} {task.run.name}" for n, task in enumerate(todo, 1)}
     for group in groups(todo, store):
         with ExitStack() as stack:
@@ -81,14 +97,14 @@ def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str,
                     say(f"{head[task.run.name]}: finished before, skipped")
                 else:
                     say(f"{head[task.run.name]}: {_intended(task.run, store)}{together}")
-            started = time.monotonic()
+            started = clock.seconds()
             for run, error in execute(group, store):
                 _refresh(view)
                 if error is not None:
                     failed[run.name] = one_line(error)
                     say(f"{head[run.name]}: failed: {failed[run.name]}")
                 elif run.name not in skipped:
-                    took = format_seconds(time.monotonic() - started)
+                    took = format_seconds(clock.seconds() - started)
                     say(f"{head[run.name]}: finished in {took}")
                 devices.wait_for_all(f"done with {run.name}")
     return failed
@@ -111,34 +127,6 @@ def _intended(run: Run, store: Store) -> str:
     return "goes on" if run_lib.saved_steps(directory) else "starts"
 
 
-def describe(entries: Sequence[Entry], store: Store) -> str:
-    """What a sweep would do, as text: each run with its size and how far it has come."""
-    width = max(len(entry.run.name) for entry in entries)
-    columns = f"{'parameters':>12}  {'tokens':>15}  {'training':<10}  evaluation"
-    lines = [f"{'run':<{width}}  {columns}"]
-    trained: dict[str, str] = {}
-    judged = []
-    for entry in entries:
-        run, directory = entry.run, store.of_run(entry.run.name)
-        trained[run.name] = run_lib.status(directory)
-        judged.append(evaluation_lib.status(directory, entry.evaluation.config))
-        parameters = _count_parameters(run.settings.model)
-        # How much longer than this a budget of problems takes is known when the run begins.
-        more = "+" if run_lib.takes_longer(run.settings) else ""
-        tokens = f"{run.tokens:,}{more}"
-        sizes = f"{parameters:>12,}  {tokens:>15}  {trained[run.name]:<10}"
-        decode = entry.evaluation.config["decode"]
-        way = "" if decode == "greedy" else f" ({decode})"
-        lines.append(f"{run.name:<{width}}  {sizes}  {judged[-1]}{way}")
-    runs = f"{len(trained)} runs in {store.models}: {_counted(trained.values())}"
-    return "\n".join([*lines, f"{runs}; {len(judged)} evaluations: {_counted(judged)}."])
-
-
-def _counted(statuses: Iterable[str]) -> str:
-    counts = collections.Counter(statuses)
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
-
-
 def main(arguments: Sequence[str] | None = None, execute: Execute = execution.execute) -> int:
     """The command line.
 
@@ -155,9 +143,22 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             chosen = dict(config_lib.parse_assignment(text) for text in options.set)
             put(manual(config_lib.override(shared, chosen)))
             return 0
-        entries = plan(registry.load(options.study), options.scale, options.set)
+        place = _place(options)
+        logs.check(options.log)
+        entries = _asked(options)
         view.check()
-        runs = [task.run for task in tasks(entries)]
+        todo = every = tasks(entries)
+        if options.only:
+            share = selection.parse_share(options.only)
+            own = selection.deal(every, share.of)[share.number - 1]
+            todo = selection.of_share(own, every)
+            if not own:
+                count = len({task.run.name for task in every})
+                say(f"share {options.only} has none of the {count} runs: nothing is to do.")
+                return 0
+        else:
+            own = {task.run.name for task in every}
+        runs = [task.run for task in todo]
         for run in runs:
             if run.parent is None:
                 ancestry.lineage(run, store.models)
@@ -168,17 +169,19 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             devices.join(options.distributed)
         check_mesh(runs)
         if options.dry_run:
-            put(describe(entries, store))
+            paces = _paces(todo, store, options.measure)
+            put(Tree(todo, store, paces, place, entries, own).text())
             return 0
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
+        if options.log:
+            execute = functools.partial(execute, log=options.log)
         store.make(view.directory)
-        with files.locked(view.directory) if devices.is_first() else nullcontext():
-            if devices.is_first():
-                view.remember(entries)
-            failed = run_all(entries, view, execute)
-            if devices.is_first():
-                _report(view)
+        if devices.is_first():
+            view.remember(entries)
+        failed = run_all(todo, view, execute)
+        if devices.is_first():
+            _report(view)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
@@ -219,7 +222,38 @@ def _parser() -> Parser:
         metavar="DIR",
         help="the store of trained models and of what studies show of them (runs)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only print what there is to do")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only print what there is to do, and what it takes"
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="time some training steps for that, of each shape that was not trained here before",
+    )
+    parser.add_argument(
+        "--slice",
+        metavar="CHIP-COUNT",
+        help=f"estimate times for that on these chips ({_SLICE})",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="I/N",
+        help="one of N shares of the runs, from 1/N to N/N, as $SLURM_ARRAY_TASK_ID/8; what runs "
+        "of it need of other shares is waited for, or done",
+    )
+    parser.add_argument(
+        "--filter",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only runs with these conditions or settings, and what they need: retry_rate=0.2,0.5 "
+        "(one of these), mask!=none, seed=1, model.layers=4",
+    )
+    parser.add_argument(
+        "--seeds", default="", metavar="SEEDS", help="each run for each of them: 0,1,2 or 0:3"
+    )
     parser.add_argument(
         "--settings", action="store_true", help="only print all settings and what they mean"
     )
@@ -231,6 +265,14 @@ def _parser() -> Parser:
         default=0,
         metavar="STEPS",
         help="write a trace of so many training steps (10) into the directory of each run",
+    )
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        choices=logs.NAMES,
+        default=[],
+        help="where the metrics of what is trained go, beside metrics.jsonl",
     )
     parser.add_argument(
         "--distributed",
@@ -252,7 +294,9 @@ def _steps(text: str) -> int:
 def _report(view: View) -> None:
     if not results.read(view.directory / results.FILE):
         return
-    put(report.make(view.directory))
+    with view.held():
+        text = report.make(view.directory)
+    put(text)
 
 
 def _refresh(view: View) -> None:
@@ -260,8 +304,41 @@ def _refresh(view: View) -> None:
         view.refresh()
 
 
-def _count_parameters(config: model.ModelConfig) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(model.shapes(config)))
+def _asked(options: argparse.Namespace) -> list[Entry]:
+    """What the command line asks for of a study, all shares of it."""
+    study = registry.load(options.study)
+    seeds: list[list[str]] = [[]]
+    if options.seeds:
+        if any(text.split("=")[0].strip() == "seed" for text in options.set):
+            raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
+        seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
+    entries: list[Entry] = []
+    for seed in seeds:
+        known = [entry.shown for entry in entries]
+        planned = plan(study, options.scale, [*options.set, *seed])
+        entries += [entry for entry in planned if entry.shown not in known]
+    return selection.filtered(entries, options.filter) if options.filter else entries
+
+
+def _place(options: argparse.Namespace) -> estimate.Slice:
+    """The chips for which a dry run estimates times."""
+    for name in ("measure", "slice"):
+        if getattr(options, name) and not options.dry_run:
+            raise ValueError(f"--{name} is for --dry-run.")
+    return estimate.parse_slice(options.slice or _SLICE)
+
+
+def _paces(todo: Sequence[Task], store: Store, measure: bool) -> dict[str, float]:
+    """How fast runs are trained here, as far as it was measured, or is to be."""
+    wanted = {pace.pace_of(task.run.config) for task in todo}
+    found = pace.measured(store, wanted)
+    for group in groups(todo, store) if measure else ():
+        name = pace.pace_of(group[0].run.config)
+        if name not in found:
+            say(f"times some steps of {group[0].run.name}")
+            if (speed := pace.measure(group)) is not None:
+                found[name] = speed
+    return found
 
 
 if __name__ == "__main__":

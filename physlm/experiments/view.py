@@ -8,6 +8,7 @@ models stay.
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from physlm.experiments import evaluation as evaluation_lib
@@ -17,6 +18,9 @@ from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 
 FILE = "shown.json"
+
+# Beside it: the runs that are needed for what is shown, parents and probes among them.
+RUNS_FILE = "runs.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,17 @@ class Entry:
     evaluation: Evaluation
     condition: Mapping[str, Any]
     needs: tuple[Run, ...] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs that it takes, each after those that it begins with."""
+        found: list[Run] = []
+        for run in (*self.needs, self.run):
+            line = [run]
+            while (parent := line[0].parent) is not None:
+                line.insert(0, parent)
+            found += [one for one in line if one.name not in [other.name for other in found]]
+        return found
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -73,7 +88,12 @@ class View:
         """
         self.store.check(self.directory)
         results.refuse_other_study(self.directory / results.FILE, self.study)
+        self.needed()
         self.rows()
+
+    def held(self) -> AbstractContextManager[None]:
+        """The right to write what is shown, for which others wait: it takes seconds."""
+        return files.locked(self.directory, lambda: None)
 
     def remember(self, entries: Sequence[Entry]) -> None:
         """Adds entries to those that are shown.
@@ -81,10 +101,16 @@ class View:
         Raises:
             ValueError: the file that names them is damaged.
         """
-        before = self.remembered()
-        new = [entry.shown for entry in entries if entry.shown not in before]
-        if new:
-            files.write_json(self.directory / FILE, [*before, *new])
+        # What another process adds at the same time is not lost.
+        with self.held():
+            before = self.remembered()
+            new = [entry.shown for entry in entries if entry.shown not in before]
+            runs = {run.name: run.settings.train.steps for one in entries for run in one.runs}
+            needed = self.needed()
+            if needed != needed | runs:
+                files.write_json(self.directory / RUNS_FILE, needed | runs)
+            if new:
+                files.write_json(self.directory / FILE, [*before, *new])
 
     def remembered(self) -> list[dict[str, Any]]:
         """What is shown: name of the run, condition and evaluation of each entry.
@@ -101,6 +127,25 @@ class View:
         ):
             raise ValueError(f"{path} does not say what is shown; remove it to begin anew.")
         return found
+
+    def needed(self) -> dict[str, int | None]:
+        """The runs that are shown and those that they need, with the steps that they take.
+
+        A budget of problems may take more. None: it is not known, as an older version began.
+
+        Raises:
+            ValueError: a file that names them is damaged.
+        """
+        shown = dict.fromkeys(entry["run"] for entry in self.remembered())
+        path = self.directory / RUNS_FILE
+        if not shown or not path.exists():
+            return shown
+        found = files.read_json(path)
+        if not isinstance(found, dict) or not all(isinstance(n, int) for n in found.values()):
+            raise ValueError(f"{path} does not say which runs there are; remove it.")
+        return {name: steps for name, steps in found.items() if steps} | {
+            name: None for name in shown if name not in found
+        }
 
     def rows(self) -> list[results.Row]:
         """The rows of every entry that is trained and judged, in an order that only they decide.
@@ -120,4 +165,6 @@ class View:
 
     def refresh(self) -> None:
         """Writes `results.jsonl` anew."""
-        results.write(self.directory / results.FILE, self.rows())
+        # Whoever writes last has seen all that those before had seen.
+        with self.held():
+            results.write(self.directory / results.FILE, self.rows())

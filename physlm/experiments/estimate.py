@@ -1,0 +1,118 @@
+"""What training a run takes: parameters, tokens, model FLOPs, time here and on a slice of TPUs."""
+
+import contextlib
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from data_gen import keys
+from data_gen.keys import Purpose
+from physlm import model as model_lib
+from physlm.experiments import config as config_lib
+from physlm.experiments.pace import Paces, pace_of
+from physlm.experiments.run import Run
+from physlm.throughput import model_flops
+from physlm.tools import roofline
+from physlm.tools.chips import CHIPS
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Accelerator chips for which times are estimated.
+
+    Attributes:
+        chip: its name in `physlm.tools.chips`.
+        devices: how many.
+    """
+
+    chip: str
+    devices: int
+
+    def __str__(self) -> str:
+        return f"{self.chip}-{self.devices}"
+
+
+def parse_slice(text: str) -> Slice:
+    """The slice of a text like `v5e-8`.
+
+    Raises:
+        ValueError: it is not written so, or there is no such chip.
+    """
+    chip, _, devices = text.rpartition("-")
+    if chip not in CHIPS or not devices.isdecimal() or int(devices) < 1:
+        known = ", ".join(CHIPS)
+        raise ValueError(
+            f"--slice is {text!r}; it must be a chip and how many, as v5e-8, with one of {known}."
+        )
+    return Slice(chip, int(devices))
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What the whole training of a run takes.
+
+    Attributes:
+        trained: parameters that are trained.
+        parameters: those and the frozen ones.
+        tokens: that it sees; of a budget of problems, at least.
+        flops: model FLOPs; where some parameters are frozen, at most.
+        here: seconds on the devices here; None where no step was measured.
+        there: seconds on the slice, a guess; None where the run cannot be divided over it.
+    """
+
+    trained: int
+    parameters: int
+    tokens: int
+    flops: float
+    here: float | None
+    there: float | None
+
+
+def estimate(run: Run, paces: Paces, place: Slice) -> Estimate:
+    """What a run takes, by the speeds measured here and for a slice."""
+    settings = run.settings
+    batch = settings.train.batch * settings.windows.window
+    trained, parameters = _parameters(settings)
+    pace = paces.get(pace_of(run.config))
+    return Estimate(
+        trained=trained,
+        parameters=parameters,
+        tokens=run.tokens,
+        flops=settings.train.steps * model_flops(settings.model, batch),
+        here=None if pace is None else run.tokens / pace,
+        there=_there(settings, place),
+    )
+
+
+def _parameters(settings: config_lib.Settings) -> tuple[int, int]:
+    """How many are trained, and how many there are."""
+    shapes, adaptation = model_lib.shapes(settings.model), settings.learning.adaptation
+    total = _size(shapes)
+    if adaptation.full:
+        return total, total
+    split = functools.partial(
+        adaptation.split, model=settings.model, key=keys.root(0, Purpose.PARAMETERS)
+    )
+    trained = _size(jax.eval_shape(split, shapes)[0])
+    return trained, trained + total
+
+
+def _size(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _there(settings: config_lib.Settings, place: Slice) -> float | None:
+    """Seconds on as many chips of a slice as can share a batch."""
+    mesh, config = settings.mesh, settings.train
+    for data in range(place.devices // mesh.beside_data, 0, -1):
+        axes = {"fsdp": mesh.fsdp, "sequence": mesh.sequence, "tensor": mesh.tensor, "data": data}
+        # That many cannot share it.
+        with contextlib.suppress(ValueError):
+            found = roofline.predict(
+                CHIPS[place.chip], settings.model, config.batch, config.steps, axes,
+                config.accumulate,
+            )  # fmt: skip
+            return config.steps * found.step
+    return None

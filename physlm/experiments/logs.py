@@ -1,0 +1,123 @@
+"""Other places for the metrics of runs: TensorBoard's files, and Weights & Biases.
+
+They are told what `metrics.jsonl` says, which stays the source: a run that goes on is shown from
+its first step on, with no step twice. Each needs the extra of its name.
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from physlm.experiments import identity
+from physlm.experiments.run import Run
+from physlm.journal import Line, Log
+
+# By name, the package that writes there. TensorBoard's files are written by tensorboardX, as the
+# writers of clu and flax need TensorFlow.
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+NAMES = tuple(_PACKAGES)
+
+# Where W&B shows runs, unless its own variable says it.
+_PROJECT = "physlm"
+
+Tell = Callable[[Line], None]
+
+
+def check(names: Sequence[str]) -> None:
+    """Sees to it that metrics can go where they are wanted.
+
+    Raises:
+        ValueError: a package is not installed, or W&B does not know who writes.
+    """
+    for name in names:
+        try:
+            package = importlib.import_module(_PACKAGES[name])
+        except ImportError as error:
+            raise ValueError(
+                f"--log {name} needs {_PACKAGES[name]}, which is not installed: "
+                f"pip install 'physlm[{name}]'."
+            ) from error
+        if name == "wandb" and package.setup().settings.mode == "online":
+            try:
+                package.login()
+            except package.errors.UsageError as error:
+                raise ValueError(
+                    f"--log wandb: {error} Or keep what it is told here, with WANDB_MODE=offline."
+                ) from error
+
+
+def of_run(run: Run, directory: pathlib.Path, names: Sequence[str]) -> list[Log]:
+    """What takes the metrics of a run.
+
+    Args:
+        run: which run.
+        directory: of the run; what is written lies there.
+        names: of `NAMES`.
+    """
+    made = {
+        "tensorboard": functools.partial(_tensorboard, directory / "tensorboard"),
+        "wandb": functools.partial(_wandb, run, directory),
+    }
+    return [made[name] for name in dict.fromkeys(names)]
+
+
+@contextlib.contextmanager
+def _tensorboard(directory: pathlib.Path, lines: Sequence[Line]) -> Iterator[Tell]:
+    """A directory of event files, made anew of the lines that there are."""
+    import tensorboardX
+
+    shutil.rmtree(directory, ignore_errors=True)
+    # Seconds of training and not of the day: pauses between parts are not shown.
+    begun = time.time() - (lines[-1].get("seconds", 0.0) if lines else 0.0)
+    # A viewer that has read what was there before forgets it.
+    with tensorboardX.SummaryWriter(str(directory), purge_step=0) as writer:
+
+        def tell(line: Line) -> None:
+            for name, value in line.items():
+                if name != "step":
+                    at = begun + line.get("seconds", 0.0)
+                    writer.add_scalar(name, value, int(line["step"]), walltime=at)
+            writer.flush()
+
+        for line in lines:
+            tell(line)
+        yield tell
+
+
+@contextlib.contextmanager
+def _wandb(run: Run, directory: pathlib.Path, lines: Sequence[Line]) -> Iterator[Tell]:
+    """A run of Weights & Biases, by the hash of ours, that goes on where it was."""
+    import wandb
+
+    name = identity.hash_of(run.name)
+    # What was kept here is kept anew, whole; what is elsewhere has its steps.
+    for before in directory.glob(f"wandb/offline-run-*-{name}"):
+        shutil.rmtree(before)
+    settings: dict[str, Any] = {"console": "off"}
+    with wandb.init(
+        project=os.environ.get("WANDB_PROJECT", _PROJECT),
+        id=name,
+        name=run.name,
+        config=dict(run.config),
+        dir=str(directory),
+        resume="allow",
+        # Several runs may be trained together.
+        reinit="create_new",
+        settings=settings,
+    ) as shown:
+
+        def tell(line: Line) -> None:
+            step = int(line["step"])
+            if step >= shown.starting_step:
+                values = {name: value for name, value in line.items() if name != "step"}
+                shown.log(values, step=step)
+
+        for line in lines:
+            tell(line)
+        yield tell

@@ -1,0 +1,140 @@
+"""How fast runs are trained on the devices here: read from a store, or measured for the purpose."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from physlm import clock, sharding, train
+from physlm.adaptation import PROBE
+from physlm.experiments import config as config_lib
+from physlm.experiments import execution, files, versions
+from physlm.experiments import run as run_lib
+from physlm.experiments.execution import Task
+from physlm.experiments.store import Store
+from physlm.journal import METRICS_FILE
+from physlm.metrics import read_lines
+
+# Settings that decide how long a step takes, beside the devices; sections end with a dot.
+_PACE = (
+    "adaptation.", "data.", "mesh.", "model.", "optimizer.name", "train.accumulate",
+    "train.attention", "train.batch", "train.pack", "train.window",
+)  # fmt: skip
+
+# Seconds for which steps are timed, after the first one, which is compiled.
+_TIMED = 10.0
+
+# Tokens that runs of one pace are trained on in a second, by what decides it.
+Paces = Mapping[str, float]
+
+
+def pace_of(config: Mapping[str, Any]) -> str:
+    """What runs have in common whose steps take equally long on equal devices."""
+    flat = config_lib.flatten(config)
+    declared = config_lib.declared()
+    wanted = (*_PACE, "probe.") if flat.get("adaptation.kind") == PROBE else _PACE
+    # A run of an earlier version does not say what was added later.
+    found = {key: flat.get(key, declared[key].default) for key in declared if _is(key, wanted)}
+    return json.dumps(found, sort_keys=True)
+
+
+def _is(key: str, wanted: Sequence[str]) -> bool:
+    return any(key == one or (one.endswith(".") and key.startswith(one)) for one in wanted)
+
+
+def measured(store: Store, wanted: set[str]) -> dict[str, float]:
+    """The speeds of runs of a store that were trained on devices as they are here.
+
+    Args:
+        store: where runs are looked for.
+        wanted: the paces (`pace_of`) that are of interest.
+
+    Returns:
+        tokens a second, by pace: the median of what the metrics say. Runs that were trained
+        together have their share of what all had.
+    """
+    found: dict[str, list[float]] = {}
+    for path in sorted(store.models.glob(f"*/{METRICS_FILE}")):
+        # A run that cannot be read is as good as none.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            pace = pace_of(files.read_json(path.parent / run_lib.CONFIG_FILE))
+            if pace in wanted and _was_here(path.parent):
+                # The first steps are compiled.
+                lines = read_lines(path)
+                found.setdefault(pace, []).extend(
+                    line["tokens_per_s"] for line in lines[1:] or lines
+                )
+    return {pace: statistics.median(speeds) for pace, speeds in found.items() if speeds}
+
+
+def _was_here(directory: pathlib.Path) -> bool:
+    recorded = files.read_json(directory / versions.FILE)
+    devices = jax.devices()
+    here = {"device_kind": devices[0].device_kind, "device_count": len(devices)}
+    return all(recorded.get(name) == value for name, value in here.items())
+
+
+class _EnoughError(Exception):
+    """Steps were timed."""
+
+
+class _Watch:
+    """Notes when steps are done; a `physlm.progress.Reporter`."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def update(self, done: int, **fields: float) -> None:
+        """Notes one; raises `_EnoughError` when there are enough."""
+        del done, fields
+        self.times.append(clock.seconds())
+        if len(self.times) > 2 and self.times[-1] - self.times[0] > _TIMED:
+            raise _EnoughError
+
+
+def measure(tasks: Sequence[Task]) -> float | None:
+    """Compiles and times some training steps of runs that are trained together.
+
+    Nothing of it is kept. Each begins with a drawn model: which one makes no difference.
+
+    Returns:
+        tokens that all of them are trained on in a second; None where they take a single step.
+    """
+    settings = tasks[0].run.settings
+    config = dataclasses.replace(settings.train, save_every=settings.train.steps)
+    mesh, watch = sharding.make_mesh(settings.mesh), _Watch()
+    rows = sharding.rows_here(config.batch, mesh)
+    with contextlib.ExitStack() as stack:
+        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        members = [
+            train.Member(
+                seed=task.run.settings.seed,
+                stream=stack.enter_context(
+                    contextlib.closing(execution.stream_of(task.run.settings, rows))
+                ),
+                learning_rate=task.run.settings.optimizer.learning_rate,
+                run_dir=directory / str(number),
+            )
+            for number, task in enumerate(tasks)
+        ]
+        with contextlib.suppress(_EnoughError):
+            train.train_together(
+                members,
+                model=settings.model,
+                optimizer=settings.optimizer,
+                train=config,
+                mesh=mesh,
+                progress=watch,
+                learning=settings.learning,
+            )
+    if len(watch.times) < 2:
+        return None
+    seconds = max(watch.times[-1] - watch.times[0], 1e-9)
+    tokens = len(members) * config.batch * settings.windows.window
+    return (len(watch.times) - 1) * tokens / seconds

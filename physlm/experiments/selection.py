@@ -1,0 +1,237 @@
+"""Which runs of a study a sweep is about: of which seeds, through a filter, of a share of all."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import Any
+
+from physlm.experiments import config as config_lib
+from physlm.experiments import run as run_lib
+from physlm.experiments.execution import Task
+from physlm.experiments.run import Run
+from physlm.experiments.view import Entry
+
+_SEED = "seed"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds of a text like `0,1,2`, or `0:3`, which are the same.
+
+    Raises:
+        ValueError: it is not written so, or has none.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", part.strip())
+        if not found or (found[2] and int(found[2]) <= int(found[1])):
+            raise ValueError(f"--seeds is {text!r}; it must be seeds as 0,1,2 or 0:3.")
+        first = int(found[1])
+        seeds += range(first, int(found[2]) if found[2] else first + 1)
+    return list(dict.fromkeys(seeds))
+
+
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """A condition on entries of a study: a name has one of some values, or none of them.
+
+    Attributes:
+        name: as a condition of the study calls it, or a dotted setting.
+        values: as they are written, with commas between them.
+        negated: it has none of the values.
+    """
+
+    name: str
+    values: str
+    negated: bool = False
+
+    def fulfilled(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of all entries that fulfil it; what an entry does not name has no value there."""
+
+        def has(entry: Entry, values: Iterable[str]) -> bool:
+            known = _named(entry)
+            return self.name in known and any(_same(known[self.name], value) for value in values)
+
+        values = [self.values]
+        # A value may have commas itself, as `evaluate.beyond=4,5`.
+        if not any(has(entry, values) for entry in entries):
+            values = [value.strip() for value in self.values.split(",")]
+        return [entry for entry in entries if has(entry, values) != self.negated]
+
+
+def parse_filter(text: str) -> Filter:
+    """The condition of a text: `retry_rate=0.2,0.5` or `mask!=none`.
+
+    Raises:
+        ValueError: it is not written so.
+    """
+    found = re.fullmatch(r"\s*([\w.]+)\s*(!?=)\s*(.+?)\s*", text)
+    if not found:
+        raise ValueError(f"--filter has {text!r}; it must be NAME=VALUE, NAME!=VALUE or several.")
+    name, sign, values = found.groups()
+    return Filter(name, values, sign == "!=")
+
+
+def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
+    """The entries that all conditions let through, in their order.
+
+    Raises:
+        ValueError: a condition cannot be read, names what no entry has, or none is left.
+    """
+    filters = [parse_filter(text) for text in texts]
+    for one in filters:
+        if not any(one.name in _named(entry) for entry in entries):
+            if "." in one.name:
+                # Says what is like it, where there is no such setting.
+                config_lib.decides(one.name)
+            raise ValueError(
+                f"--filter has {one.name!r}, by which no run is known: {_all(entries)}"
+            )
+    kept = [{id(entry) for entry in one.fulfilled(entries)} for one in filters]
+    left = [entry for entry in entries if all(id(entry) in ids for ids in kept)]
+    if not left:
+        raise ValueError(f"--filter {' '.join(texts)} lets no run through: {_all(entries)}")
+    return left
+
+
+def _named(entry: Entry) -> dict[str, Any]:
+    """What an entry can be chosen by."""
+    settings = config_lib.flatten(entry.run.config)
+    settings |= config_lib.flatten({"evaluate": entry.evaluation.facts})
+    return {**settings, **entry.condition}
+
+
+def _same(value: Any, text: str) -> bool:
+    """Whether a value is what a text says."""
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower()
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    written = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text == written
+
+
+def _all(entries: Sequence[Entry]) -> str:
+    """By what entries can be told apart, in words."""
+    values: dict[str, list[str]] = {}
+    for entry in entries:
+        for name, value in {**entry.condition, _SEED: entry.run.settings.seed}.items():
+            written = f"{value:g}" if isinstance(value, float) else str(value)
+            if written not in values.setdefault(name, []):
+                values[name].append(written)
+    said = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
+    return f"there are {said}; and settings, as model.layers."
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """One of several shares of what there is to do.
+
+    Attributes:
+        number: which one, from 1.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+
+def parse_share(text: str) -> Share:
+    """The share of a text like `3/8`.
+
+    Raises:
+        ValueError: it is not written so, or is not among them.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"--only is {text!r}; it must be 1/N to N/N, as 3/8, the third of eight.")
+    return Share(int(found[1]), int(found[2]))
+
+
+def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
+    """The names of the runs of each of so many shares; every run is in one share.
+
+    Shares depend on the tasks alone, not on what is done of them nor on devices, so that those who
+    take the shares agree at any time. They are dealt by tokens, the largest first. What fits into a
+    share stays together: parents, children and those that they ask; and runs of one shape, which
+    can be trained as one program.
+    """
+    runs = {task.run.name: task.run for task in tasks}
+    needed = {name: _needed(name, tasks) for name in runs}
+    most = sum(run.tokens for run in runs.values()) / count
+
+    def family(run: Run) -> Iterable[Hashable]:
+        return (run.name, *needed[run.name])
+
+    def program(run: Run) -> Iterable[Hashable]:
+        return ((run.depth, run_lib.shape(run)),)
+
+    # What is too large is parted by the next of these.
+    ways: list[Callable[[Run], Iterable[Hashable]]] = [
+        lambda run: (*family(run), *program(run)),
+        family,
+        program,
+        lambda run: (run.name,),
+    ]
+    units = [list(runs.values())]
+    for way in ways:
+        units = [
+            part
+            for unit in units
+            for part in ([unit] if _tokens(unit) <= most else _together(unit, way))
+        ]
+    shares: list[list[Run]] = [[] for _ in range(count)]
+    # Sorting keeps the order of those that are as large.
+    for unit in sorted(units, key=_tokens, reverse=True):
+        min(shares, key=_tokens).extend(unit)
+    return [{run.name for run in share} for share in shares]
+
+
+def of_share(own: Collection[str], tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of a share, and before them the training of what they need of other shares.
+
+    That is waited for, or done where nobody has begun it.
+
+    Args:
+        own: the names of the runs of the share.
+        tasks: of all shares.
+    """
+    needed = {name for one in own for name in _needed(one, tasks)} - {*own}
+    return [
+        task if task.run.name in own else Task(task.run, ())
+        for task in tasks
+        if task.run.name in own or (task.run.name in needed and not task.needs)
+    ]
+
+
+def _needed(name: str, tasks: Sequence[Task]) -> set[str]:
+    """The names of all runs that have to be trained before a run is trained and judged."""
+    found: set[str] = set()
+    todo = [task for task in tasks if task.run.name == name]
+    waiting = [run for task in todo for run in (task.run.parent, *task.needs) if run]
+    while waiting:
+        run = waiting.pop()
+        if run.name not in found:
+            found.add(run.name)
+            waiting += [run.parent] if run.parent else []
+    return found
+
+
+def _tokens(runs: Sequence[Run]) -> int:
+    return sum(run.tokens for run in runs)
+
+
+def _together(runs: Sequence[Run], way: Callable[[Run], Iterable[Hashable]]) -> list[list[Run]]:
+    """Parts of some runs: those that have a mark in common are in one part, in their order."""
+    parts: list[tuple[set[Hashable], list[Run]]] = []
+    for run in runs:
+        marks, members = set(way(run)), [run]
+        joined = [part for part in parts if part[0] & marks]
+        parts = [part for part in parts if not part[0] & marks]
+        for before in joined:
+            marks |= before[0]
+            members = [*before[1], *members]
+        parts.append((marks, members))
+    return [members for _, members in parts]

@@ -1,0 +1,130 @@
+"""How runs of a study stand: what they are at, their figures and the time left, as files say it."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from physlm.experiments import evaluation as evaluation_lib
+from physlm.experiments import files, results
+from physlm.experiments import run as run_lib
+from physlm.experiments.view import View
+from physlm.journal import METRICS_FILE
+from physlm.metrics import read_lines
+
+State = Literal["done", "judging", "going", "failed", "stopped", "waiting"]
+
+# How a traceback begins to say what was wrong; what is called is indented there.
+_ERROR = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$", re.MULTILINE)
+
+# In which there is nothing to wait for, as long as nobody gives the command again.
+ENDED = ("done", "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """How a run stands.
+
+    Attributes:
+        run: its name.
+        state: done, with all that the study judges; judging, trained and being judged; going, being
+            trained; failed, in one of these; stopped, begun and not being trained; waiting, to be
+            begun or, if it is trained, to be judged.
+        step: the last one that its metrics tell of.
+        steps: how many it takes; None where that is not known.
+        loss: its recent mean.
+        accuracy: strict, in 0..1, on problems up to the most operations in training, by the first
+            evaluation that has it.
+        tokens_per_s: recent speed, of all runs that are trained together; while it is going.
+        seconds_left: of its training, at that speed.
+        error: why it failed, in one line.
+    """
+
+    run: str
+    state: State
+    step: int = 0
+    steps: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    tokens_per_s: float | None = None
+    seconds_left: float | None = None
+    error: str = ""
+
+
+def of_view(view: View) -> list[Standing]:
+    """How all runs of a study stand, parents before children.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    evaluations: dict[str, list[Mapping[str, Any]]] = {}
+    for shown in view.remembered():
+        evaluations.setdefault(shown["run"], []).append(shown["evaluation"])
+    return [
+        _of_run(view.store.of_run(name), steps, evaluations.get(name, []))
+        for name, steps in view.needed().items()
+    ]
+
+
+def _of_run(
+    directory: pathlib.Path, steps: int | None, evaluations: list[Mapping[str, Any]]
+) -> Standing:
+    places = [evaluation_lib.result_of(directory, one) for one in evaluations]
+    state, error = _state(directory, places)
+    last = (read_lines(directory / METRICS_FILE) or [{}])[-1]
+    step = run_lib.last_step(directory) or last.get("step", 0)
+    going = state == "going"
+    pace = last.get("step_seconds") if going else None
+    left = None if pace is None or steps is None or step > steps else (steps - step) * pace
+    return Standing(
+        run=directory.name,
+        state=state,
+        step=step,
+        steps=steps if run_lib.last_step(directory) is None else step,
+        loss=last.get("recent_loss"),
+        accuracy=next((found for one in places if (found := _accuracy(one)) is not None), None),
+        tokens_per_s=last.get("tokens_per_s") if going else None,
+        seconds_left=left,
+        error=error,
+    )
+
+
+def _state(directory: pathlib.Path, places: list[pathlib.Path | None]) -> tuple[State, str]:
+    """What a run is at, and why it failed if it did.
+
+    Args:
+        directory: of the run.
+        places: the files with the results of judging it.
+    """
+    known = [place for place in places if place is not None]
+    busy = files.is_locked(directory)
+    if run_lib.status(directory) != "finished":
+        if busy:
+            return "going", ""
+        if error := _error(directory):
+            return "failed", error
+        return ("stopped" if directory.exists() else "waiting"), ""
+    if len(known) == len(places) and all(place.exists() for place in known):
+        return "done", ""
+    if busy or any(files.is_locked(place.parent) for place in known):
+        return "judging", ""
+    errors = [_error(place.parent) for place in known if not place.exists()]
+    error = next(filter(None, errors), "")
+    return ("failed" if error else "waiting"), error
+
+
+def _error(directory: pathlib.Path) -> str:
+    """The first line of the error that was left in a directory; empty where there is none."""
+    path = directory / run_lib.ERROR_FILE
+    if not path.exists():
+        return ""
+    found = _ERROR.findall(path.read_text(encoding="utf-8"))
+    return found[-1] if found else "for no reason that is known"
+
+
+def _accuracy(place: pathlib.Path | None) -> float | None:
+    if place is None or not place.exists():
+        return None
+    cells = (cell for cell in results.cells(place) if cell["cell"].startswith("<="))
+    return next((cell["accuracy"] for cell in cells), None)

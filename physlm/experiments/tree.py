@@ -1,0 +1,206 @@
+"""What a sweep would do, as a tree: runs under their parents, and how each is judged."""
+
+import collections
+import json
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+
+from physlm.experiments import evaluation as evaluation_lib
+from physlm.experiments import run as run_lib
+from physlm.experiments.condition import label
+from physlm.experiments.estimate import Estimate, Slice, estimate
+from physlm.experiments.execution import Task
+from physlm.experiments.pace import Paces
+from physlm.experiments.run import Run
+from physlm.experiments.store import Store
+from physlm.experiments.view import Entry
+from physlm.progress import format_seconds
+
+_WIDTH = 100
+
+
+class Tree:
+    """The runs of some tasks, each with what it takes and how far it has come."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        store: Store,
+        paces: Paces,
+        place: Slice,
+        entries: Sequence[Entry],
+        own: Collection[str],
+    ) -> None:
+        """Looks at what there is, without touching it.
+
+        Args:
+            tasks: parents before children.
+            store: where runs are, or are to be.
+            paces: tokens a second here (`physlm.experiments.pace`).
+            place: the chips that times are estimated for.
+            entries: of the study, which say under which conditions runs are judged.
+            own: the names of the runs that count; others are another share's.
+        """
+        self._store, self._place = store, place
+        self._runs = {task.run.name: task.run for task in tasks}
+        self._own = set(own)
+        conditions = [entry.condition for entry in entries]
+        self._called = {
+            (entry.run.name, json.dumps(entry.evaluation.config)): label(
+                entry.condition, conditions
+            )
+            for entry in entries
+        }
+        self._tasks = collections.defaultdict(list)
+        for task in tasks:
+            self._tasks[task.run.name].append(task)
+        self._sizes = {run.name: estimate(run, paces, place) for run in self._runs.values()}
+        self._statuses = {name: run_lib.status(store.of_run(name)) for name in self._runs}
+
+    def text(self) -> str:
+        """All of it, in lines of at most 100 columns, with sums at the end."""
+        lines = _wrapped(
+            "A run has: parameters; tokens; model FLOPs, time here and time on "
+            f"{self._place} of its training.",
+            "",
+        )
+        for run in self._runs.values():
+            if run.parent is None or run.parent.name not in self._runs:
+                lines += ["", *self._run(run, "", "")]
+        return "\n".join([*lines, "", *self._sums()])
+
+    def _run(self, run: Run, head: str, indent: str) -> list[str]:
+        """A run, its evaluations and its children; `head` is before the first line."""
+        children = [
+            other for other in self._runs.values() if other.parent and other.parent.name == run.name
+        ]
+        judged = [line for task in self._tasks[run.name] for line in self._judged(task)]
+        bar = "│ " if judged or children else "  "
+        lines = _wrapped(f"{run.name}: {self._status(run)}", head, indent + bar)
+        lines += _wrapped(self._size(run), indent + bar)
+        for number, text in enumerate(judged, 1):
+            last = number == len(judged) and not children
+            begin, rest = ("└ ", "  ") if last else ("├ ", "│ ")
+            lines += _wrapped(text, indent + begin, indent + rest)
+        for child in children:
+            begin, rest = ("└ ", "  ") if child is children[-1] else ("├ ", "│ ")
+            lines += self._run(child, indent + begin, indent + rest)
+        return lines
+
+    def _status(self, run: Run) -> str:
+        status: str = self._statuses[run.name]
+        if status not in ("finished", "to do"):
+            status += f" at step {self._done(run):,} of {run.settings.train.steps:,}"
+        return status if run.name in self._own else f"{status}, another share's"
+
+    def _done(self, run: Run) -> int:
+        """The step from which an unfinished run goes on."""
+        return max(run_lib.saved_steps(self._store.of_run(run.name)), default=0)
+
+    def _size(self, run: Run) -> str:
+        size = self._sizes[run.name]
+        parameters = f"{size.trained:,} parameters"
+        if size.trained < size.parameters:
+            parameters += f" trained, {size.parameters:,} in all"
+        # How much longer than this a budget of problems takes is known when the run begins.
+        more = "+" if run_lib.takes_longer(run.settings) else ""
+        most = "up to " if size.trained < size.parameters else ""
+        here = "not measured" if size.here is None else f"{_seconds(size.here)} here"
+        there = "does not fit" if size.there is None else _seconds(size.there)
+        flops = f"{most}{_counted(size.flops)}FLOP"
+        return "; ".join([parameters, f"{size.tokens:,}{more} tokens", f"{flops}, {here}, {there}"])
+
+    def _judged(self, task: Task) -> list[str]:
+        """How a run is judged, a text each."""
+        found = []
+        for one in task.evaluations:
+            status = evaluation_lib.status(self._store.of_run(task.run.name), one.config)
+            way = f"judged: {one.config['decode']}, {one.settings.problems:,} problems a cell"
+            if one.settings.checkpoint != "final":
+                way += f", of the checkpoint {one.settings.checkpoint}"
+            way += "".join(f", asks {run.name}" for run in task.needs)
+            called = self._called[task.run.name, json.dumps(one.config)]
+            found.append(f"{way} ({called}): {status}")
+        return found
+
+    def _sums(self) -> list[str]:
+        own = [self._runs[name] for name in self._runs if name in self._own]
+        judged = [
+            evaluation_lib.status(self._store.of_run(run.name), one.config)
+            for run in own
+            for task in self._tasks[run.name]
+            for one in task.evaluations
+        ]
+        trained = _statuses(self._statuses[run.name] for run in own)
+        runs = f"{len(own)} runs in {self._store.models}: {trained}"
+        lines = [f"{runs}; {len(judged)} evaluations: {_statuses(judged)}."]
+        sizes = [self._sizes[run.name] for run in own]
+        lines += _wrapped(f"Training in all: {self._sum(sizes, [1.0] * len(own))}.", "")
+        left = [self._left(run) for run in own]
+        if any(share < 1 for share in left):
+            lines += _wrapped(f"Training to do: {self._sum(sizes, left)}.", "")
+        notes = []
+        if any(size.here is None for size in sizes):
+            notes.append("--measure times some steps of what was not measured here.")
+        notes.append(
+            f"Times on {self._place} are an estimate that nobody has timed "
+            "(physlm.tools.roofline), for each run alone, on as many chips as can share its batch; "
+            "small models take longer, and where parameters are frozen it is less."
+        )
+        return [*lines, *_wrapped(" ".join(notes), "")]
+
+    def _left(self, run: Run) -> float:
+        """The share of a run's steps that is to be done."""
+        if self._statuses[run.name] == "finished":
+            return 0.0
+        return 1 - self._done(run) / run.settings.train.steps
+
+    def _sum(self, sizes: Sequence[Estimate], shares: Sequence[float]) -> str:
+        pairs = [(size, share) for size, share in zip(sizes, shares, strict=True) if share > 0]
+        tokens = sum(share * size.tokens for size, share in pairs)
+        flops = sum(share * size.flops for size, share in pairs)
+        here = [None if size.here is None else share * size.here for size, share in pairs]
+        there = [None if size.there is None else share * size.there for size, share in pairs]
+        times = [
+            _time(here, "here", "not measured"),
+            _time(there, f"on {self._place}", "does not fit"),
+        ]
+        return ", ".join([f"{tokens:,.0f} tokens", f"{_counted(flops)}FLOP", *times])
+
+
+def _time(seconds: Sequence[float | None], where: str, unknown: str) -> str:
+    """The sum of the times that are known somewhere."""
+    known = [one for one in seconds if one is not None]
+    if not known:
+        return f"{unknown} {where}"
+    missing = len(seconds) - len(known)
+    less = f" ({missing} of {len(seconds)} runs: {unknown})" if missing else ""
+    return f"{_seconds(sum(known))} {where}{less}"
+
+
+def _seconds(seconds: float) -> str:
+    return format_seconds(seconds) if seconds >= 1 else "less than 1 s"
+
+
+def _statuses(statuses: Iterable[str]) -> str:
+    counts = collections.Counter(statuses)
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
+
+
+def _counted(number: float) -> str:
+    """A number to three digits, with the letter of its size: 2.35e13 is `23.5 T`."""
+    size = 0
+    while number >= 999.5 and size < 6:
+        number, size = number / 1000, size + 1
+    return f"{number:.3g} {' kMGTPE'[size].strip()}"
+
+
+def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
+    """Lines of a text, with something before the first one and before the others."""
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+        break_on_hyphens=False,
+    )
