@@ -13,7 +13,7 @@ from fake_runs import STUDY
 from test_train import distance
 
 from data_gen.settings import RefusedError
-from experiments import conditions as study_of_conditions
+from experiments import finetune as study_of_finetuning
 from experiments import probing as study_of_probes
 from physlm.experiments import (
     ancestry,
@@ -217,7 +217,8 @@ def test_a_parent_is_trained_once_for_all_its_children(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shipped studies at the smallest scale, with fewer rates and tasks, in one store."""
-    monkeypatch.setattr(study_of_conditions, "MISTAKES", study_of_conditions.MISTAKES[:1])
+    for name, values in (("RATES", (0.5,)), ("MASKS", ("name",)), ("RANKS", (8,))):
+        monkeypatch.setattr(study_of_finetuning, name, values)
     monkeypatch.setattr(study_of_probes, "TASKS", ("can_next", "val"))
     monkeypatch.setattr(sweep.devices, "prepare", lambda *arguments: None)
     steps = ["train.steps=6", "evaluate.problems=8", "evaluate.beyond=4", "train.save_every=3"]
@@ -228,11 +229,11 @@ def test_a_parent_is_trained_once_for_all_its_children(
         assert sweep.main(arguments) == 0, capsys.readouterr().err
         return capsys.readouterr().err
 
-    said = go("conditions")
+    said = go("finetune")
     trained = re.findall(r"(\S+): (?:starts|goes on)", said)
-    assert len(trained) == len(set(trained)) == 7
-    rows = (tmp_path / "conditions-smoke" / "results.jsonl").read_text().splitlines()
-    assert len({json.loads(row)["run"] for row in rows}) == 7
+    assert len(trained) == len(set(trained)) == 8
+    rows = (tmp_path / "finetune-smoke" / "results.jsonl").read_text().splitlines()
+    assert len({json.loads(row)["run"] for row in rows}) == 8
     models = tmp_path / "models"
     before = {path: path.stat().st_mtime_ns for path in models.rglob("*") if path.is_file()}
     said = go("probing")
@@ -274,7 +275,7 @@ def test_a_parent_is_trained_once_for_all_its_children(
     assert distance(read()[0], before) == 0 < distance(before, final)
     shown = (tmp_path / "probing-smoke" / "results.md").read_text()
     assert "linear probe" in shown and "AUROC" in shown
-    assert go("conditions").count("finished before, skipped") == 7
+    assert go("finetune").count("finished before, skipped") == 8
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(
