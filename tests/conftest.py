@@ -21,8 +21,8 @@ def pytest_configure(config):
     if directory is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    # Programs that run once need not be fast, and are ready in a third of the time. XLA_FLAGS= keeps
-    # what users have.
+    # Programs that run once need not be fast, and are ready in a third of the time. XLA_FLAGS=
+    # keeps what users have.
     flags = "--xla_backend_optimization_level=0"
     # Later ones end the process where they meet what they do not know any more.
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
