@@ -5,8 +5,6 @@ import pathlib
 import shlex
 from typing import Any
 
-import jax
-
 from physlm import model
 from physlm.experiments import files, results
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -53,7 +51,7 @@ def text(run: Run, directory: pathlib.Path, step: int, dtype: str) -> str:
     """
     settings = run.settings
     own = mapping.is_own(settings.model)
-    count = sum(leaf.size for leaf in jax.tree.leaves(model.shapes(settings.model)))
+    count = model.count(settings.model)
     code = ", trust_remote_code=True" if own else ""
     parts = [
         _FRONT,

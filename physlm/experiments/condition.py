@@ -41,6 +41,29 @@ def _of_mistakes() -> frozenset[str]:
     return frozenset(short_name(key, keys) for key in unread)
 
 
+@functools.cache
+def _of_size() -> frozenset[str]:
+    keys = config_lib.declared()
+    return frozenset(short_name(key, keys) for key in keys if key.startswith("model."))
+
+
+@functools.cache
+def _of_length() -> frozenset[str]:
+    keys = config_lib.declared()
+    return frozenset(short_name(f"train.{name}", keys) for name in ("steps", "batch", "window"))
+
+
+def size_of(condition: Condition) -> dict[str, Any]:
+    """What of a condition is of the model alone."""
+    return {name: value for name, value in condition.items() if name in _of_size()}
+
+
+def beside_scale(condition: Condition) -> dict[str, Any]:
+    """What of a condition is neither of the model nor of how long it is trained."""
+    scale = _of_size() | _of_length()
+    return {name: value for name, value in meant(condition).items() if name not in scale}
+
+
 def is_error_free(condition: Condition) -> bool:
     """Whether its runs see no mistakes."""
     return condition.get(RATE) == 0
