@@ -98,6 +98,8 @@ def test_too_few_points_are_refused():
     assert fit(measured(sizes=SIZES[:3], lengths=LENGTHS[:3]), resampled=2).pairs == 9
     with pytest.raises(ValueError, match="numbers above 0"):
         fit([*measured(), Measured(1e6, 1e6, 0.0)])
+    with pytest.raises(ValueError, match="values that differ, and these are all equal"):
+        fit([Measured(one.parameters, one.tokens, 1.0) for one in measured()])
     with pytest.raises(ValueError, match="there are 0"):
         fit([])
     assert fits.LEAST_PAIRS > 5

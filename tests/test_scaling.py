@@ -7,7 +7,17 @@ import pytest
 from test_report import fake_rows
 
 from physlm import model
-from physlm.experiments import condition, config, figures, material, plan, registry, results, run
+from physlm.experiments import (
+    condition,
+    config,
+    figures,
+    fits,
+    material,
+    plan,
+    registry,
+    results,
+    run,
+)
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.fits import Law
 from physlm.experiments.summary import summarise
@@ -39,11 +49,11 @@ def test_sizes_and_tokens_are_enough_for_a_law(scale):
     for rate in (0.0, 0.5):
         runs = [entry.run for entry in entries if entry.condition["retry_rate"] == rate]
         measured = [
-            figures.scaling.Measured(model.count(one.settings.model), one.tokens, 1.0)
-            for one in runs
+            fits.Measured(model.count(one.settings.model), one.tokens, 1 + 1 / number)
+            for number, one in enumerate(runs, 1)
         ]
         # Raises where they are too few.
-        figures.scaling.fits.fit(measured, resampled=0)
+        fits.fit(measured, resampled=0)
     most = max(entry.run.tokens for entry in entries)
     assert sorted({entry.run.tokens / most for entry in entries}) == [0.25, 0.5, 1.0]
     (masks,) = {e.run.settings.mistakes.mask for e in entries if e.condition["retry_rate"]}
@@ -101,7 +111,7 @@ def test_a_figure_without_a_law_says_why():
     ((_, table),) = made.tables
     assert [row[3:] for row in table[1:]] == [["–"] * 4] * 2
     assert made.notes == [
-        f"training loss, {label}: a law of scaling needs 3 numbers of parameters, each at least a "
+        f"Training loss, {label}: a law of scaling needs 3 numbers of parameters, each at least a "
         "fifth above the one before, and there are 2."
         for label in ("error-free solutions", "with mistakes and corrections, rate 0.5")
     ]

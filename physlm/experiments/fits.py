@@ -31,6 +31,7 @@ _HUBER = 0.03
 _STARTS = (0.1, 0.3, 0.6, 1.0)
 # Of the starts, so many are gone on from: those that suit the data best.
 _TRIED = 4
+_STEPS = 100
 _MOST = 4.0
 # Of the smallest value; what is below might as well be 0.
 _NOTHING = -14.0
@@ -107,8 +108,8 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
         seed: of what is drawn for these.
 
     Raises:
-        ValueError: there are too few pairs of N and D, or too few values of either; or a value is
-            not above 0.
+        ValueError: there are too few pairs of N and D, or too few values of either; or values are
+            all equal, or not above 0.
     """
     table = np.array([dataclasses.astuple(one) for one in measured], float).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table > 0).all()):
@@ -127,6 +128,8 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
             f"a law of scaling has five numbers to be fitted and needs {LEAST_PAIRS} pairs of "
             f"parameters and tokens, and there {_are(len(pairs))}."
         )
+    if np.ptp(table[:, 2]) <= 1e-9 * table[:, 2].max():
+        raise ValueError("a law of scaling needs values that differ, and these are all equal.")
     logs = np.log(table)
     middle_2 = logs[:, :2].mean(0)
     size_R, length_R = (logs[:, :2] - middle_2).T
@@ -153,7 +156,7 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
             again_R = centre_R + rng.choice(spread_R, len(logs))
         # What was found with all data is near, and is not where a term has gone to nothing.
         others = (best, _begun(size_R, length_R, again_R, 0.3, 0.3))
-        found_5.append(_best(size_R, length_R, again_R, others))
+        found_5.append(_best(size_R, length_R, again_R, others, 1e-7))
     ends = {}
     columns = {"floor": 0, "alpha": 2, "beta": 4}
     for name, column in columns.items():
@@ -216,15 +219,23 @@ def _begun(
 
 
 def _best(
-    size_R: np.ndarray, length_R: np.ndarray, value_R: np.ndarray, starts: Sequence[np.ndarray]
+    size_R: np.ndarray,
+    length_R: np.ndarray,
+    value_R: np.ndarray,
+    starts: Sequence[np.ndarray],
+    tolerance: float = 1e-12,
 ) -> np.ndarray:
     """The numbers of the law that suits the data best, of those found from some starts."""
-    found = [_near(size_R, length_R, value_R, start) for start in starts]
+    found = [_near(size_R, length_R, value_R, start, tolerance) for start in starts]
     return min(found, key=lambda one: one[0])[1]
 
 
 def _near(
-    size_R: np.ndarray, length_R: np.ndarray, value_R: np.ndarray, start_5: np.ndarray
+    size_R: np.ndarray,
+    length_R: np.ndarray,
+    value_R: np.ndarray,
+    start_5: np.ndarray,
+    tolerance: float,
 ) -> tuple[float, np.ndarray]:
     """The cost and the numbers that are best near a start."""
     least, most = value_R.min() + _NOTHING, value_R.max() + 1.0
@@ -236,8 +247,10 @@ def _near(
         bounds=(low, high),
         loss="huber",
         f_scale=_HUBER,
-        ftol=1e-12,
-        xtol=1e-12,
-        gtol=1e-12,
+        ftol=tolerance,
+        xtol=tolerance,
+        gtol=tolerance,
+        # Where a term is as good as none its exponent would be looked for long, and in vain.
+        max_nfev=_STEPS,
     )
     return float(found.cost), found.x

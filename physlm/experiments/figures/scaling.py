@@ -178,13 +178,16 @@ class Scaling:
         return cap is not None and point.op > cap and not (point.inside or point.reasked)
 
     def _notes(self, groups: Sequence[_Group]) -> list[str]:
-        notes = [f"{self._what}, {group.label}: {group.why}" for group in groups if group.why]
+        what = f"{self._what[0].upper()}{self._what[1:]}"
+        notes = [f"{what}, {group.label}: {group.why}" for group in groups if group.why]
         drawn = {group.fit.drawn for group in groups if group.fit}
         if "runs" in drawn:
             notes.append(
                 "Intervals of scaling are of fits to runs that are drawn again within their size "
                 "and tokens: they speak of other seeds of these sizes."
             )
+        if drawn:
+            notes.append("Exponents are looked for up to 4; an interval up to there has no end.")
         if "residuals" in drawn:
             notes.append(
                 "Intervals of scaling are of fits to the law with its own residuals drawn again, "
