@@ -100,6 +100,8 @@ def _training(run: Run, step: int) -> dict[str, str]:
         f"{decoder.head_dim}" + (f", Canon layers {decoder.canon}" if decoder.canon else ""),
         "seed": str(settings.seed),
     }
+    if settings.practice.records:
+        said["records among them"] = f"{settings.practice.records_share:g} of all documents"
     if settings.parent.run:
         said["begun from"] = f"`{pathlib.PurePath(settings.parent.run).name}`"
         said["trained of it"] = settings.adaptation.kind

@@ -24,7 +24,7 @@ from physlm import checkpoint, devices, evaluate, probing, sharding, train
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results, versions, weights
+from physlm.experiments import files, records, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -292,7 +292,9 @@ def _train(
         members = [
             train.Member(
                 seed=run.settings.seed,
-                stream=stack.enter_context(contextlib.closing(_stream(run.settings, rows))),
+                stream=stack.enter_context(
+                    contextlib.closing(_stream(run, store.of_run(run.name), rows))
+                ),
                 learning_rate=run.settings.optimizer.learning_rate,
                 run_dir=store.of_run(run.name),
                 made_by=run.facts,
@@ -314,7 +316,8 @@ def _train(
         )
 
 
-def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+def _stream(run: Run, directory: pathlib.Path, rows: np.ndarray) -> Stream | QuestionStream:
+    settings = run.settings
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
             settings.data,
@@ -333,6 +336,7 @@ def _stream(settings: config_lib.Settings, rows: np.ndarray) -> Stream | Questio
         seed=settings.seed,
         batch=settings.train.batch,
         rows=rows,
+        records=records.of_run(run, directory, progress, say),
     )
 
 
