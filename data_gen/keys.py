@@ -33,6 +33,7 @@ class Purpose(enum.Enum):
     ADAPTER_DROPOUT = "dropout of adapters, by step"
     PROBING = "problems that a probe is trained on, by index"
     PRACTICE = "problems of the training split that a model's own mistakes are of, by number"
+    RESAMPLING = "what is drawn again to see how far a fit may be off"
     DECODING = "tokens of solutions, by problem, sample and number"
 
 

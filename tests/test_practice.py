@@ -168,7 +168,7 @@ def test_own_mistakes_are_mended_and_of_no_test_problem(made):
         assert verdict.correct and len(verdict.mended) >= 1
     # Neither on another number at once nor on how many more are asked for does one depend.
     fewer, _ = collected(batch=16, count=80)
-    assert 0 < len(fewer) and found[: len(fewer)] == fewer
+    assert len(fewer) > 0 and found[: len(fewer)] == fewer
     # Every problem is of a template for training, and no text is a test problem's.
     evaluation = Evaluation(settings.evaluate)
     sets = cells.test_sets(settings.data, evaluation.settings, 128, execution.progress)

@@ -167,13 +167,12 @@ def mixed(documents_N: Document, keys_N: jax.Array, records: Records) -> Documen
       records: what may stand in their place.
     """
 
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = keys.named(key, Stage.SOURCE)
-        taken = jax.random.uniform(keys.numbered(key, 0)) < records.share
-        last = records.length_M.shape[0]
-        return taken, jax.random.randint(keys.numbered(key, 1), (), 0, last)
-
-    taken_N, which_N = jax.vmap(draw)(keys_N)
+    drawn_Nx2 = jax.vmap(lambda key: jax.random.uniform(keys.named(key, Stage.SOURCE), (2,)))(
+        keys_N
+    )
+    taken_N = drawn_Nx2[:, 0] < records.share
+    count = records.length_M.shape[0]
+    which_N = jnp.minimum((drawn_Nx2[:, 1] * count).astype(jnp.int32), count - 1)
 
     def chosen(fresh: jax.Array, kept_M: jax.Array) -> jax.Array:
         mask = taken_N.reshape(-1, *[1] * (fresh.ndim - 1))

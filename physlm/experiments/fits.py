@@ -17,8 +17,12 @@ cases.
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from scipy import optimize
+
+from data_gen import keys
+from data_gen.keys import Purpose
 
 # Five numbers are fitted. Nine pairs, three by three, leave four that they do not have to meet.
 LEAST_PAIRS = 9
@@ -146,14 +150,15 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
     centre_R = said_R
     if several:
         centre_R = (np.bincount(of_pair_R, value_R) / np.bincount(of_pair_R))[of_pair_R]
-    rng, found_5 = np.random.default_rng(seed), []
-    for _ in range(resampled):
+    found_5: list[np.ndarray] = []
+    uniform = jax.random.uniform(keys.root(seed, Purpose.RESAMPLING), (resampled, len(logs)))
+    for drawn_R in np.asarray(uniform):
         if several:
             spread_R = (value_R - centre_R) * np.sqrt(runs_R / (runs_R - 1))
-            again_R = centre_R + spread_R[_within(of_pair_R, rng)]
+            again_R = centre_R + spread_R[_within(of_pair_R, drawn_R)]
         else:
             spread_R = (residual_R - residual_R.mean()) * np.sqrt(len(logs) / (len(logs) - 5))
-            again_R = centre_R + rng.choice(spread_R, len(logs))
+            again_R = centre_R + spread_R[_within(np.zeros_like(of_pair_R), drawn_R)]
         # What was found with all data is near, and is not where a term has gone to nothing.
         others = (best, _begun(size_R, length_R, again_R, 0.3, 0.3))
         found_5.append(_best(size_R, length_R, again_R, others, 1e-7))
@@ -183,12 +188,13 @@ def _apart(values: np.ndarray) -> int:
     return found
 
 
-def _within(of_pair_R: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each run one of its pair, with replacement."""
+def _within(of_pair_R: np.ndarray, drawn_R: np.ndarray) -> np.ndarray:
+    """For each run one of its pair, with replacement, as numbers in [0, 1) say."""
     chosen_R = np.empty(len(of_pair_R), int)
     for pair in range(of_pair_R.max() + 1):
         members = np.flatnonzero(of_pair_R == pair)
-        chosen_R[members] = rng.choice(members, len(members))
+        places = (drawn_R[members] * len(members)).astype(int)
+        chosen_R[members] = members[np.minimum(places, len(members) - 1)]
     return chosen_R
 
 
