@@ -30,7 +30,7 @@ from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import ERROR_FREE, MENDINGS, Mistakes
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
 from data_gen.text.judge import judge
-from data_gen.text.reader import read
+from data_gen.text.reader import layers_in, read
 
 if TYPE_CHECKING:
     from data_gen.frozen.rows import Drawn
@@ -170,7 +170,7 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
             texts = [record[key] for key in ("problem", "question", "solution")]
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("problem, question and solution must be texts")
-            facts = read(_layers(record["layers"]), texts[0], texts[1], modulus)
+            facts = read(layers_in(record["layers"]), texts[0], texts[1], modulus)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
             yield {
@@ -189,11 +189,6 @@ def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[d
         if types:
             found |= {"kind": verdict.kind, "mended": [each._asdict() for each in verdict.mended]}
         yield {"id": record.get("id"), **found}
-
-
-def _layers(value: Any) -> Any:
-    """Layers as `sample` prints them, or as the JSON text that files of `freeze` have."""
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:

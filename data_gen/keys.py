@@ -32,6 +32,8 @@ class Purpose(enum.Enum):
     DROPOUT = "dropout, by step and row"
     ADAPTER_DROPOUT = "dropout of adapters, by step"
     PROBING = "problems that a probe is trained on, by index"
+    PRACTICE = "problems of the training split that a model's own mistakes are of, by number"
+    RESAMPLING = "what is drawn again to see how far a fit may be off"
     DECODING = "tokens of solutions, by problem, sample and number"
 
 
@@ -55,6 +57,7 @@ class Stage(enum.Enum):
     QUESTION = "another question about a problem"
     SOLUTION_ORDER = "another order of a solution"
     MISTAKES = "mistakes of a solution"
+    SOURCE = "whether a training document is one of records, and which"
     FRAME = "parameters outside of blocks"
     BLOCKS = "parameters of blocks, by layer"
     ADAPTERS = "adapters and the head of a probe, by number"

@@ -14,7 +14,7 @@ from data_gen import keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
-from data_gen.problems.template import Template, templates
+from data_gen.problems.template import templates
 from data_gen.solutions.document import Document
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.spec import NAMED, Spec
@@ -231,41 +231,81 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
       NoProblemsError: no problem of the cell is found, or none fits the window.
     """
     spec = dataclasses.replace(spec, reask=cell.reask)
-    prompts: list[np.ndarray] = []
-    sides: list[Template] = []
-    drawn: list[tuple[np.ndarray, Problem]] = []
-    kept: list[dict[str, Any]] = []
+    kept: list[TestSet] = []
+    left = config.problems
     for turn in range(_ROUNDS):
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
         keys_N = keys_of(cell, config, indices_N)
         goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed, spec=spec)
-        problems = stream.problems(keys_N, goals_N, spec=spec)
-        documents, tokens = _write(keys_N, problems, size=window, spec=spec)
-        found = (problems, documents, tokens, templates(problems, spec))
-        found = jax.tree.map(np.asarray, found)
-        some = found[0].ok.any()
-        fits = np.flatnonzero(found[2].length <= window)[: config.problems - len(prompts)]
-        problems, documents, tokens, side_N = jax.tree.map(lambda x, fits=fits: x[fits], found)
-        lengths = tokens.prompt.tolist()
-        prompts += [ids[:n] for ids, n in zip(tokens.tokens_N, lengths, strict=True)]
-        sides.append(side_N)
-        drawn.append((indices_N[fits], problems))
-        kept += records.records(problems, documents, spec)
+        found, some = fitting(keys_N, indices_N, spec, window, goals_N=goals_N, most=left)
+        kept.append(found)
+        left -= len(found.lengths_N)
         # Where no search found any, all have tried long enough; others would find none either.
-        if len(prompts) == config.problems or not some:
+        if not (left and some):
             break
-    if not prompts:
+    if left == config.problems:
         raise NoProblemsError(
             f"No problem of the cell {cell.name} fits a window of {window} tokens."
         )
-    lengths_N = np.array([len(ids) for ids in prompts], np.int32)
-    prompts_NxP = np.full((len(prompts), lengths_N.max()), tokenizer(spec).end, np.int32)
-    for row, ids in zip(prompts_NxP, prompts, strict=True):
-        row[: len(ids)] = ids
-    side_N, (index_N, problems_N) = (
-        jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (sides, drawn)
+    width = max(found.prompts_NxP.shape[1] for found in kept)
+    end = tokenizer(spec).end
+
+    def joined(name: str) -> Any:
+        parts = [getattr(found, name) for found in kept]
+        return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+
+    return TestSet(
+        prompts_NxP=np.concatenate([_padded(found.prompts_NxP, width, end) for found in kept]),
+        lengths_N=joined("lengths_N"),
+        shared_N=joined("shared_N"),
+        template_N=joined("template_N"),
+        index_N=joined("index_N"),
+        problems_N=joined("problems_N"),
+        records=[record for found in kept for record in found.records],
     )
-    return TestSet(prompts_NxP, lengths_N, side_N.shared, side_N.hashed, index_N, problems_N, kept)
+
+
+def fitting(
+    keys_N: jax.Array,
+    indices_N: np.ndarray,
+    spec: Spec,
+    window: int,
+    *,
+    goals_N: structure.Goal | None = None,
+    most: int | None = None,
+) -> tuple[TestSet, bool]:
+    """The problems of some keys whose error-free documents fit a window.
+
+    Args:
+      keys_N: their keys.
+      indices_N: int32, the numbers of these.
+      spec: the class.
+      window: in tokens.
+      goals_N: how many operations each is to have; None draws them as the class does.
+      most: how many are kept, the first ones; None keeps all.
+
+    Returns:
+      these problems, and whether any was found, fitting or not.
+    """
+    problems = stream.problems(keys_N, goals_N, spec=spec)
+    documents, tokens = _write(keys_N, problems, size=window, spec=spec)
+    found = (problems, documents, tokens, templates(problems, spec))
+    found = jax.tree.map(np.asarray, found)
+    some = bool(found[0].ok.any())
+    fits = np.flatnonzero(found[2].length <= window)[:most]
+    problems, documents, tokens, side_N = jax.tree.map(lambda x: x[fits], found)
+    lengths_N = tokens.prompt.astype(np.int32)
+    width = int(lengths_N.max(initial=0))
+    prompts_NxP = np.full((len(fits), width), tokenizer(spec).end, np.int32)
+    for row, ids, length in zip(prompts_NxP, tokens.tokens_N, lengths_N, strict=True):
+        row[:length] = ids[:length]
+    made = records.records(problems, documents, spec)
+    sides = (side_N.shared, side_N.hashed)
+    return TestSet(prompts_NxP, lengths_N, *sides, indices_N[fits], problems, made), some
+
+
+def _padded(rows_NxP: np.ndarray, width: int, end: int) -> np.ndarray:
+    return np.pad(rows_NxP, ((0, 0), (0, width - rows_NxP.shape[1])), constant_values=end)
 
 
 def test_sets(

@@ -167,7 +167,7 @@ def export(
             max_new_tokens=min(most, settings.model.window),
             base=base,
         )
-    count = sum(leaf.size for leaf in jax.tree.leaves(model.shapes(settings.model)))
+    count = model.count(settings.model)
     return (
         f"{out}: {run.name} after step {at}, {count:,} parameters ({dtype}); read back, logits "
         f"differ by {apart:.1g} at most, and {len(tests.lengths_N)} greedy texts are the same."

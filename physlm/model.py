@@ -62,6 +62,12 @@ def _shapes(config: ModelConfig) -> Params:
     return jax.eval_shape(lambda: init(config, keys.root(0, Purpose.PARAMETERS)))
 
 
+@functools.lru_cache(maxsize=64)
+def count(config: ModelConfig) -> int:
+    """How many parameters a model has, embeddings included; nothing is drawn."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
+
+
 def unrolled(config: ModelConfig, params: Params) -> Params:
     """The parameters with a list under `blocks`, one entry a layer, for loops without a scan."""
     if isinstance(params["blocks"], list):

@@ -143,9 +143,9 @@ def published() -> list[Planned]:
 def test_a_probe_is_trained_on_as_many_questions_as_are_asked_for() -> None:
     changes = {"probe.questions": 3, "mistakes.rate": 0.0}
     (entry,) = planned(conditions.probe(None, **changes))
-    settings = entry.run.settings
-    rows = np.arange(settings.train.batch)
-    with contextlib.closing(execution.stream_of(settings, rows)) as questions:
+    rows = np.arange(entry.run.settings.train.batch)
+    stream = execution.stream_of(entry.run, pathlib.Path(), rows)
+    with contextlib.closing(stream) as questions:
         assert questions.batch(0)["answers"].shape == (len(rows), 3)
 
 

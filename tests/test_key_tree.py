@@ -56,6 +56,7 @@ def test_no_two_keys_of_the_tree_are_equal():
     problems = [
         numbered(roots(Purpose.SAMPLE), [*range(256), 2**31 - 1]),
         numbered(roots(Purpose.PROBING), range(64)),
+        numbered(roots(Purpose.PRACTICE), range(64)),
         # By segment and document, and by operations and index.
         numbered(numbered(roots(Purpose.TRAINING), range(16)), range(16)),
         numbered(numbered(roots(Purpose.TESTING), (0, 3, 20)), range(64)),
@@ -119,8 +120,8 @@ def test_a_problem_uses_each_stage_once_and_draws_from_leaves_alone(monkeypatch)
         assert len(of_name) in (0, len(stages)), "numbered and named children of one key"
     assert drawn_from and not set(drawn_from) & set(stages_of)
     seen = {stage for stages in stages_of.values() for stage in stages if isinstance(stage, Stage)}
-    # Mistakes are a document's, questions a probe's.
-    assert seen == set(Stage) - OF_A_MODEL - {Stage.MISTAKES, Stage.QUESTIONS}
+    # Mistakes are a document's, its source a stream's, questions a probe's.
+    assert seen == set(Stage) - OF_A_MODEL - {Stage.MISTAKES, Stage.SOURCE, Stage.QUESTIONS}
 
 
 def modules(*exceptions):

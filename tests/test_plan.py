@@ -207,6 +207,8 @@ def made(key=None, value=None):
     flat = config.flatten(SMOKE) | {"mistakes.rate": 0.5}
     if key and key.startswith(("adaptation.", "parent.", "probe.")):
         flat |= PROBE
+    if key and key.startswith("train.records_"):
+        flat |= {"train.records": "parent"}
     flat |= {key: value} if key else {}
     return identity.of_run(nested(flat), settings.data)
 
@@ -228,6 +230,7 @@ def test_identity_is_stable():
 def test_identity_knows_every_setting_that_can_change_weights(key):
     value = (config.flatten(SMOKE) | PROBE)[key]
     possible = {"mistakes.rate": 0.25, "mistakes.kind": "value", "adaptation.kind": "lora"}
+    possible["train.records"] = "parent"
     other = (*value, 9) if isinstance(value, tuple) else possible.get(key, f"{value}x")
     speed = {"train.log_every", "train.save_every", "train.keep", "train.accumulate"}
     speed |= {"model.scan", "model.remat", "model.kernel", "model.positions"}

@@ -152,6 +152,7 @@ def test_all_but_speed_and_judging_decides_the_weights():
     assert inside == {
         "data.names_file",  # Their contents decide.
         "data.tokenizer_files",
+        "train.records",
         "model.positions",
         "model.scan",
         "model.remat",

@@ -48,7 +48,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, argument
         ("nothing", "unknown study 'nothing': there are .*quickstart"),
         ("nopackage.nothing", "the module nopackage.nothing cannot be imported: No module named"),
         ("physlm.metrics", "the study 'physlm.metrics' lacks the function get_config"),
-        ("../quickstart", "the study is '../quickstart'; it must be one of .*quickstart, or the"),
+        ("../quickstart", "the study is '../quickstart'; it must be one of .*quickstart.*, or the"),
     ],
 )
 def test_what_is_no_study_is_one_sentence_and_leaves_nothing(tmp_path, capsys, study, complaint):

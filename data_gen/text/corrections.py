@@ -216,13 +216,37 @@ def documents(records: Sequence[Mapping[str, Any]], size: int, spec: Spec) -> Do
     return Document(*(jnp.stack(column) for column in zip(*made, strict=True)))
 
 
-def _document(
-    record: Mapping[str, Any], size: int, vocab: Vocabulary, spec: Spec
-) -> tuple[Any, ...]:
+def symbols(record: Mapping[str, Any], spec: Spec) -> list[int]:
+    """The document of a record in symbols of the class's vocabulary, from marker to end.
+
+    Args:
+      record: with problem, question, solution and answer.
+      spec: the class.
+
+    Raises:
+      ValueError: a text has something that is no symbol of the class.
+    """
+    vocab = vocabulary(spec)
+    solution = (f" {sentence}{STOP}" for sentence in split_sentences(record["solution"]))
+    written = [n for text in solution for n in vocab.encode(text)]
+    return [*_prompt(record, vocab, spec), *written, *_ending(record, vocab)]
+
+
+def _prompt(record: Mapping[str, Any], vocab: Vocabulary, spec: Spec) -> list[int]:
     parts = [record["problem"], record["question"]]
     if spec.order == "qp":
         parts.reverse()
-    ids = [vocab.problem, *vocab.encode("".join(parts)), vocab.solution]
+    return [vocab.problem, *vocab.encode("".join(parts)), vocab.solution]
+
+
+def _ending(record: Mapping[str, Any], vocab: Vocabulary) -> list[int]:
+    return ANSWER.fill(vocab.ids, number=vocab.numbers + int(record["answer"]))
+
+
+def _document(
+    record: Mapping[str, Any], size: int, vocab: Vocabulary, spec: Spec
+) -> tuple[Any, ...]:
+    ids = _prompt(record, vocab, spec)
     prompt, mending = len(ids), [vocab.ids[marker] for marker in MENDING_MARKERS.values()]
     roles, places = [document.PROBLEM] * prompt, [-1] * prompt
     standing_ = set(standing_places(record["solution"]))
@@ -238,7 +262,7 @@ def _document(
                 first = NAMED.symbols.index(PARAMETER.symbols[0])
                 role[first : first + len(PARAMETER)] = [document.WRONG_NAME] * len(PARAMETER)
         ids, roles, places = [*ids, *found], [*roles, *role], [*places, *[number] * len(found)]
-    ending = ANSWER.fill(vocab.ids, number=vocab.numbers + int(record["answer"]))
+    ending = _ending(record, vocab)
     ids, places = [*ids, *ending], [*places, *[-1] * len(ending)]
     roles += [document.ANSWER] * len(ending)
     fill = max(size - len(ids), 0)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from data_gen.solutions.grammar import (
     AND,
@@ -24,6 +26,16 @@ Layers = Sequence[tuple[str, Sequence[str]]]
 
 _BEFORE, _AFTER = STATEMENT.around("parameter")
 _MORE, _TIMES, _DIFFERENCE = f"{MORE} ", f"{TIMES} ", f"{DIFFERENCE} ".lstrip()
+
+
+def layers_in(value: Any) -> Layers:
+    """Layers as `python -m data_gen sample` prints them, or as the JSON text that files of `freeze`
+    have.
+
+    Raises:
+      ValueError: the text is no JSON.
+    """
+    return json.loads(value) if isinstance(value, str) else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,9 +27,10 @@ from data_gen.solutions.mistakes import Mistakes
 from data_gen.solutions.script import Script, draw_script
 from data_gen.solutions.steps import right_steps
 from data_gen.spec import Spec
-from data_gen.windows import packing
+from data_gen.windows import packing, recorded
 from data_gen.windows.blocks import Blocks
 from data_gen.windows.configuration import Windows
+from data_gen.windows.recorded import Records
 from data_gen.windows.table import encode
 from data_gen.windows.tokenizer import tokenizer
 
@@ -149,6 +150,7 @@ def _lay(
     mistakes: Mistakes,
     loss_on: str,
     whole: bool,
+    records: Records | None = None,
 ) -> tuple[packing.Packed, jax.Array]:
     """Writes D problems for each of Q segments and packs them; also the share that is too long."""
     size = packed_Q.tokens_KxS.shape[-1]
@@ -156,6 +158,8 @@ def _lay(
     keys_N = keys_QxD.reshape(-1)
     written = documents(keys_N, problems_N, size=room, spec=spec, mistakes=mistakes)
     written = encoded(written, size=size, spec=spec)
+    if records is not None:
+        written = recorded.mixed(written, keys_N, records)
     weights = token_weights(written.role_N, mistakes, loss_on)
     parts = (
         x.reshape(*keys_QxD.shape, *x.shape[1:])
@@ -179,6 +183,7 @@ def segments(
     spec: Spec,
     mistakes: Mistakes,
     windows: Windows,
+    records: Records | None = None,
     drawn: Callable[[Problem], None] | None = None,
 ) -> packing.Packed:
     """Segments `numbers_Q` of the stream (leading axis Q), SEGMENT windows of W + 1 each.
@@ -189,6 +194,7 @@ def segments(
       spec: the class of problems.
       mistakes: which ones their solutions hold.
       windows: how documents are laid into windows.
+      records: what stands in the place of some documents; None where all are of fresh problems.
       drawn: takes the problems, CHUNK of each segment after those of the segment before it, as
         often as more are drawn. The last ones of a segment may not have found room in it.
 
@@ -204,6 +210,7 @@ def segments(
         mistakes=mistakes,
         loss_on=windows.loss_on,
         whole=windows.pack == "whole",
+        records=records,
     )
     for turn in range(CHUNK_LIMIT):
         keys_QxD = _chunk_keys(root, numbers_Q, turn)
@@ -252,6 +259,7 @@ class Stream:
         seed: int,
         batch: int,
         rows: Sequence[int] | np.ndarray | None = None,
+        records: Records | None = None,
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
@@ -262,6 +270,7 @@ class Stream:
           seed: of the data.
           batch: windows per batch.
           rows: those of every batch that `batch` returns, in increasing order; None is all.
+          records: what stands in the place of some documents; None where all are of fresh problems.
 
         Raises:
           RefusedError: a setting is out of range or no document fits a window.
@@ -273,7 +282,9 @@ class Stream:
                 "rows", taken, f"one or more of 0 to {batch - 1}, in increasing order"
             )
         windows.check(spec, mistakes)
-        self._make = functools.partial(segments, spec=spec, mistakes=mistakes, windows=windows)
+        self._make = functools.partial(
+            segments, spec=spec, mistakes=mistakes, windows=windows, records=records
+        )
         self._root_of = functools.partial(keys.root, seed, Purpose.TRAINING)
         self._rows, self._window = len(taken), windows.window
         self._segmented = windows.attention == "document"

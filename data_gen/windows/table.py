@@ -66,6 +66,21 @@ class Tokenizer:
         # leads to it (" each", " Define") and what follows (",", " as").
         return size if self.joined is None else size * 5 // 3
 
+    def has_all(self, symbols_N: np.ndarray) -> bool:
+        """Whether each of some symbols has a token, or is part of one, where it stands.
+
+        Where pairs are one token, a name alone, or two that are no pair, have none.
+        """
+        if self.joined is None:
+            return True
+        joint = np.flatnonzero(self.lengths_V[symbols_N[1:-1]] < 0) + 1
+        first, second = symbols_N[joint - 1], symbols_N[joint + 1]
+        joint = joint[self.joined.ids_VxV[first, second] >= 0]
+        paired_N = np.zeros(len(symbols_N), bool)
+        paired_N[[*(joint - 1), *joint, *(joint + 1)]] = True
+        alone_N = (self.ids_VxK[symbols_N, 0] < 0) & (self.lengths_V[symbols_N] != 0)
+        return not (alone_N & ~paired_N).any()
+
     def decode(self, ids: ArrayLike) -> str:
         """The text of a sequence of ids; an id out of range reads as `<|id|>`.
 

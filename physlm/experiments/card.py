@@ -5,8 +5,6 @@ import pathlib
 import shlex
 from typing import Any
 
-import jax
-
 from physlm import model
 from physlm.experiments import files, results
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -53,7 +51,7 @@ def text(run: Run, directory: pathlib.Path, step: int, dtype: str) -> str:
     """
     settings = run.settings
     own = mapping.is_own(settings.model)
-    count = sum(leaf.size for leaf in jax.tree.leaves(model.shapes(settings.model)))
+    count = model.count(settings.model)
     code = ", trust_remote_code=True" if own else ""
     parts = [
         _FRONT,
@@ -102,6 +100,8 @@ def _training(run: Run, step: int) -> dict[str, str]:
         f"{decoder.head_dim}" + (f", Canon layers {decoder.canon}" if decoder.canon else ""),
         "seed": str(settings.seed),
     }
+    if settings.practice.records:
+        said["records among them"] = f"{settings.practice.records_share:g} of all documents"
     if settings.parent.run:
         said["begun from"] = f"`{pathlib.PurePath(settings.parent.run).name}`"
         said["trained of it"] = settings.adaptation.kind

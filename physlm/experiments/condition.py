@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physlm.experiments import config as config_lib
+from physlm.practice import PARENT as OWN
 
 Condition = Mapping[str, Any]
 
@@ -16,6 +17,8 @@ TRAINED, PARENT, PROBE = "trained", "parent", "probe"
 VERSION = "configuration"
 _MASK = "mask"
 _KIND = "kind"
+# What is trained on beside fresh problems, and how much of it.
+RECORDS, _SHARE = "records", "records_share"
 
 _SHORT_NAMES = {
     "mistakes.rate": "retry_rate",
@@ -37,13 +40,37 @@ def short_name(key: str, flat: Mapping[str, Any]) -> str:
 def _of_mistakes() -> frozenset[str]:
     """Names of what an error-free run does not read (`physlm.experiments.identity`)."""
     keys = config_lib.declared()
-    unread = [key for key in keys if key.startswith("mistakes.")] + ["train.budget"]
+    unread = [key for key in keys if key.startswith(("mistakes.", "train.records"))]
+    unread.append("train.budget")
     return frozenset(short_name(key, keys) for key in unread)
+
+
+@functools.cache
+def _of_size() -> frozenset[str]:
+    keys = config_lib.declared()
+    return frozenset(short_name(key, keys) for key in keys if key.startswith("model."))
+
+
+@functools.cache
+def _of_length() -> frozenset[str]:
+    keys = config_lib.declared()
+    return frozenset(short_name(f"train.{name}", keys) for name in ("steps", "batch", "window"))
+
+
+def size_of(condition: Condition) -> dict[str, Any]:
+    """What of a condition is of the model alone."""
+    return {name: value for name, value in condition.items() if name in _of_size()}
+
+
+def beside_scale(condition: Condition) -> dict[str, Any]:
+    """What of a condition is neither of the model nor of how long it is trained."""
+    scale = _of_size() | _of_length()
+    return {name: value for name, value in meant(condition).items() if name not in scale}
 
 
 def is_error_free(condition: Condition) -> bool:
     """Whether its runs see no mistakes."""
-    return condition.get(RATE) == 0
+    return condition.get(RATE) == 0 and not condition.get(RECORDS)
 
 
 def is_masked(condition: Condition, otherwise: str = "none") -> bool:
@@ -89,16 +116,20 @@ def order(condition: Condition) -> float:
 
 def label(condition: Condition, conditions: Sequence[Condition]) -> str:
     """A condition in words, without what all conditions share."""
+    # What stands beside records is told where others have none.
+    always = {RATE} if len({other.get(RECORDS) for other in conditions}) > 1 else set()
     told = {
         name: value
         for name, value in meant(condition).items()
-        if len(conditions) == 1 or any(other.get(name) != value for other in conditions)
+        if len(conditions) == 1
+        or name in always
+        or any(other.get(name) != value for other in conditions)
     }
     parts = [str(told[TRAINED])] if TRAINED in told else []
     if len({other[PARENT] for other in conditions if PARENT in other}) > 1 and PARENT in told:
         parts.append(f"of a model of {told[PARENT]} data")
     if RATE in told:
-        if is_error_free(condition):
+        if is_error_free(condition) or (condition.get(RECORDS) and not condition[RATE]):
             parts.append("error-free solutions")
         else:
             parts += [] if TRAINED in told else ["with mistakes and corrections"]
@@ -108,6 +139,11 @@ def label(condition: Condition, conditions: Sequence[Condition]) -> str:
             parts += words
         elif name == _KIND:
             parts.append(f"of the kind {value}")
+        elif name == RECORDS:
+            whose = "own mistakes, mended" if value == OWN else f"records {value}"
+            parts.append(f"with {whose}")
+        elif name == _SHARE:
+            parts.append(f"in {_written(value)} of the documents")
         elif name not in (RATE, TRAINED, PARENT, DECODE, PROBE):
             parts.append(f"{name.replace('_', ' ')} {_written(value)}")
     # How it is decoded, and who is asked, comes after what was trained.

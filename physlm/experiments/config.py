@@ -19,6 +19,7 @@ from data_gen import settings
 from data_gen.settings import RefusedError, Setting
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
+from data_gen.windows import recorded
 from data_gen.windows.configuration import Windows
 from data_gen.windows.questions import answers
 from data_gen.windows.tokenizer import tokenizer
@@ -29,6 +30,7 @@ from physlm.architecture import ModelConfig, sized
 from physlm.cells import EvalConfig
 from physlm.experiments import scales
 from physlm.optimizer import OptimizerConfig, schedule
+from physlm.practice import PARENT, PracticeConfig
 from physlm.probe import ProbeConfig
 from physlm.sharding import MeshConfig
 from physlm.start import CARRIED, ParentConfig
@@ -41,7 +43,7 @@ SECTIONS: Mapping[str, tuple[type, ...]] = {
     "mistakes": (Mistakes,),
     "model": (ModelConfig,),
     "optimizer": (OptimizerConfig,),
-    "train": (TrainConfig, Windows),
+    "train": (TrainConfig, Windows, PracticeConfig),
     "parent": (ParentConfig,),
     "adaptation": (AdaptationConfig,),
     "probe": (ProbeConfig,),
@@ -79,6 +81,7 @@ class Settings:
     optimizer: OptimizerConfig
     train: TrainConfig
     windows: Windows
+    practice: PracticeConfig
     parent: ParentConfig
     adaptation: AdaptationConfig
     probe: ProbeConfig
@@ -97,6 +100,7 @@ class Settings:
         settings.check(self)
         with _of("train"):
             self.windows.check(self.data, self.mistakes)
+        self._check_records()
         beyond, most = self.evaluate.beyond, self.data.max_op
         if beyond and min(beyond) <= most:
             raise RefusedError(
@@ -136,6 +140,26 @@ class Settings:
         ):
             allowed = "'fresh' without parent.run, or where adaptation.kind is not full"
             raise RefusedError("parent.optimizer", CARRIED, allowed)
+
+    def _check_records(self) -> None:
+        """Refuses records that cannot be trained on, and what does not go with any."""
+        records = self.practice.records
+        if not records:
+            return
+        if self.adaptation.kind == PROBE:
+            raise RefusedError("train.records", records, "empty for a probe")
+        if self.train.budget == "problems":
+            raise RefusedError("train.budget", self.train.budget, "tokens where there are records")
+        if records == PARENT:
+            if not self.parent.run:
+                allowed = "a file, or empty, where there is no parent.run"
+                raise RefusedError("train.records", records, allowed)
+            if self.data.split != "train":
+                allowed = f"'train' where train.records is {PARENT!r}, to leave test problems alone"
+                raise RefusedError("data.split", self.data.split, allowed)
+            return
+        with _of("train"):
+            recorded.of_file(records, self.windows.window, self.data)
 
 
 @functools.cache
@@ -256,6 +280,7 @@ def resolve(config: ConfigDict) -> Settings:
         optimizer=_made(OptimizerConfig, config, "optimizer"),
         train=_made(TrainConfig, config, "train"),
         windows=windows,
+        practice=_made(PracticeConfig, config, "train"),
         parent=_made(ParentConfig, config, "parent"),
         adaptation=_made(AdaptationConfig, config, "adaptation"),
         probe=_made(ProbeConfig, config, "probe"),

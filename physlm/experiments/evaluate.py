@@ -28,7 +28,8 @@ from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
-_SETTABLE = ("evaluate.", "mesh.", "data.names_file=", "data.tokenizer_files=")
+_PATHS = ("data.names_file", "data.tokenizer_files", "train.records")
+_SETTABLE = ("evaluate.", "mesh.", *(f"{path}=" for path in _PATHS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not text.startswith(_SETTABLE):
                 raise ValueError(
                     f"--set {text!r} is not allowed: settings of evaluate.* and mesh.*, and the "
-                    "paths data.names_file and data.tokenizer_files are."
+                    f"paths {', '.join(_PATHS)} are."
                 )
         run = run_lib.load(options.run, options.set)
         which = options.checkpoint or run.settings.evaluate.checkpoint

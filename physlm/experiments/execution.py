@@ -23,7 +23,7 @@ from physlm import checkpoint, clock, devices, evaluate, probing, sharding, trai
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, logs, results, versions, weights
+from physlm.experiments import files, logs, records, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -292,7 +292,9 @@ def _train(
         members = [
             train.Member(
                 seed=run.settings.seed,
-                stream=stack.enter_context(contextlib.closing(stream_of(run.settings, rows))),
+                stream=stack.enter_context(
+                    contextlib.closing(stream_of(run, store.of_run(run.name), rows))
+                ),
                 learning_rate=run.settings.optimizer.learning_rate,
                 run_dir=store.of_run(run.name),
                 made_by=run.facts,
@@ -315,8 +317,9 @@ def _train(
         )
 
 
-def stream_of(settings: config_lib.Settings, rows: np.ndarray) -> Stream | QuestionStream:
+def stream_of(run: Run, directory: pathlib.Path, rows: np.ndarray) -> Stream | QuestionStream:
     """What a run is trained on, as far as this host needs it: rows of each batch."""
+    settings = run.settings
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
             settings.data,
@@ -335,6 +338,7 @@ def stream_of(settings: config_lib.Settings, rows: np.ndarray) -> Stream | Quest
         seed=settings.seed,
         batch=settings.train.batch,
         rows=rows,
+        records=records.of_run(run, directory, progress, say),
     )
 
 

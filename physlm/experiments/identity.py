@@ -12,6 +12,7 @@ from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
 from physlm.adaptation import FULL, PROBE
 from physlm.experiments import config as config_lib
+from physlm.practice import PARENT
 
 
 def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
@@ -35,11 +36,16 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     else:
         # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
-        facts = {key: facts[key] for key in facts if key not in unread - {"mistakes.rate"}}
+        # What is masked of records is masked by the same setting.
+        read = {"mistakes.rate", *(("mistakes.mask",) if flat.get("train.records") else ())}
+        facts = {key: facts[key] for key in facts if key not in unread - read}
     unread = {key for key in facts if key.startswith(_unread(flat))}
     facts = {key: facts[key] for key in facts if key not in unread}
     if "parent.run" in facts:
         facts["parent.run"] = hash_of(flat["parent.run"])
+    if records := flat.get("train.records"):
+        # Of the parent's own mistakes decides who the parent is, and how it is asked.
+        facts["train.records"] = records if records == PARENT else _content_of_file(records)
     facts["data.names_file"] = digest(vocabulary(spec).tokens) if spec.names_file else ""
     facts["data.tokenizer_files"] = _content_of_table(spec) if spec.tokenizer == "gpt2" else ""
     return facts
@@ -57,6 +63,9 @@ def _unread(flat: Mapping[str, Any]) -> tuple[str, ...]:
     kind, parent = flat.get("adaptation.kind", FULL), flat.get("parent.run", "")
     read = {"parent.": parent, "adaptation.": kind != FULL, "probe.": kind == PROBE}
     unread = tuple(section for section, is_read in read.items() if not is_read)
+    records = flat.get("train.records", "")
+    unread += () if records else ("train.records_share",)
+    unread += () if records == PARENT else ("train.records_problems", "train.records_decode")
     return unread + (_NOT_OF_A_PROBE if kind == PROBE else ())
 
 
@@ -69,6 +78,11 @@ def digest(content: Any) -> str:
     """The first eight hexadecimal digits of the SHA-256 of a value as canonical JSON."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _content_of_file(path: str) -> str:
+    """A hash of what a file holds, which has been read before."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:8]
 
 
 def _content_of_table(spec: Spec) -> str:

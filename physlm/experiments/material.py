@@ -10,12 +10,13 @@ from typing import Any
 from data_gen import settings
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
+from physlm import model
 from physlm.experiments import condition, files, outcomes, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.condition import short_name
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
-from physlm.experiments.figures.drawing import Curve
+from physlm.experiments.figures.drawing import Curve, Trained
 from physlm.experiments.identity import digest
 from physlm.experiments.run import CONFIG_FILE, rounded
 from physlm.experiments.store import Store
@@ -171,7 +172,31 @@ class Material:
             except (json.JSONDecodeError, KeyError, TypeError):
                 # A killed run may have left half a line; it drops it when it goes on.
                 continue
-        return found[:: max(1, len(found) // _POINTS)]
+        # From the end, so that where a run came to is always among them.
+        return found[:: -max(1, len(found) // _POINTS)][::-1]
+
+    @property
+    def trained(self) -> dict[str, list[Trained]]:
+        """What the runs took and came to, by the conditions' labels, in the order of `judged`."""
+        tokens = {(row["run"], row["evaluation"]): row["tokens"] for row in self.rows}
+        return {
+            line.label: [
+                Trained(self._parameters(run), tokens[run, evaluation], self._last_loss(run))
+                for run, evaluation in line.judged
+            ]
+            for line in self.lines
+        }
+
+    def _parameters(self, run: str) -> int | None:
+        try:
+            return model.count(run_lib.load(self.store.of_run(run)).settings.model)
+        except ValueError:
+            # The run is not there any more, is of another version, or lacks a file of its class.
+            return None
+
+    def _last_loss(self, run: str) -> float | None:
+        curve = self._curve(run)
+        return curve[-1][1] if curve else None
 
     @property
     def seconds(self) -> dict[str, tuple[float | None, float | None]]:

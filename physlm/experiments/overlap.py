@@ -48,9 +48,15 @@ def counted(
 
     Raises:
         ValueError: there is no such checkpoint, the protocol asks for problems that there are not,
-            or a file that was written before is damaged.
+            the run is trained on records too, or a file that was written before is damaged.
     """
     settings = run.settings
+    if settings.practice.records:
+        raise ValueError(
+            f"--overlap is given for {run.name}, which is trained on records too (train.records is "
+            f"{settings.practice.records!r}); it must be left out, as fresh problems alone are "
+            "counted."
+        )
     if which == "final":
         step = run_lib.last_step(directory) or execution.budgeted(settings).train.steps
     else:

@@ -17,9 +17,11 @@ from physlm.experiments import config as config_lib
 from physlm.experiments import execution, files, versions
 from physlm.experiments import run as run_lib
 from physlm.experiments.execution import Task
+from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.journal import METRICS_FILE
 from physlm.metrics import read_lines
+from physlm.practice import PracticeConfig
 
 # Settings that decide how long a step takes, beside the devices; sections end with a dot.
 _PACE = (
@@ -42,6 +44,12 @@ def pace_of(config: Mapping[str, Any]) -> str:
     # A run of an earlier version does not say what was added later.
     found = {key: flat.get(key, declared[key].default) for key in declared if _is(key, wanted)}
     return json.dumps(found, sort_keys=True)
+
+
+def _fresh(run: Run) -> Run:
+    """The run on fresh problems alone; its own mistakes may not have been made yet."""
+    settings = dataclasses.replace(run.settings, practice=PracticeConfig())
+    return dataclasses.replace(run, settings=settings)
 
 
 def _is(key: str, wanted: Sequence[str]) -> bool:
@@ -116,7 +124,7 @@ def measure(tasks: Sequence[Task]) -> float | None:
             train.Member(
                 seed=task.run.settings.seed,
                 stream=stack.enter_context(
-                    contextlib.closing(execution.stream_of(task.run.settings, rows))
+                    contextlib.closing(execution.stream_of(_fresh(task.run), directory, rows))
                 ),
                 learning_rate=task.run.settings.optimizer.learning_rate,
                 run_dir=directory / str(number),

@@ -64,10 +64,9 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
 def _data_of(run: Run) -> str:
     """What a run is trained on, in words."""
     mistakes = run.settings.mistakes
-    if not mistakes.rate:
-        return "error-free"
     masked = "" if mistakes.mask == "none" else ", masked"
-    return f"rate {mistakes.rate:g}{masked}"
+    said = f"rate {mistakes.rate:g}{masked}" if mistakes.rate else "error-free"
+    return f"{said} and recorded" if run.settings.practice.records else said
 
 
 def asked_of(planned: Planned) -> dict[str, Any]:

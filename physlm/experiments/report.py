@@ -83,7 +83,7 @@ def _content(found: Material, scale: str, cut: int) -> Content:
     lines, name = found.lines, found.rows[0]["study"]
     study, why = _study(name)
     beside = _beside(found, study, scale)
-    shown = Shown(lines, f"{name}: {found.size}", beside, found.curves)
+    shown = Shown(lines, f"{name}: {found.size}", beside, found.curves, found.trained)
     figures = [*((study.figures if study else ()) or USUAL), Losses()]
     drawings = [made for figure in figures if (made := figure.draw(shown)) is not None]
     probes = tables.probe_table(lines)
@@ -95,6 +95,7 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         *_missing(found, name, scale, cut),
         *([why] if why else []),
         *_notes(lines, found),
+        *(note for drawing in drawings for note in drawing.notes),
         *comparison.notes(compared),
         *overlap.note(found.told, found.evaluations),
     ]
@@ -103,7 +104,10 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         about=f"{name} at scale {scale}: {found.size}." if study else "",
         findings=comparison.sentences(compared),
         drawings=drawings,
-        tables=_tables(found, compared, beside, probes),
+        tables=[
+            *_tables(found, compared, beside, probes),
+            *(table for drawing in drawings for table in drawing.tables),
+        ],
         notes=notes,
         examples=_examples(found),
         closed=_closed(found, beside),

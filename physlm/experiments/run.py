@@ -13,6 +13,7 @@ from physlm import checkpoint, train
 from physlm.adaptation import FULL, PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import files, identity, scales
+from physlm.practice import PARENT
 
 CONFIG_FILE = "config.json"
 FINISHED_FILE = "finished.json"
@@ -80,6 +81,8 @@ def _in_words(run: Run) -> str:
     mistakes, model = run.settings.mistakes, run.settings.model
     kind = in_a_path(mistakes.kind_by_name)
     data = f"{kind}-{mistakes.rate:g}" if mistakes.rate else "error-free"
+    if records := run.settings.practice.records:
+        data += "+own" if records == PARENT else "+records"
     size = f"{model.variant}-{model.layers}-{model.heads}"
     kind, parent = run.settings.adaptation.kind, run.settings.parent.run
     told = [data, size, rounded(run.tokens), f"seed={run.settings.seed}"]

@@ -11,8 +11,19 @@ from physlm.experiments.figures.against_op import AgainstOp
 from physlm.experiments.figures.against_tokens import AgainstTokens
 from physlm.experiments.figures.drawing import Drawing, Figure, Shown
 from physlm.experiments.figures.losses import Losses
+from physlm.experiments.figures.scaling import Scaling
 
 # What a study without FIGURES shows.
 USUAL: tuple[Figure, ...] = (AgainstOp(), AgainstTokens())
 
-__all__ = ["USUAL", "Against", "AgainstOp", "AgainstTokens", "Drawing", "Figure", "Losses", "Shown"]
+__all__ = [
+    "USUAL",
+    "Against",
+    "AgainstOp",
+    "AgainstTokens",
+    "Drawing",
+    "Figure",
+    "Losses",
+    "Scaling",
+    "Shown",
+]

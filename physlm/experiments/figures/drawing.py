@@ -22,6 +22,23 @@ Curve = Sequence[tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run took and came to, beside what it solves.
+
+    Attributes:
+        parameters: of its model; None where its configuration is not in the store, or cannot be
+            read here.
+        tokens: that it was trained on.
+        loss: the recent mean of its training loss at the end, nats a token; None where its metrics
+            are not in the store.
+    """
+
+    parameters: int | None
+    tokens: float
+    loss: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Shown:
     """What a figure has to draw.
 
@@ -30,12 +47,14 @@ class Shown:
         about: what was run, in words.
         beside: the paper's numbers of those conditions that it has, by their labels.
         curves: by the conditions' labels, the tokens and losses of each of their runs.
+        trained: by the conditions' labels, what each of their runs took, in the order of `judged`.
     """
 
     lines: Sequence[Line]
     about: str
     beside: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[Curve]] = dataclasses.field(default_factory=dict)
+    trained: Mapping[str, Sequence[Trained]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +67,8 @@ class Drawing:
         png: for slides and READMEs.
         svg: for pages, on a light ground.
         dark: the same on a dark ground.
+        tables: numbers that are read off it, under their heads.
+        notes: what is to be known of it, and what is not in it.
     """
 
     name: str
@@ -55,6 +76,8 @@ class Drawing:
     png: bytes
     svg: bytes
     dark: bytes
+    tables: Sequence[tuple[str, list[list[str]]]] = ()
+    notes: Sequence[str] = ()
 
 
 class Figure(Protocol):
