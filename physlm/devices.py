@@ -9,6 +9,7 @@ import os
 import pathlib
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from physlm.sharding import MeshConfig
@@ -110,3 +111,10 @@ def wait_for_all(name: str) -> None:
     """A barrier: returns when all processes have called it with the same `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def agreed(number: int) -> int:
+    """The number that the first process calls it with, in all processes, which wait for that."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

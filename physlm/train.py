@@ -190,6 +190,7 @@ def train_together(
     progress: Reporter,
     profile: int = 0,
     learning: Learning = PRETRAINING,
+    allowed: Callable[[], None] = lambda: None,
     told: Callable[[str], None] = lambda _: None,
 ) -> list[TrainState | FloatingPointError]:
     """Trains several runs of the same shapes step by step, each as `train` would alone.
@@ -207,6 +208,8 @@ def train_together(
       progress: told of every finished step, with the mean of the losses.
       profile: steps to write a trace of, early on, into the first run's `profile`.
       learning: what is learnt, and by what of each model.
+      allowed: called before states are saved, on all hosts; raises where nothing may be written
+        any more.
       told: takes, in words, how much of a model is trained where that is not all.
 
     Returns:
@@ -274,7 +277,16 @@ def train_together(
             )
         )
         loop = _Loop(
-            members, model, learning.adaptation, train, program, checkpoints, journal, meter, trace
+            members,
+            model,
+            learning.adaptation,
+            train,
+            program,
+            checkpoints,
+            journal,
+            meter,
+            trace,
+            allowed,
         )
         state, failed = loop.run(state, first)
         abstract = abstract_state(model, transform, mesh, learning.adaptation)
@@ -298,6 +310,7 @@ class _Loop:
     journal: Journal
     meter: Meter
     trace: Trace
+    allowed: Callable[[], None]
 
     def fetch(self, step: int) -> Batch:
         """The batches of a step, on the devices."""
@@ -347,6 +360,7 @@ class _Loop:
                 if len(failed) == len(self.members):
                     break
                 if saving:
+                    self.allowed()
                     for number in set(range(len(self.members))) - set(failed):
                         self.save(step, state, number)
                 if ends:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from physlm import devices
 from physlm.decoding.recipe import manual
-from physlm.experiments import execution, overlap, results, show
+from physlm.experiments import execution, leases, overlap, results, show
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.evaluation import Evaluation
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0: done; 2: bad input.
+        0: done; 1: another process has taken it over; 2: bad input.
     """
     parser = Parser(
         prog=called("physlm.experiments.evaluate"),
@@ -101,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
+    except leases.LostError as error:
+        print(error, file=sys.stderr)
+        return 1
     if options.show:
         put(show.solutions(path.parent, options.show, colour=sys.stdout.isatty()))
         return 0

@@ -20,11 +20,11 @@ from data_gen.text.judge import Verdict
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
 from physlm import cells as cells_lib
-from physlm import checkpoint, devices, evaluate, probing, sharding, train
+from physlm import checkpoint, devices, evaluate, paths, probing, sharding, train
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results, versions, weights
+from physlm.experiments import files, leases, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -89,7 +89,8 @@ def execute(
         profile: training steps to write a trace of, into the first run's directory.
 
     Yields:
-        each run as soon as it is judged or has failed, and why it failed.
+        each run, in their order, as soon as it is judged or has failed, and why it failed. Of a run
+        that another process has taken over (`leases.LostError`) nothing more is written.
     """
     runs = [task.run for task in tasks]
     todo = [run for run in runs if run_lib.status(store.of_run(run.name)) != "finished"]
@@ -99,7 +100,8 @@ def execute(
     for task in tasks:
         directory, state = store.of_run(task.run.name), trained.get(task.run.name)
         if isinstance(state, Exception):
-            record_failure(directory, state)
+            if not isinstance(state, leases.LostError):
+                record_failure(directory, state)
             yield task.run, state
         else:
             yield task.run, _judge_all(task, directory, state)
@@ -114,6 +116,8 @@ def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) ->
             if which == "best" and devices.is_first():
                 run_lib.note_best(directory, weights.step_of(task.run, directory, which))
             judge(task.run, evaluation, directory, state if which == "final" else None, which)
+        except leases.LostError as error:
+            return error
         # One evaluation, or run, must not take the others with it, whatever went wrong in it.
         except Exception as error:
             if path := evaluation_lib.result_of(directory, evaluation.config):
@@ -140,6 +144,7 @@ def _train_all(
     started = time.monotonic()
     try:
         outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile)
+        _check_leases([store.of_run(run.name) for run in runs])
     # What ends a training ends that of all its runs.
     except Exception as error:
         outcomes = [error] * len(runs)
@@ -176,6 +181,7 @@ def judge(
     Raises:
         ValueError: there is no such checkpoint, it is damaged, or the protocol asks for problems
             that there are not.
+        leases.LostError: another process has taken the evaluation over.
     """
     step = int(state.step) if state is not None else weights.step_of(run, directory, which)
     where = evaluation_lib.directory_of(directory, evaluation.config, step)
@@ -184,7 +190,7 @@ def judge(
         if devices.is_first() and not path.exists():
             where.parent.mkdir(exist_ok=True)
             busy = functools.partial(say, f"{run.name}: another process judges it: waits for it")
-            stack.enter_context(files.locked(where, busy))
+            stack.enter_context(leases.held(where, busy))
         devices.wait_for_all(f"locked {where.name} of {run.name}")
         done = path.exists()
         devices.wait_for_all(f"decided on {where.name} of {run.name}")
@@ -237,6 +243,7 @@ def _judge(
             probed=weights.probed(run, directory, probe) if probe else None,
             keep=keep,
         )
+    _check_leases([where])
     if not devices.is_first():
         return
     asked = [cell.name for cell in cells_lib.of(settings.data, evaluation.settings)]
@@ -257,11 +264,28 @@ def _judge(
     files.write_json(where / run_lib.CONFIG_FILE, {"step": step, **evaluation.config})
     if settings.adaptation.kind != PROBE:
         lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
-        files.write_atomically(where / SOLUTIONS_FILE, lines)
-        files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
+        paths.write_atomically(where / SOLUTIONS_FILE, lines)
+        paths.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
     seconds = {"evaluate_seconds": round(time.monotonic() - started, 3)}
     files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
+
+
+def _check_leases(directories: Sequence[pathlib.Path]) -> None:
+    """Sees to it that all that this process is at is still its own, on all hosts alike.
+
+    Raises:
+        leases.LostError: another process has taken it over.
+    """
+    lost = None
+    if devices.is_first():
+        try:
+            for directory in directories:
+                leases.check(directory)
+        except leases.LostError as error:
+            lost = error
+    if devices.agreed(int(lost is not None)):
+        raise lost or leases.LostError("another worker has taken it over.")
 
 
 def progress(title: str, total: int, unit: str = "step") -> Progress:
@@ -310,6 +334,7 @@ def _train(
             progress=shown,
             profile=profile,
             learning=settings.learning,
+            allowed=lambda: _check_leases([member.run_dir for member in members]),
             told=lambda words: say(f"{runs[0].name}: trains {words}"),
         )
 
@@ -348,4 +373,4 @@ def record_failure(directory: pathlib.Path, error: Exception) -> None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     text = "".join(traceback.format_exception(error))
-    files.write_atomically(directory / run_lib.ERROR_FILE, text)
+    paths.write_atomically(directory / run_lib.ERROR_FILE, text)

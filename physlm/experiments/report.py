@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.solutions.mistakes import Mistakes
+from physlm import paths
 from physlm.experiments import (
     comparison,
     condition,
@@ -218,8 +219,8 @@ def make(directory: pathlib.Path) -> str:
     if paper := paper_table(lines, configs):
         tables.append(("Beside the paper (arXiv 2408.16293, Fig. 4b), strict accuracy, %", paper))
     notes = [*_notes(lines, rows), *comparison.notes(compared), *overlap.note(told, evaluations)]
-    files.write_atomically(directory / PLOT_FILE, png)
-    files.write_atomically(
+    paths.write_atomically(directory / PLOT_FILE, png)
+    paths.write_atomically(
         directory / MARKDOWN_FILE, page.markdown(title, tables, notes, PLOT_FILE)
     )
     differing, shared = (settings_table(configs, differing=which) for which in (True, False))
@@ -229,11 +230,11 @@ def make(directory: pathlib.Path) -> str:
     pictures = [png]
     files_made = [PLOT_FILE, MARKDOWN_FILE, PAGE_FILE]
     if (spent := cost.against_tokens(lines, title)) is not None:
-        files.write_atomically(directory / COST_FILE, spent)
+        paths.write_atomically(directory / COST_FILE, spent)
         pictures.append(spent)
         files_made.append(COST_FILE)
     whole = page.page(title, tables, notes, pictures, settings, examples)
-    files.write_atomically(directory / PAGE_FILE, whole)
+    paths.write_atomically(directory / PAGE_FILE, whole)
     text = [title, *(f"{head}\n{page.aligned(table)}" for head, table in tables), "\n".join(notes)]
     made = ", ".join(str(directory / name) for name in files_made)
     return "\n\n".join([*text, f"Written: {made}"])

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from physlm.experiments import files
+from physlm import paths
 
 Row = dict[str, Any]
 
@@ -103,7 +103,7 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
         json.dumps(validate(row, f"row {number} for {path}"), allow_nan=False)
         for number, row in enumerate(rows, start=1)
     ]
-    files.write_atomically(path, "".join(line + "\n" for line in lines))
+    paths.write_atomically(path, "".join(line + "\n" for line in lines))
 
 
 def cells(path: pathlib.Path) -> list[Row]:

@@ -3,7 +3,8 @@
 Every run of the study is checked before the first one starts. Each is trained once in a store, for
 all studies that ask for it, and judged once by each protocol. Finished runs are not trained again
 and unfinished ones go on from their last checkpoint, so that the same command, given again after a
-crash or a kill, completes the study.
+crash or a kill, completes the study. Given on several machines that share the store it is done by
+all of them: none begins a run that another has a lease of (`physlm.experiments.leases`).
 """
 
 import argparse
@@ -13,13 +14,12 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 
 from physlm import devices, model, sharding
-from physlm.experiments import ancestry, execution, files, registry, report, results, scales
+from physlm.experiments import ancestry, execution, leases, registry, report, results, scales
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import run as run_lib
@@ -27,6 +27,7 @@ from physlm.experiments.arguments import Parser, called, one_line, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
 from physlm.experiments.plan import groups, plan, tasks
+from physlm.experiments.queue import Queue
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.view import Entry, View
@@ -59,7 +60,7 @@ def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str,
     """Trains and judges what is not, and refreshes `results.jsonl` after each run.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
-    process trains is waited for.
+    process trains comes last, and is then waited for.
 
     Returns:
         the name of each failed run, with its error in one line.
@@ -68,11 +69,13 @@ def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str,
     _refresh(view)
     store, todo = view.store, tasks(entries)
     head = {task.run.name: f"run {n}/{len(todo)} {task.run.name}" for n, task in enumerate(todo, 1)}
-    for group in groups(todo, store):
-        with ExitStack() as stack:
-            if devices.is_first():
-                _lock(group, store, head, stack)
-            devices.wait_for_all(f"locked {group[0].run.name}")
+
+    def busy(run: Run) -> None:
+        say(f"{head[run.name]}: another process trains it: waits for it")
+
+    queue = Queue(groups(todo, store), store, busy)
+    while queue:
+        with queue.taken() as group:
             together = f", together with {len(group) - 1} more" if len(group) > 1 else ""
             skipped = set()
             for task in group:
@@ -82,25 +85,31 @@ def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str,
                 else:
                     say(f"{head[task.run.name]}: {_intended(task.run, store)}{together}")
             started = time.monotonic()
-            for run, error in execute(group, store):
+            for task, (run, error) in zip(group, execute(group, store), strict=True):
                 _refresh(view)
-                if error is not None:
+                if isinstance(error, leases.LostError):
+                    say(f"{head[run.name]}: stopped: {error}")
+                    queue.again(task)
+                elif error is not None:
                     failed[run.name] = one_line(error)
                     say(f"{head[run.name]}: failed: {failed[run.name]}")
                 elif run.name not in skipped:
                     took = format_seconds(time.monotonic() - started)
                     say(f"{head[run.name]}: finished in {took}")
                 devices.wait_for_all(f"done with {run.name}")
+    if devices.is_first():
+        leases.clear(_places(todo, store))
     return failed
 
 
-def _lock(group: Sequence[Task], store: Store, head: Mapping[str, str], stack: ExitStack) -> None:
-    """Sees to it that nobody else trains what is to be trained, for as long as `stack` is open."""
-    # In one order everywhere, so that no two processes ever wait for each other.
-    for name in sorted(task.run.name for task in group):
-        if run_lib.status(store.of_run(name)) != "finished":
-            busy = functools.partial(say, f"{head[name]}: another process trains it: waits for it")
-            stack.enter_context(files.locked(store.of_run(name), busy))
+def _places(todo: Sequence[Task], store: Store) -> Iterator[pathlib.Path]:
+    """What a worker may have died at."""
+    for task in todo:
+        directory = store.of_run(task.run.name)
+        yield directory
+        for evaluation in task.evaluations:
+            if result := evaluation_lib.result_of(directory, evaluation.config):
+                yield result.parent
 
 
 def _intended(run: Run, store: Store) -> str:
@@ -173,12 +182,11 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
         store.make(view.directory)
-        with files.locked(view.directory) if devices.is_first() else nullcontext():
-            if devices.is_first():
-                view.remember(entries)
-            failed = run_all(entries, view, execute)
-            if devices.is_first():
-                _report(view)
+        if devices.is_first():
+            view.remember(entries)
+        failed = run_all(entries, view, execute)
+        if devices.is_first():
+            _report(view)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
@@ -252,7 +260,9 @@ def _steps(text: str) -> int:
 def _report(view: View) -> None:
     if not results.read(view.directory / results.FILE):
         return
-    put(report.make(view.directory))
+    with view.held():
+        text = report.make(view.directory)
+    put(text)
 
 
 def _refresh(view: View) -> None:

@@ -8,10 +8,11 @@ models stay.
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results
+from physlm.experiments import files, leases, results
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
@@ -75,16 +76,22 @@ class View:
         results.refuse_other_study(self.directory / results.FILE, self.study)
         self.rows()
 
+    def held(self) -> AbstractContextManager[leases.Lease]:
+        """The right to write what is shown, for which others wait: it takes seconds."""
+        return leases.held(self.directory, lambda: None)
+
     def remember(self, entries: Sequence[Entry]) -> None:
         """Adds entries to those that are shown.
 
         Raises:
             ValueError: the file that names them is damaged.
         """
-        before = self.remembered()
-        new = [entry.shown for entry in entries if entry.shown not in before]
-        if new:
-            files.write_json(self.directory / FILE, [*before, *new])
+        # What another worker adds at the same time is not lost.
+        with self.held():
+            before = self.remembered()
+            new = [entry.shown for entry in entries if entry.shown not in before]
+            if new:
+                files.write_json(self.directory / FILE, [*before, *new])
 
     def remembered(self) -> list[dict[str, Any]]:
         """What is shown: name of the run, condition and evaluation of each entry.
@@ -120,4 +127,6 @@ class View:
 
     def refresh(self) -> None:
         """Writes `results.jsonl` anew."""
-        results.write(self.directory / results.FILE, self.rows())
+        # Whoever writes last has seen all that those before had seen.
+        with self.held():
+            results.write(self.directory / results.FILE, self.rows())
