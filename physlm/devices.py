@@ -6,16 +6,16 @@ first writes other files.
 """
 
 import os
-import pathlib
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from physlm.sharding import MeshConfig
 
 
-def prepare(config: MeshConfig, batch: int, cache_dir: pathlib.Path | None = None) -> None:
+def prepare(config: MeshConfig, batch: int, cache_dir: epath.Path | None = None) -> None:
     """Presents the CPU as several devices, and keeps compiled programs between processes.
 
     It has to be called before anything asks JAX for a device. The number of CPU devices does not

@@ -1,14 +1,16 @@
 """What is recorded while a run is trained: metrics, loss spikes and progress."""
 
+import itertools
 import math
-import pathlib
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
 import jax
 import numpy as np
+from etils import epath
 
 from physlm.metrics import JsonLines
 from physlm.progress import Reporter
@@ -30,7 +32,7 @@ class Journal:
 
     def __init__(
         self,
-        directories: Sequence[pathlib.Path],
+        directories: Sequence[epath.Path],
         schedules: Sequence[Callable[[int], Any]],
         meter: Meter,
         progress: Reporter,
@@ -72,8 +74,18 @@ class Journal:
         }
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def flush(self) -> None:
+        """Sees to it that all that is recorded is in the files."""
+        for file in itertools.chain.from_iterable(self._files.values()):
+            file.flush()
 
     def note(self, step: int, metrics: Metrics, ignored: Mapping[int, object]) -> list[int]:
         """Records the metrics of a step.

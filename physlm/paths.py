@@ -36,6 +36,11 @@ def is_local(place: os.PathLike[str]) -> bool:
     return not os.fspath(place).startswith(_BUCKET)
 
 
+def absolute(place: os.PathLike[str]) -> epath.Path:
+    """The same path, from wherever one looks."""
+    return epath.Path(os.path.abspath(place) if is_local(place) else place)
+
+
 def read_bytes(place: epath.Path) -> bytes:
     """What a file holds, at one moment of those at which others write it anew.
 
@@ -44,6 +49,12 @@ def read_bytes(place: epath.Path) -> bytes:
     """
     # A file of a bucket that is opened is asked for its size first, and read then.
     return place.read_bytes() if is_local(place) else _bucket(place).cat_file(os.fspath(place))
+
+
+def make_directory(place: epath.Path) -> None:
+    """Makes a directory and those that it is in, where there is none; buckets need none."""
+    if is_local(place):
+        place.mkdir(parents=True, exist_ok=True)
 
 
 def write_atomically(place: epath.Path, content: str | bytes) -> None:
@@ -87,3 +98,24 @@ def _bucket(place: epath.Path) -> Any:
     import fsspec
 
     return fsspec.core.url_to_fs(os.fspath(place))[0]
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What is raised where a place cannot be read or written."""
+    found: list[type[Exception]] = [OSError]
+    if importlib.util.find_spec("gcsfs") is not None:
+        from gcsfs.retry import HttpError
+        from google.auth.exceptions import GoogleAuthError
+
+        found += [HttpError, GoogleAuthError]
+    return tuple(found)
+
+
+def why(error: Exception) -> str:
+    """In a few words what one of `failures` means."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, FileNotFoundError):
+        return "there is no such bucket"
+    (first, *_) = str(error).splitlines() or [type(error).__name__]
+    return first.rstrip(".")

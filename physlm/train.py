@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from data_gen import settings
 from physlm import adaptation as adaptation_lib
 from physlm import optimizer as optimizer_lib
-from physlm import sharding
+from physlm import paths, sharding
 from physlm import step as step_lib
 from physlm.adaptation import Adaptation
 from physlm.architecture import ModelConfig
@@ -133,7 +133,7 @@ class Member:
     seed: int
     stream: Stream
     learning_rate: float
-    run_dir: pathlib.Path
+    run_dir: epath.Path
     made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parent: Parent | None = None
 
@@ -146,7 +146,7 @@ def train(
     mesh: Mesh,
     seed: int,
     stream: Stream,
-    run_dir: pathlib.Path,
+    run_dir: epath.Path,
     progress: Reporter,
 ) -> TrainState:
     """Trains to the last step, from the newest checkpoint in the run's directory if there is one.
@@ -240,7 +240,7 @@ def train_together(
         program = Single(model, transform, mesh, train.batch, train.accumulate, learning)
     with ExitStack() as stack:
         for member in members:
-            member.run_dir.mkdir(parents=True, exist_ok=True)
+            paths.make_directory(member.run_dir)
         checkpoints = [
             stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep, wanted))
             for member, wanted in zip(members, all_made_by, strict=True)
@@ -361,6 +361,8 @@ class _Loop:
                     break
                 if saving:
                     self.allowed()
+                    # Whoever goes on from the checkpoint finds all that was recorded up to it.
+                    self.journal.flush()
                     for number in set(range(len(self.members))) - set(failed):
                         self.save(step, state, number)
                 if ends:

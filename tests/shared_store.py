@@ -52,5 +52,6 @@ def work(workdir, log):
     leases.BEAT, leases.EXPIRY, leases.LOOK = BEAT, EXPIRY, LOOK
     more = ["--set", "mesh.population=1"]
     with open(log, "w", buffering=1) as file:
-        sys.stderr = sys.stdout = file
-        sys.exit(main(workdir, *more, study="studies.many", execute=BriefRuns()))
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.exit(main(workdir, *more, study="studies.many", execute=BriefRuns()))

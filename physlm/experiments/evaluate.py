@@ -16,7 +16,6 @@ shows, by template and word for word, and keeps that beside the result of judgin
 """
 
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +23,7 @@ from physlm import devices
 from physlm.decoding.recipe import manual
 from physlm.experiments import execution, leases, overlap, results, show
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.experiments.evaluate"),
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
-    parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
+    parser.add_argument("run", type=place, help="the directory of a run")
     parser.add_argument(
         "--checkpoint", help="final, best or a step (as evaluate.checkpoint says, which is final)"
     )

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import io
 import json
-import pathlib
 import sys
 import time
 import traceback
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.text.corrections import table
@@ -55,13 +55,13 @@ class Task:
         """How many tasks come before it, one after the other, at least."""
         return max(self.run.depth, *(1 + run.depth for run in self.needs), 0)
 
-    def is_done(self, directory: pathlib.Path) -> bool:
+    def is_done(self, directory: epath.Path) -> bool:
         """Whether all of it has been done in the directory of the run."""
         found = [evaluation_lib.status(directory, one.config) for one in self.evaluations]
         return all(status == "finished" for status in (run_lib.status(directory), *found))
 
 
-def check_resumable(run: Run, directory: pathlib.Path) -> None:
+def check_resumable(run: Run, directory: epath.Path) -> None:
     """Sees to it that the checkpoints in a directory, if there are any, are those of the run.
 
     Raises:
@@ -107,7 +107,7 @@ def execute(
             yield task.run, _judge_all(task, directory, state)
 
 
-def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) -> Exception | None:
+def _judge_all(task: Task, directory: epath.Path, state: TrainState | None) -> Exception | None:
     """Judges a run in all ways that are asked for; returns the first error."""
     failed = None
     for evaluation in task.evaluations:
@@ -138,7 +138,7 @@ def _train_all(
         return {}
     for run in runs if devices.is_first() else ():
         directory = store.of_run(run.name)
-        directory.mkdir(parents=True, exist_ok=True)
+        paths.make_directory(directory)
         files.write_json(directory / run_lib.CONFIG_FILE, run.config)
         versions.write(directory / versions.FILE)
     started = time.monotonic()
@@ -158,10 +158,10 @@ def _train_all(
 def judge(
     run: Run,
     evaluation: Evaluation,
-    directory: pathlib.Path,
+    directory: epath.Path,
     state: TrainState | None = None,
     which: str = "final",
-) -> pathlib.Path:
+) -> epath.Path:
     """Decodes and judges the test problems, and writes what comes of it, unless that is there.
 
     Beside the result, a directory of the evaluation inside that of the run holds what the model
@@ -188,7 +188,7 @@ def judge(
     path = where / evaluation_lib.RESULT_FILE
     with contextlib.ExitStack() as stack:
         if devices.is_first() and not path.exists():
-            where.parent.mkdir(exist_ok=True)
+            paths.make_directory(where.parent)
             busy = functools.partial(say, f"{run.name}: another process judges it: waits for it")
             stack.enter_context(leases.held(where, busy))
         devices.wait_for_all(f"locked {where.name} of {run.name}")
@@ -203,8 +203,8 @@ def judge(
 def _judge(
     run: Run,
     evaluation: Evaluation,
-    directory: pathlib.Path,
-    where: pathlib.Path,
+    directory: epath.Path,
+    where: epath.Path,
     state: TrainState,
 ) -> None:
     """Decodes and judges the test problems, and writes what comes of it in the directory `where`.
@@ -260,7 +260,7 @@ def _judge(
     }
     for number, cell in enumerate(cells, start=1):
         results.row("", {}, {**header, **cell}, f"cell {number} of the run {run.name}")
-    where.mkdir(exist_ok=True)
+    paths.make_directory(where)
     files.write_json(where / run_lib.CONFIG_FILE, {"step": step, **evaluation.config})
     if settings.adaptation.kind != PROBE:
         lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
@@ -271,7 +271,7 @@ def _judge(
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
 
 
-def _check_leases(directories: Sequence[pathlib.Path]) -> None:
+def _check_leases(directories: Sequence[epath.Path]) -> None:
     """Sees to it that all that this process is at is still its own, on all hosts alike.
 
     Raises:
@@ -367,10 +367,10 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def record_failure(directory: pathlib.Path, error: Exception) -> None:
+def record_failure(directory: epath.Path, error: Exception) -> None:
     """Leaves an error with its traceback in the directory of what failed."""
     if not devices.is_first():
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    paths.make_directory(directory)
     text = "".join(traceback.format_exception(error))
     paths.write_atomically(directory / run_lib.ERROR_FILE, text)

@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from physlm.experiments.execution import SOLUTIONS_FILE
 
@@ -32,7 +32,7 @@ OfCells = Mapping[str, Outcomes]
 All = Mapping[tuple[str, str], OfCells]
 
 
-def read(evaluation: pathlib.Path) -> dict[str, Outcomes]:
+def read(evaluation: epath.Path) -> dict[str, Outcomes]:
     """The outcomes in an evaluation's directory; none where the solutions are no longer there.
 
     Raises:

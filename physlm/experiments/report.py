@@ -9,11 +9,12 @@ by problem, intervals of retries, held-out problems, settings.
 import argparse
 import dataclasses
 import json
-import pathlib
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from data_gen.solutions.mistakes import Mistakes
 from physlm import paths
@@ -29,7 +30,7 @@ from physlm.experiments import (
     results,
     show,
 )
-from physlm.experiments.arguments import called, one_line, put
+from physlm.experiments.arguments import called, one_line, place, put
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
 from physlm.experiments.page import Table
@@ -184,7 +185,7 @@ def settings_table(configs: Sequence[Mapping[str, Any]], *, differing: bool) -> 
     return [["setting", "values"], *table]
 
 
-def make(directory: pathlib.Path) -> str:
+def make(directory: epath.Path) -> str:
     """Writes the Markdown, the plot and the page, and returns the text for the terminal.
 
     Args:
@@ -246,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.experiments.report"),
         description="Prints the tables of a study and writes its plot and page.",
     )
-    parser.add_argument("study", type=pathlib.Path, metavar="DIR/STUDY-SCALE")
+    parser.add_argument("study", type=place, metavar="DIR/STUDY-SCALE")
     options = parser.parse_args(arguments)
     try:
         put(make(options.study))
@@ -300,7 +301,7 @@ def _accuracy(point: Point) -> str:
     return text
 
 
-def _evaluations(store: Store, rows: Sequence[results.Row]) -> dict[tuple[str, str], pathlib.Path]:
+def _evaluations(store: Store, rows: Sequence[results.Row]) -> dict[tuple[str, str], epath.Path]:
     """The directory of each evaluation, by its run and its name."""
     return {
         (row["run"], row["evaluation"]): store.of_run(row["run"])

@@ -2,9 +2,10 @@
 
 import json
 import math
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from physlm import paths
 
@@ -75,7 +76,7 @@ def validate(row: Any, where: str) -> Row:
     return {name: row[name] for name in FIELDS}
 
 
-def read(path: pathlib.Path) -> list[Row]:
+def read(path: epath.Path) -> list[Row]:
     """The rows of a `results.jsonl`, in the file's order.
 
     Raises:
@@ -83,7 +84,8 @@ def read(path: pathlib.Path) -> list[Row]:
         OSError: the file cannot be read.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = paths.read_bytes(path).decode("utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
         where = f"line {number} of {path}"
         try:
             row = json.loads(line)
@@ -93,7 +95,7 @@ def read(path: pathlib.Path) -> list[Row]:
     return rows
 
 
-def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
+def write(path: epath.Path, rows: Iterable[Row]) -> None:
     """Replaces `path` by `rows` at once: a reader, or a crash, never sees half a file.
 
     Raises:
@@ -106,7 +108,7 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
     paths.write_atomically(path, "".join(line + "\n" for line in lines))
 
 
-def cells(path: pathlib.Path) -> list[Row]:
+def cells(path: epath.Path) -> list[Row]:
     """What the `result.json` of an evaluation says of each cell: all that a row has but the study.
 
     What it says beyond that of the cell's problems, `PARTS`, is there too.
@@ -115,7 +117,7 @@ def cells(path: pathlib.Path) -> list[Row]:
         ValueError: the file is not what an evaluation writes.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(paths.read_bytes(path).decode("utf-8"))
         shared = {name: result[name] for name in RESULT_FIELDS}
         found = [{**shared, **cell} for cell in result["cells"]]
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -148,7 +150,7 @@ def ordered(groups: Iterable[Sequence[Row]]) -> list[Row]:
     return [row for rows in found for row in rows]
 
 
-def refuse_other_study(path: pathlib.Path, study: str) -> None:
+def refuse_other_study(path: epath.Path, study: str) -> None:
     """Sees to it that no row of a `results.jsonl`, if there is one, belongs to another study.
 
     Raises:

@@ -2,10 +2,11 @@
 
 import itertools
 import json
-import pathlib
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from etils import epath
 
 from data_gen.solutions.grammar import MENDING_MARKERS
 from data_gen.text.judge import split_sentences, standing_places
@@ -18,7 +19,7 @@ _CODES = {"right": "32", "wrong": "31", "back": "33"}
 Record = Mapping[str, Any]
 
 
-def solutions(evaluation: pathlib.Path, count: int, *, colour: bool) -> str:
+def solutions(evaluation: epath.Path, count: int, *, colour: bool) -> str:
     """The first problems of an evaluation with their solutions, of all cells in turn.
 
     Args:
@@ -54,7 +55,7 @@ _NEEDED = frozenset(
 )
 
 
-def _read(path: pathlib.Path) -> list[Record]:
+def _read(path: epath.Path) -> list[Record]:
     """The records that can be shown of a file of solutions, none where there is no file.
 
     Raises:
@@ -81,7 +82,7 @@ def in_turn(records: Iterable[Record], count: int) -> list[Record]:
     return [rows[at][n] for at, n in sorted((at, n) for n, at in turns[:count])]
 
 
-def examples(evaluation: pathlib.Path) -> str:
+def examples(evaluation: epath.Path) -> str:
     """A few solutions of the last cell, as text: the first wrong one, the first right one with
     retries, and the first right one without; nothing where solutions are no longer there."""
     records = _read(evaluation / SOLUTIONS_FILE)

@@ -11,19 +11,19 @@ import argparse
 import collections
 import functools
 import math
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
+from etils import epath
 
-from physlm import devices, model, sharding
+from physlm import devices, model, paths, sharding
 from physlm.experiments import ancestry, execution, leases, registry, report, results, scales
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
 from physlm.experiments.plan import groups, plan, tasks
@@ -102,7 +102,7 @@ def run_all(entries: Sequence[Entry], view: View, execute: Execute) -> dict[str,
     return failed
 
 
-def _places(todo: Sequence[Task], store: Store) -> Iterator[pathlib.Path]:
+def _places(todo: Sequence[Task], store: Store) -> Iterator[epath.Path]:
     """What a worker may have died at."""
     for task in todo:
         directory = store.of_run(task.run.name)
@@ -164,6 +164,11 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             chosen = dict(config_lib.parse_assignment(text) for text in options.set)
             put(manual(config_lib.override(shared, chosen)))
             return 0
+        if options.profile and not paths.is_local(options.workdir):
+            raise ValueError(
+                f"--profile is given with --workdir {options.workdir}; traces are written to local "
+                "directories alone."
+            )
         entries = plan(registry.load(options.study), options.scale, options.set)
         view.check()
         runs = [task.run for task in tasks(entries)]
@@ -222,8 +227,8 @@ def _parser() -> Parser:
     parser.add_argument("--scale", default="quick", help=", ".join(scales.NAMES))
     parser.add_argument(
         "--workdir",
-        type=pathlib.Path,
-        default=pathlib.Path("runs"),
+        type=place,
+        default="runs",
         metavar="DIR",
         help="the store of trained models and of what studies show of them (runs)",
     )

@@ -6,10 +6,11 @@ models stay.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+
+from etils import epath
 
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import files, leases, results
@@ -61,7 +62,7 @@ class View:
     scale: str
 
     @property
-    def directory(self) -> pathlib.Path:
+    def directory(self) -> epath.Path:
         """Where results, table, plot and page are."""
         return self.store.root / f"{self.study}-{self.scale}"
 
