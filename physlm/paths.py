@@ -36,6 +36,17 @@ def is_local(place: os.PathLike[str]) -> bool:
     return not os.fspath(place).startswith(_BUCKET)
 
 
+def check_bucket(place: epath.Path) -> None:
+    """Sees to it that there is the bucket of a path, and that it can be read.
+
+    Raises:
+      one of `failures`: it is not so.
+    """
+    if not epath.Path("/".join(os.fspath(place).split("/")[:3])).exists():
+        raise FileNotFoundError
+    place.exists()
+
+
 def absolute(place: os.PathLike[str]) -> epath.Path:
     """The same path, from wherever one looks."""
     return epath.Path(os.path.abspath(place) if is_local(place) else place)

@@ -208,8 +208,7 @@ def train_together(
       progress: told of every finished step, with the mean of the losses.
       profile: steps to write a trace of, early on, into the first run's `profile`.
       learning: what is learnt, and by what of each model.
-      allowed: called before states are saved, on all hosts; raises where nothing may be written
-        any more.
+      allowed: called, on all hosts, before states are saved; raises where that may not be.
       told: takes, in words, how much of a model is trained where that is not all.
 
     Returns:
@@ -220,6 +219,7 @@ def train_together(
         run, before anything is written.
       TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
     """
+    adaptation = learning.adaptation
     all_made_by = [made_by(m.seed, model, optimizer, m.made_by) for m in members]
     for member, wanted in zip(members, all_made_by, strict=True):
         check_made_by(member.run_dir / CHECKPOINTS_DIR, wanted)
@@ -253,15 +253,15 @@ def train_together(
             model=model,
             transform=transform,
             mesh=mesh,
-            adaptation=learning.adaptation,
+            adaptation=adaptation,
         )
-        if not learning.adaptation.full:
+        if not adaptation.full:
             told(adaptation_lib.counted(states[0].params, frozen[0]))
         first, state = int(states[0].step), program.gathered(states)
         program.freeze(frozen)
         del states, frozen
         tokens = train.batch * model.window
-        meter = _meter(model, tokens * len(members), program.mesh, first, learning.adaptation)
+        meter = _meter(model, tokens * len(members), program.mesh, first, adaptation)
         trace = Trace(members[0].run_dir / PROFILE_DIR, first, profile)
         stack.callback(trace.stop)
         journal = stack.enter_context(
@@ -277,19 +277,10 @@ def train_together(
             )
         )
         loop = _Loop(
-            members,
-            model,
-            learning.adaptation,
-            train,
-            program,
-            checkpoints,
-            journal,
-            meter,
-            trace,
-            allowed,
+            members, model, adaptation, train, program, checkpoints, journal, meter, trace, allowed
         )
         state, failed = loop.run(state, first)
-        abstract = abstract_state(model, transform, mesh, learning.adaptation)
+        abstract = abstract_state(model, transform, mesh, adaptation)
         layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         return [
             failed.get(n) or jax.device_put(program.member(state, n), layout)

@@ -52,14 +52,16 @@ class Store:
         """
         if paths.is_local(self.root):
             self._check_directory()
-        for directory in (self.root, view):
+            # Older versions knew no buckets.
+            for directory in (self.root, view):
+                if run := _first_run(directory):
+                    raise ValueError(
+                        f"{directory} holds a run itself, {run}, as in an older version; runs are "
+                        f"kept in {MODELS_DIR}/ of a store now: choose another --workdir."
+                    )
+        else:
             with self._tried():
-                run = _first_run(directory)
-            if run:
-                raise ValueError(
-                    f"{directory} holds a run itself, {run}, as in an older version; runs are kept "
-                    f"in {MODELS_DIR}/ of a store now: choose another --workdir."
-                )
+                paths.check_bucket(self.root)
         if (self.root / results.FILE).exists():
             raise ValueError(
                 f"--workdir {self.root} is what a study shows and not a store, as "
