@@ -13,7 +13,7 @@ from physlm.experiments import leases, run
 
 # So that what is dead is found soon, and what lives on a busy machine is not taken for dead.
 BEAT, EXPIRY, LOOK = 0.25, 8.0, 0.1
-RUNS, STEPS = 12, 6
+RUNS, STEPS = 12, 15
 
 
 class BriefRuns(FakeRuns):

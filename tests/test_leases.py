@@ -347,7 +347,7 @@ def test_of_four_workers_two_are_killed_and_the_others_do_all_of_it(tmp_path, se
         time.sleep(0.01)
     killed = draw.sample(workers, 2)
     for worker in killed:
-        time.sleep(draw.uniform(0, 1.5))
+        time.sleep(draw.uniform(0, 0.8))
         worker.kill()
     for worker in workers:
         worker.join(300)

@@ -230,7 +230,7 @@ def _parser() -> Parser:
         type=place,
         default="runs",
         metavar="DIR",
-        help="the store of trained models and of what studies show of them (runs)",
+        help="the store of trained models and of what studies show: a directory, or gs://… (runs)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what there is to do")
     parser.add_argument(
