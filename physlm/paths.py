@@ -111,15 +111,15 @@ def _bucket(place: epath.Path) -> Any:
     return fsspec.core.url_to_fs(os.fspath(place))[0]
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What is raised where a place cannot be read or written."""
-    found: list[type[Exception]] = [OSError]
-    if importlib.util.find_spec("gcsfs") is not None:
-        from gcsfs.retry import HttpError
-        from google.auth.exceptions import GoogleAuthError
+def failures(place: epath.Path) -> tuple[type[Exception], ...]:
+    """What is raised where a place cannot be reached, read or written."""
+    if is_local(place):
+        return (OSError,)
+    from aiohttp import ClientError
+    from gcsfs.retry import HttpError
+    from google.auth.exceptions import GoogleAuthError
 
-        found += [HttpError, GoogleAuthError]
-    return tuple(found)
+    return OSError, ClientError, HttpError, GoogleAuthError
 
 
 def why(error: Exception) -> str:

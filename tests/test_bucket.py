@@ -157,6 +157,27 @@ def test_a_lease_in_a_bucket_expires_and_its_holder_sees_that(cloud, bucket, mon
 
 
 @needs_gcsfs
+def test_a_bucket_that_is_out_of_reach_for_a_while_ends_no_lease(cloud, bucket, monkeypatch):
+    monkeypatch.setattr(leases, "BEAT", 0.01)
+    refused = threading.Event()
+    put = cloud.put
+
+    def busy(*arguments):
+        refused.set()
+        raise fake_gcs.Refused(418)
+
+    with leases.held(paths.path(f"gs://{bucket}/x"), lambda: None) as lease:
+        monkeypatch.setattr(cloud, "put", busy)
+        assert refused.wait(60)
+        monkeypatch.setattr(cloud, "put", put)
+        before = lease._beats
+        while lease._beats < before + 2:
+            time.sleep(0.01)
+        lease.check()
+    assert cloud.files(bucket) == {}
+
+
+@needs_gcsfs
 def test_lines_are_there_when_they_are_flushed_and_are_gone_on_with(cloud, bucket):
     place = paths.path(f"gs://{bucket}/metrics.jsonl")
 

@@ -80,7 +80,7 @@ class Lease:
         self._thread.join()
         if _held.get(str(self._path)) is self:
             del _held[str(self._path)]
-        with suppress(OSError):
+        with suppress(*paths.failures(self._file)):
             if self._is_to_go():
                 # Somebody may have died while writing an earlier one, or removing it.
                 for left in [*self._file.parent.iterdir()]:
@@ -98,7 +98,7 @@ class Lease:
     def _live(self) -> None:
         while not self._ended.wait(BEAT):
             # A place may be out of reach for a while; if it is for long, others will say so.
-            with suppress(OSError):
+            with suppress(*paths.failures(self._file)):
                 if not self._beat():
                     return
 

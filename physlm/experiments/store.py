@@ -97,7 +97,7 @@ class Store:
     def _tried(self) -> Iterator[None]:
         try:
             yield
-        except paths.failures() as error:
+        except paths.failures(self.root) as error:
             why = paths.why(error)
             raise ValueError(f"--workdir {self.root} is not writable: {why}.") from error
 
