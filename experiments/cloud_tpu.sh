@@ -113,7 +113,7 @@ host() {
 
 upload() {
     gcloud storage rsync --recursive --delete-unmatched-destination-objects \
-        --exclude='.*orbax-checkpoint-tmp.*' "$1" "gs://$BUCKET/runs"
+        --exclude='.*orbax-checkpoint-tmp.*|.*[.]lease.*' "$1" "gs://$BUCKET/runs"
 }
 
 collect() {

@@ -12,6 +12,7 @@ that class must have the ids that the model has learnt.
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -20,14 +21,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from data_gen import settings as settings_lib
-from physlm import checkpoint, devices, optimizer, sharding, train
+from physlm import checkpoint, devices, optimizer, paths, sharding, train
 from physlm.architecture import ModelConfig
 from physlm.experiments import config as config_lib
 from physlm.experiments import files, scales
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.store import Store
 from physlm.huggingface import inverse
 from physlm.huggingface.directory import RUN_FILE
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Takes a model of Hugging Face into a store, as a run.",
     )
     parser.add_argument("directory", type=pathlib.Path, help="with config.json and safetensors")
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs"))
+    parser.add_argument("--workdir", type=place, default="runs")
     parser.add_argument(
         "--scale",
         choices=scales.NAMES,
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def adopt(
-    directory: pathlib.Path, workdir: pathlib.Path, scale: str, assignments: Sequence[str]
+    directory: pathlib.Path, workdir: epath.Path, scale: str, assignments: Sequence[str]
 ) -> str:
     """Makes a run of a directory's model.
 
@@ -105,28 +107,35 @@ def adopt(
     words = run_lib.in_a_path(directory.resolve().name)
     size = f"{decoder.variant}-{decoder.layers}-{decoder.heads}"
     name = f"adopted,{words[:80]},{size}-{digest}"
-    store = Store(workdir)
+    store, local = Store(workdir), paths.is_local(workdir)
     target = store.of_run(name)
+    if not local:
+        store.check(store.models)
     if run_lib.status(target) == "finished":
         return name
     try:
-        store.models.mkdir(parents=True, exist_ok=True)
+        paths.make_directory(store.models)
     except OSError as error:
         raise ValueError(f"--workdir is {workdir}: {error.strerror}.") from error
     devices.prepare(run.settings.mesh, 1)
     mesh = sharding.make_mesh(run.settings.mesh)
     transform = optimizer.make(run.settings.optimizer, run.settings.train.steps)
     state = first_state(decoder, transform, mesh, 0, base=params)
-    made = pathlib.Path(tempfile.mkdtemp(prefix=".adopted-", dir=store.models))
+    # A bucket cannot rename a directory at once; there it counts when it is marked as finished.
+    made = epath.Path(tempfile.mkdtemp(prefix=".adopted-", dir=store.models)) if local else target
     try:
+        if not local:
+            target.rmtree(missing_ok=True)
         with checkpoint.Checkpoints(made / train.CHECKPOINTS_DIR, keep=1) as checkpoints:
             checkpoints.save(0, state, 0.0)
         files.write_json(made / run_lib.CONFIG_FILE, run.config)
         run_lib.finish(made, 0, 0.0)
-        made.chmod(0o755)
-        made.rename(target)
+        if local:
+            os.chmod(made, 0o755)
+            made.rename(target)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if local:
+            shutil.rmtree(made, ignore_errors=True)
     return name
 
 

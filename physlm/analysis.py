@@ -11,7 +11,7 @@ vocabulary, P slots of parameters, X moments of a solution, Q questions, A token
 
 import dataclasses
 import functools
-import pathlib
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from data_gen.spec import Spec
 from data_gen.text import records
 from data_gen.windows import questions, stream
 from data_gen.windows.tokenizer import tokenizer
-from physlm import cells, devices, model, probe
+from physlm import cells, devices, model, paths, probe
 from physlm.attention import attention as attended
 from physlm.block import Reading
 from physlm.canon import with_zeros
@@ -172,7 +172,7 @@ class Loaded:
         return tokenizer(self.run.settings.data).decode(tokens_T)
 
 
-def load(directory: str | pathlib.Path, step: str = "final") -> Loaded:
+def load(directory: str | os.PathLike[str], step: str = "final") -> Loaded:
     """Reads a run's model, on one device.
 
     Args:
@@ -182,7 +182,7 @@ def load(directory: str | pathlib.Path, step: str = "final") -> Loaded:
     Raises:
       ValueError: there is no such run or checkpoint.
     """
-    path = pathlib.Path(directory)
+    path = paths.path(directory)
     run = run_lib.load(path, [*_ALONE, "mesh.population=1"])
     devices.prepare(run.settings.mesh, 1)
     params, _ = weights.joined(run, path, weights.restored(run, path, step))

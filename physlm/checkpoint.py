@@ -2,17 +2,18 @@
 
 import json
 import logging
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from physlm import paths
 
 # What a run's checkpoints were made by, in their directory.
 _MADE_BY = "made_by.json"
@@ -46,7 +47,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        directory: pathlib.Path,
+        directory: epath.Path,
         keep: int,
         made_by: Mapping[str, Any] | None = None,
         *,
@@ -64,7 +65,7 @@ class Checkpoints:
           ValueError: the directory was made by other settings; names those that differ.
           DamagedError: one would have to be set aside, which `read_only` forbids.
         """
-        self._directory, self._read_only = directory.absolute(), read_only
+        self._directory, self._read_only = paths.absolute(directory), read_only
         check_made_by(directory, made_by or {})
         policies = ocp.checkpoint_managers
         best = policies.BestN(
@@ -83,9 +84,8 @@ class Checkpoints:
         )
         self._manager = self._opened()
         if made_by is not None and jax.process_index() == 0:
-            draft = self._directory / f"{_MADE_BY}.tmp"
-            draft.write_text(json.dumps(made_by, indent=2))
-            os.replace(draft, self._directory / _MADE_BY)
+            told = json.dumps(made_by, indent=2)
+            paths.write_atomically(self._directory / _MADE_BY, told)
 
     @property
     def latest(self) -> int | None:
@@ -194,7 +194,7 @@ def _loss(metrics: Mapping[str, float]) -> float:
     return metrics["loss"]
 
 
-def check_made_by(directory: pathlib.Path, made_by: Mapping[str, Any]) -> None:
+def check_made_by(directory: epath.Path, made_by: Mapping[str, Any]) -> None:
     """Sees to it that a directory's checkpoints were made by these settings, if there are any.
 
     Raises:
@@ -212,7 +212,7 @@ def check_made_by(directory: pathlib.Path, made_by: Mapping[str, Any]) -> None:
         )
 
 
-def steps(directory: pathlib.Path) -> set[int]:
+def steps(directory: epath.Path) -> set[int]:
     """The steps that a directory has checkpoints of; none where there is no directory."""
     return set(ocp.utils.checkpoint_steps(directory)) if directory.exists() else set()
 

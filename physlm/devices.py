@@ -6,15 +6,16 @@ first writes other files.
 """
 
 import os
-import pathlib
 
 import jax
+import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from physlm.sharding import MeshConfig
 
 
-def prepare(config: MeshConfig, batch: int, cache_dir: pathlib.Path | None = None) -> None:
+def prepare(config: MeshConfig, batch: int, cache_dir: epath.Path | None = None) -> None:
     """Presents the CPU as several devices, and keeps compiled programs between processes.
 
     It has to be called before anything asks JAX for a device. The number of CPU devices does not
@@ -110,3 +111,10 @@ def wait_for_all(name: str) -> None:
     """A barrier: returns when all processes have called it with the same `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def agreed(number: int) -> int:
+    """The number that the first process calls it with, in all processes, which wait for that."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

@@ -22,12 +22,13 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from etils import epath
 
 from physlm import cells, devices, model
 from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.huggingface import adapter, plain
 from physlm.huggingface import directory as directories
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.export"),
         description="Writes the model of a run as a directory of Hugging Face.",
     )
-    parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
+    parser.add_argument("run", type=place, help="the directory of a run")
     parser.add_argument(
         "--out", type=pathlib.Path, required=True, help="the directory to write, a new one"
     )
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def export(
-    path: pathlib.Path,
+    path: epath.Path,
     out: pathlib.Path,
     *,
     step: str = "final",

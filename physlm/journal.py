@@ -1,13 +1,15 @@
 """What is recorded while a run is trained: metrics, loss spikes and progress."""
 
+import itertools
 import math
-import pathlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Self
 
 import jax
 import numpy as np
+from etils import epath
 
 from physlm import clock
 from physlm.metrics import JsonLines, read_lines
@@ -37,7 +39,7 @@ class Journal:
 
     def __init__(
         self,
-        directories: Sequence[pathlib.Path],
+        directories: Sequence[epath.Path],
         schedules: Sequence[Callable[[int], Any]],
         meter: Meter,
         progress: Reporter,
@@ -91,8 +93,18 @@ class Journal:
                 self._told[number].append(self._stack.enter_context(log(lines)))
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def flush(self) -> None:
+        """Sees to it that all that is recorded is in the files."""
+        for file in itertools.chain.from_iterable(self._files.values()):
+            file.flush()
 
     def note(self, step: int, metrics: Metrics, ignored: Mapping[int, object]) -> list[int]:
         """Records the metrics of a step.

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
-import pathlib
 from typing import Any
 
 import numpy as np
+from etils import epath
+
+from physlm import paths
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -54,7 +55,7 @@ def auroc(score_N: np.ndarray, positive_N: np.ndarray) -> float | None:
     return float(above / (positive * negative))
 
 
-def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_lines(path: epath.Path) -> list[dict[str, Any]]:
     """The records of a JSON-lines file; none, if there is no such file.
 
     A last line that is incomplete, because the process that wrote it was killed, is dropped.
@@ -64,7 +65,7 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
+    lines = paths.read_bytes(path).decode("utf-8").split("\n")
     records = []
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -79,24 +80,43 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class JsonLines:
-    """A file with one JSON object a line; each is flushed to the file when it is written."""
+    """A file with one JSON object a line.
 
-    def __init__(self, path: pathlib.Path, *, upto_step: int):
+    A line is in a local file as soon as it is written. A bucket has no appending: there the file is
+    written anew, with all its lines, whenever it is flushed, and once it is closed. Parts of their
+    own would spare that, but there are few lines, and one file is what everybody reads.
+    """
+
+    def __init__(self, path: epath.Path, *, upto_step: int):
         """Opens a run's file for appending, and drops its records of steps after `upto_step`."""
         kept = [record for record in read_lines(path) if record["step"] <= upto_step]
         # The file is replaced at once, so that nothing is lost if the process is killed here.
-        draft = path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(draft, path)
-        self._file = path.open("a")
+        self._path, self._text = path, "".join(json.dumps(record) + "\n" for record in kept)
+        paths.write_atomically(path, self._text)
+        self._unsent = False
+        self._file = path.open("a") if paths.is_local(path) else None
 
     def write(self, **fields: float) -> None:
         """Appends one record."""
-        self._file.write(json.dumps(fields) + "\n")
-        self._file.flush()
+        line = json.dumps(fields) + "\n"
+        if self._file is None:
+            self._text, self._unsent = self._text + line, True
+        else:
+            self._file.write(line)
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Sees to it that all records are in the file."""
+        if self._unsent:
+            paths.write_atomically(self._path, self._text)
+            self._unsent = False
 
     def __enter__(self) -> "JsonLines":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        # After an error the file may be another worker's, and the last checkpoint has its lines.
+        elif kind is None:
+            self.flush()

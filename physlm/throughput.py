@@ -1,11 +1,11 @@
 """The cost of a training step, its speed, and how much of the devices it uses."""
 
-import pathlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
+from etils import epath
 
 from physlm import clock
 from physlm.architecture import ModelConfig
@@ -114,7 +114,7 @@ class Trace:
     It can be opened with `ui.perfetto.dev` (`perfetto_trace.json.gz`), XProf or TensorBoard.
     """
 
-    def __init__(self, directory: pathlib.Path, first: int, steps: int) -> None:
+    def __init__(self, directory: epath.Path, first: int, steps: int) -> None:
         """Plans a trace.
 
         Args:

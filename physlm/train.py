@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from data_gen import settings
 from physlm import adaptation as adaptation_lib
 from physlm import optimizer as optimizer_lib
-from physlm import sharding
+from physlm import paths, sharding
 from physlm import step as step_lib
 from physlm.adaptation import Adaptation
 from physlm.architecture import ModelConfig
@@ -134,7 +134,7 @@ class Member:
     seed: int
     stream: Stream
     learning_rate: float
-    run_dir: pathlib.Path
+    run_dir: epath.Path
     made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parent: Parent | None = None
     logs: Sequence[Log] = ()
@@ -148,7 +148,7 @@ def train(
     mesh: Mesh,
     seed: int,
     stream: Stream,
-    run_dir: pathlib.Path,
+    run_dir: epath.Path,
     progress: Reporter,
 ) -> TrainState:
     """Trains to the last step, from the newest checkpoint in the run's directory if there is one.
@@ -192,6 +192,7 @@ def train_together(
     progress: Reporter,
     profile: int = 0,
     learning: Learning = PRETRAINING,
+    allowed: Callable[[], None] = lambda: None,
     told: Callable[[str], None] = lambda _: None,
 ) -> list[TrainState | FloatingPointError]:
     """Trains several runs of the same shapes step by step, each as `train` would alone.
@@ -209,6 +210,7 @@ def train_together(
       progress: told of every finished step, with the mean of the losses.
       profile: steps to write a trace of, early on, into the first run's `profile`.
       learning: what is learnt, and by what of each model.
+      allowed: called, on all hosts, before states are saved; raises where that may not be.
       told: takes, in words, how much of a model is trained where that is not all.
 
     Returns:
@@ -219,6 +221,7 @@ def train_together(
         run, before anything is written.
       TerminatedError: by SIGTERM, after a checkpoint of the step that was under way.
     """
+    adaptation = learning.adaptation
     all_made_by = [made_by(m.seed, model, optimizer, m.made_by) for m in members]
     for member, wanted in zip(members, all_made_by, strict=True):
         check_made_by(member.run_dir / CHECKPOINTS_DIR, wanted)
@@ -239,7 +242,7 @@ def train_together(
         program = Single(model, transform, mesh, train.batch, train.accumulate, learning)
     with ExitStack() as stack:
         for member in members:
-            member.run_dir.mkdir(parents=True, exist_ok=True)
+            paths.make_directory(member.run_dir)
         checkpoints = [
             stack.enter_context(Checkpoints(member.run_dir / CHECKPOINTS_DIR, train.keep, wanted))
             for member, wanted in zip(members, all_made_by, strict=True)
@@ -252,15 +255,15 @@ def train_together(
             model=model,
             transform=transform,
             mesh=mesh,
-            adaptation=learning.adaptation,
+            adaptation=adaptation,
         )
-        if not learning.adaptation.full:
+        if not adaptation.full:
             told(adaptation_lib.counted(states[0].params, frozen[0]))
         first, state = int(states[0].step), program.gathered(states)
         program.freeze(frozen)
         del states, frozen
         tokens = train.batch * model.window
-        meter = _meter(model, tokens * len(members), program.mesh, first, learning.adaptation)
+        meter = _meter(model, tokens * len(members), program.mesh, first, adaptation)
         trace = Trace(members[0].run_dir / PROFILE_DIR, first, profile)
         stack.callback(trace.stop)
         journal = stack.enter_context(
@@ -277,10 +280,10 @@ def train_together(
             )
         )
         loop = _Loop(
-            members, model, learning.adaptation, train, program, checkpoints, journal, meter, trace
+            members, model, adaptation, train, program, checkpoints, journal, meter, trace, allowed
         )
         state, failed = loop.run(state, first)
-        abstract = abstract_state(model, transform, mesh, learning.adaptation)
+        abstract = abstract_state(model, transform, mesh, adaptation)
         layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         return [
             failed.get(n) or jax.device_put(program.member(state, n), layout)
@@ -301,6 +304,7 @@ class _Loop:
     journal: Journal
     meter: Meter
     trace: Trace
+    allowed: Callable[[], None]
 
     def fetch(self, step: int) -> Batch:
         """The batches of a step, on the devices."""
@@ -350,6 +354,9 @@ class _Loop:
                 if len(failed) == len(self.members):
                     break
                 if saving:
+                    self.allowed()
+                    # Whoever goes on from the checkpoint finds all that was recorded up to it.
+                    self.journal.flush()
                     for number in set(range(len(self.members))) - set(failed):
                         self.save(step, state, number)
                 if ends:

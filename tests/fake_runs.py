@@ -52,7 +52,7 @@ class FakeRuns:
             "tokens": planned.tokens,
             "cells": [cell],
         }
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path.parent / run.CONFIG_FILE, {"step": step, **one.config})
         files.write_json(path, result)
 

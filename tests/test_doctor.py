@@ -275,21 +275,27 @@ def test_a_checkpoint_that_is_read_otherwise_is_seen(asked, monkeypatch):
     assert not asked.path.exists()
 
 
-def test_a_disk_that_is_full_or_locked_fails_and_nothing_stays(asked, monkeypatch):
+def test_a_disk_that_is_full_fails_and_nothing_stays(asked, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trials.files, "write_atomically", full)
+        patch.setattr(trials.paths, "write_atomically", full)
         with pytest.raises(OSError, match="No space left"):
             trials.checkpoint(asked)
     assert not asked.path.exists()
+
+
+def test_two_doctors_at_one_place_do_not_disturb_each_other(asked, monkeypatch):
     asked.path.mkdir()
-    with (
-        trials.files.locked(asked.path / ".doctor"),
-        pytest.raises(ValueError, match="another process is at work in"),
-    ):
-        trials.checkpoint(asked)
+    lease = trials.leases.Watch().take(asked.path / ".doctor")
+
+    def other_ends(seconds):
+        assert list(asked.path.iterdir()) == [asked.path / "..doctor.lease"]
+        lease.release()
+
+    monkeypatch.setattr(trials.leases.time, "sleep", other_ends)
+    assert trials.checkpoint(asked).status == "ok"
     assert list(asked.path.iterdir()) == []
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physlm.experiments import evaluation, files, results, run
+from physlm import paths
+from physlm.experiments import evaluation, results, run
 from physlm.experiments.store import Store
 from physlm.experiments.view import FILE, View
 
@@ -186,8 +187,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr(paths.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        files.write_atomically(path, "new")
+        paths.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -2,14 +2,17 @@
 
 import io
 import json
+import os
 import pathlib
 import sys
+import time
 from contextlib import ExitStack
 
 import pytest
+from etils import epath
 from fake_runs import STUDY, VIEW, FakeRuns, main, times
 
-from physlm.experiments import evaluation, execution, files, plan, registry, run, standing, status
+from physlm.experiments import evaluation, execution, leases, plan, registry, run, standing, status
 from physlm.experiments.store import Store
 from physlm.experiments.view import RUNS_FILE, View
 
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
 @pytest.fixture
 def view(tmp_path):
     """A study of which nothing is done, and its runs with one judging each."""
-    found = View(Store(tmp_path), STUDY.name, "smoke")
+    found = View(Store(epath.Path(tmp_path)), STUDY.name, "smoke")
     found.store.make(found.directory)
     found.remember(plan.plan(STUDY, "smoke"))
     return found
@@ -43,6 +46,10 @@ def begin(view, number, *steps):
     return directory
 
 
+def held(place):
+    return leases.held(epath.Path(place), lambda: None)
+
+
 def states(view):
     return [one.state for one in standing.of_view(view)]
 
@@ -52,7 +59,7 @@ def test_states_are_told_by_files_and_locks(view):
     assert states(view) == ["waiting", "waiting"]
     begin(view, 0, 5, 10)
     assert states(view) == ["stopped", "waiting"]
-    with files.locked(first):
+    with held(first):
         assert states(view) == ["going", "waiting"]
         (going, _) = standing.of_view(view)
     assert (going.step, going.steps, going.loss) == (10, 20, 1.5)
@@ -62,16 +69,16 @@ def test_states_are_told_by_files_and_locks(view):
     assert (failed.state, failed.error) == ("failed", "FloatingPointError: the loss is nan")
     assert failed.tokens_per_s is failed.seconds_left is None
     # It is tried again.
-    with files.locked(first):
+    with held(first):
         assert states(view) == ["going", "waiting"]
 
     run.finish(first, 20, 1.0)
     assert states(view) == ["waiting", "waiting"]
-    with files.locked(first):
+    with held(first):
         assert states(view) == ["judging", "waiting"]
     place = evaluation.result_of(first, entry(0).evaluation.config).parent
     place.mkdir(parents=True)
-    with files.locked(place):
+    with held(place):
         assert states(view) == ["judging", "waiting"]
     execution.record_failure(place, ValueError("no such token"))
     assert states(view) == ["failed", "waiting"]
@@ -80,21 +87,23 @@ def test_states_are_told_by_files_and_locks(view):
     assert states(view) == ["failed", "done"]
 
 
-def test_a_lock_is_seen_and_left_as_it_is(tmp_path):
-    place = tmp_path / "x"
-    assert not files.is_locked(place)
-    with files.locked(place):
-        assert files.is_locked(place) and files.is_locked(place)
-    assert not files.is_locked(place)
-    # What a dead process left is no lock.
-    (tmp_path / ".x.lock").touch()
-    assert not files.is_locked(place)
-    with files.locked(place):
-        assert files.is_locked(place)
+def test_a_lease_is_seen_and_left_as_it_is(tmp_path):
+    place = epath.Path(tmp_path) / "x"
+    assert not leases.is_held(place)
+    with held(place):
+        assert leases.is_held(place) and leases.is_held(place)
+    assert not leases.is_held(place)
+    # What a dead process left long ago is no sign of life.
+    left = tmp_path / ".x.lease"
+    left.touch()
+    assert leases.is_held(place)
+    os.utime(left, (time.time() - 2 * leases.EXPIRY,) * 2)
+    assert not leases.is_held(place)
+    assert left.exists()
 
 
 def test_parents_and_probes_are_watched_too(tmp_path):
-    view = View(Store(tmp_path), FAMILIES.name, "smoke")
+    view = View(Store(epath.Path(tmp_path)), FAMILIES.name, "smoke")
     view.store.make(view.directory)
     entries = plan.plan(FAMILIES, "smoke")
     view.remember(entries[3:4])
@@ -114,7 +123,7 @@ def test_parents_and_probes_are_watched_too(tmp_path):
 
 def test_a_table_is_printed_and_nothing_touched(view, capsys):
     begin(view, 0, 5, 10)
-    with files.locked(view.store.of_run(entry(0).run.name)):
+    with held(view.store.of_run(entry(0).run.name)):
         before = times(view.store.root)
         assert status.main([str(view.directory)]) == 0
         assert times(view.store.root) == before
@@ -171,7 +180,7 @@ def test_changes_are_followed_line_by_line_until_all_is_done(view, capsys):
     directory = view.store.of_run(entry(0).run.name)
     with ExitStack() as stack:
         events = [
-            lambda: (begin(view, 0, 5), stack.enter_context(files.locked(directory))),
+            lambda: (begin(view, 0, 5), stack.enter_context(held(directory))),
             lambda: None,
             lambda: begin(view, 0, 5, 10),
             lambda: (stack.close(), done(view, 0), done(view, 1)),
@@ -229,7 +238,7 @@ def test_a_terminal_is_drawn_in_place(view, monkeypatch, height, width):
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     view.remember(plan.plan(STUDY, "smoke", ["seed=1"]))
     begin(view, 1, 5)
-    with files.locked(view.store.of_run(entry(1).run.name)):
+    with held(view.store.of_run(entry(1).run.name)):
         events = [lambda: begin(view, 1, 5, 10), lambda: begin(view, 1, 5, 10, 15)]
         assert status.main([str(view.directory), "--follow"], Later(*events)) == 130
     text = terminal.getvalue()

@@ -1,6 +1,6 @@
 import itertools
 import json
-import pathlib
+import os
 import re
 import shutil
 
@@ -82,10 +82,10 @@ def test_workdir_without_permission_is_refused(tmp_path, capsys, monkeypatch):
 
 
 def test_workdir_that_cannot_be_made_is_refused(tmp_path, capsys, monkeypatch):
-    def refuse(self, *arguments, **options):
+    def refuse(*arguments, **options):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
+    monkeypatch.setattr(os, "makedirs", refuse)
     assert main(tmp_path / "work") == 2
     assert "is not writable: Read-only file system" in capsys.readouterr().err
 

@@ -212,6 +212,27 @@ def test_only_the_newest_checkpoints_are_kept(
     assert kept == {"30", "40"}
 
 
+def test_what_another_process_has_taken_over_is_not_saved(tmp_path: pathlib.Path) -> None:
+    asked: list[bool] = []
+
+    def allowed() -> None:
+        asked.append(True)
+        if len(asked) == 2:
+            raise PermissionError("it is another's")
+
+    with pytest.raises(PermissionError, match="another's"):
+        train.train_together(
+            [train.Member(0, Stream(), 1e-2, tmp_path)],
+            model=CONFIG,
+            optimizer=OptimizerConfig(name="muon", warmup_steps=2, learning_rate=1e-2),
+            train=TrainConfig(steps=40, batch=4, log_every=4, save_every=10),
+            mesh=one_device(),
+            progress=Silent(),
+            allowed=allowed,
+        )
+    assert checkpoint.steps(tmp_path / "checkpoints") == {10}
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: pathlib.Path) -> None:
     class Poisoned(Stream):
         def batch(self, step: int) -> dict[str, jax.Array]:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -29,11 +30,11 @@ from data_gen.text.reader import read
 from data_gen.windows import stream
 from data_gen.windows.documents import whole_documents
 from data_gen.windows.tokenizer import tokenizer
-from physlm import devices, model, optimizer, sharding, step
+from physlm import devices, model, optimizer, paths, sharding, step
 from physlm.checkpoint import Checkpoints
 from physlm.decoding import engine, recipe
 from physlm.doctor.finding import Asked, Finding
-from physlm.experiments import files
+from physlm.experiments import leases
 from physlm.population import Single
 
 # Problems: as many as streams make at once, so that they are not compiled anew; and judged ones.
@@ -192,10 +193,11 @@ def _directory(path: pathlib.Path) -> Iterator[None]:
     new = [place for place in path.parents if not place.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with files.locked(path):
+        # Another doctor takes seconds, or is dead.
+        with leases.held(epath.Path(path), lambda: None):
             path.mkdir(exist_ok=True)
             try:
-                files.write_atomically(path / _MARK, "here")
+                paths.write_atomically(path / _MARK, "here")
                 yield
             finally:
                 shutil.rmtree(path)

@@ -1,7 +1,8 @@
 """Parents: which run another one begins with, where that one is, and whether the two fit."""
 
-import pathlib
+from etils import epath
 
+from physlm import paths
 from physlm.adaptation import FULL, PROBE
 from physlm.experiments import files
 from physlm.experiments import run as run_lib
@@ -12,13 +13,12 @@ from physlm.start import CARRIED
 _FREE = ("model.dropout", "model.init_std", "model.canon_init")
 
 
-def directory_of(name: str, models: pathlib.Path) -> pathlib.Path:
+def directory_of(name: str, models: epath.Path) -> epath.Path:
     """Where a parent is: by its name among the runs of a store, or at the path that is given."""
-    path = pathlib.Path(name)
-    return models / name if path.name == name else path
+    return models / name if "/" not in name else paths.path(name)
 
 
-def _load(run: Run, models: pathlib.Path) -> tuple[Run, pathlib.Path]:
+def _load(run: Run, models: epath.Path) -> tuple[Run, epath.Path]:
     """The parent of a run that has one, and its directory.
 
     Raises:
@@ -74,13 +74,13 @@ def check(child: Run, parent: Run) -> None:
         )
 
 
-def lineage(run: Run, models: pathlib.Path) -> list[tuple[Run, pathlib.Path]]:
+def lineage(run: Run, models: epath.Path) -> list[tuple[Run, epath.Path]]:
     """The parent of a run, its parent and so on, with their directories.
 
     Raises:
         ValueError: one is missing or not trained, does not fit, or descends from itself.
     """
-    found: list[tuple[Run, pathlib.Path]] = []
+    found: list[tuple[Run, epath.Path]] = []
     seen = {run.name}
     while run.settings.parent.run:
         run, directory = _load(run, models)

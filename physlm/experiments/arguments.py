@@ -6,6 +6,10 @@ import pathlib
 import sys
 from typing import NoReturn
 
+from etils import epath
+
+from physlm import paths
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the usage before it."""
@@ -24,6 +28,14 @@ class Parser(argparse.ArgumentParser):
             metavar="KEY=VALUE",
             help=description,
         )
+
+
+def place(text: str) -> epath.Path:
+    """A path that may be in a bucket, as argparse takes it."""
+    try:
+        return paths.path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
 def called(module: str) -> str:

@@ -5,6 +5,8 @@ import pathlib
 import shlex
 from typing import Any
 
+from etils import epath
+
 from physlm import model
 from physlm.experiments import files, results
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -37,7 +39,7 @@ print(tokenizer.decode(model.generate(**inputs)[0]))
 """
 
 
-def text(run: Run, directory: pathlib.Path, step: int, dtype: str) -> str:
+def text(run: Run, directory: epath.Path, step: int, dtype: str) -> str:
     """The card, in Markdown with a head that the hub reads.
 
     Args:
@@ -112,7 +114,7 @@ def _list(said: dict[str, str]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in said.items())
 
 
-def _results(directory: pathlib.Path, step: int) -> str:
+def _results(directory: epath.Path, step: int) -> str:
     """A table of every evaluation after this step."""
     tables = []
     paths = (directory / EVALUATIONS_DIR).glob(f"step={step},*/{RESULT_FILE}")

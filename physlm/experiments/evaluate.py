@@ -16,15 +16,14 @@ shows, by template and word for word, and keeps that beside the result of judgin
 """
 
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from physlm import devices
 from physlm.decoding.recipe import manual
-from physlm.experiments import execution, overlap, results, show
+from physlm.experiments import execution, leases, overlap, results, show
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
@@ -36,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0: done; 2: bad input.
+        0: done; 1: another process has taken it over; 2: bad input.
     """
     parser = Parser(
         prog=called("physlm.experiments.evaluate"),
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
-    parser.add_argument("run", type=pathlib.Path, help="the directory of a run")
+    parser.add_argument("run", type=place, help="the directory of a run")
     parser.add_argument(
         "--checkpoint", help="final, best or a step (as evaluate.checkpoint says, which is final)"
     )
@@ -102,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
+    except leases.LostError as error:
+        print(error, file=sys.stderr)
+        return 1
     if options.show:
         put(show.solutions(path.parent, options.show, colour=sys.stdout.isatty()))
         return 0

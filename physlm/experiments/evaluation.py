@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from etils import epath
 
 from data_gen import settings as settings_lib
 from physlm.cells import EvalConfig
@@ -62,12 +63,12 @@ def name_of(config: Mapping[str, Any], step: int) -> str:
     return f"{','.join(words)[:150]}-{digest({'step': step, **config, 'evaluate': evaluate})}"
 
 
-def directory_of(run: pathlib.Path, config: Mapping[str, Any], step: int) -> pathlib.Path:
+def directory_of(run: epath.Path, config: Mapping[str, Any], step: int) -> epath.Path:
     """The directory of an evaluation, inside that of the run which it judges."""
     return run / EVALUATIONS_DIR / name_of(config, step)
 
 
-def result_of(run: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path | None:
+def result_of(run: epath.Path, config: Mapping[str, Any]) -> epath.Path | None:
     """The file with the result of judging a finished run; None where the run is not finished.
 
     The file is there as soon as the evaluation is done. It is None, too, where the best checkpoint
@@ -78,7 +79,7 @@ def result_of(run: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path | No
     return None if step is None else directory_of(run, config, step) / RESULT_FILE
 
 
-def status(run: pathlib.Path, config: Mapping[str, Any]) -> Literal["finished", "failed", "to do"]:
+def status(run: epath.Path, config: Mapping[str, Any]) -> Literal["finished", "failed", "to do"]:
     """How far the evaluation of a run at its last step has come, by the files there are."""
     path = result_of(run, config)
     if path is not None and path.exists():

@@ -5,13 +5,13 @@ import dataclasses
 import functools
 import io
 import json
-import pathlib
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.text.corrections import table
@@ -19,11 +19,11 @@ from data_gen.text.judge import Verdict
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
 from physlm import cells as cells_lib
-from physlm import checkpoint, clock, devices, evaluate, probing, sharding, train
+from physlm import checkpoint, clock, devices, evaluate, paths, probing, sharding, train
 from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, logs, records, results, versions, weights
+from physlm.experiments import files, leases, logs, records, results, versions, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -54,13 +54,13 @@ class Task:
         """How many tasks come before it, one after the other, at least."""
         return max(self.run.depth, *(1 + run.depth for run in self.needs), 0)
 
-    def is_done(self, directory: pathlib.Path) -> bool:
+    def is_done(self, directory: epath.Path) -> bool:
         """Whether all of it has been done in the directory of the run."""
         found = [evaluation_lib.status(directory, one.config) for one in self.evaluations]
         return all(status == "finished" for status in (run_lib.status(directory), *found))
 
 
-def check_resumable(run: Run, directory: pathlib.Path) -> None:
+def check_resumable(run: Run, directory: epath.Path) -> None:
     """Sees to it that the checkpoints in a directory, if there are any, are those of the run.
 
     Raises:
@@ -89,7 +89,8 @@ def execute(
         log: where metrics go as well, of `physlm.experiments.logs.NAMES`.
 
     Yields:
-        each run as soon as it is judged or has failed, and why it failed.
+        each run, in their order, as soon as it is judged or has failed, and why it failed. Of a run
+        that another process has taken over (`leases.LostError`) nothing more is written.
     """
     runs = [task.run for task in tasks]
     todo = [run for run in runs if run_lib.status(store.of_run(run.name)) != "finished"]
@@ -99,13 +100,14 @@ def execute(
     for task in tasks:
         directory, state = store.of_run(task.run.name), trained.get(task.run.name)
         if isinstance(state, Exception):
-            record_failure(directory, state)
+            if not isinstance(state, leases.LostError):
+                record_failure(directory, state)
             yield task.run, state
         else:
             yield task.run, _judge_all(task, directory, state)
 
 
-def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) -> Exception | None:
+def _judge_all(task: Task, directory: epath.Path, state: TrainState | None) -> Exception | None:
     """Judges a run in all ways that are asked for; returns the first error."""
     failed = None
     for evaluation in task.evaluations:
@@ -114,6 +116,8 @@ def _judge_all(task: Task, directory: pathlib.Path, state: TrainState | None) ->
             if which == "best" and devices.is_first():
                 run_lib.note_best(directory, weights.step_of(task.run, directory, which))
             judge(task.run, evaluation, directory, state if which == "final" else None, which)
+        except leases.LostError as error:
+            return error
         # One evaluation, or run, must not take the others with it, whatever went wrong in it.
         except Exception as error:
             if path := evaluation_lib.result_of(directory, evaluation.config):
@@ -134,12 +138,13 @@ def _train_all(
         return {}
     for run in runs if devices.is_first() else ():
         directory = store.of_run(run.name)
-        directory.mkdir(parents=True, exist_ok=True)
+        paths.make_directory(directory)
         files.write_json(directory / run_lib.CONFIG_FILE, run.config)
         versions.write(directory / versions.FILE)
     started = clock.seconds()
     try:
         outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile, log)
+        _check_leases([store.of_run(run.name) for run in runs])
     # What ends a training ends that of all its runs.
     except Exception as error:
         outcomes = [error] * len(runs)
@@ -153,10 +158,10 @@ def _train_all(
 def judge(
     run: Run,
     evaluation: Evaluation,
-    directory: pathlib.Path,
+    directory: epath.Path,
     state: TrainState | None = None,
     which: str = "final",
-) -> pathlib.Path:
+) -> epath.Path:
     """Decodes and judges the test problems, and writes what comes of it, unless that is there.
 
     Beside the result, a directory of the evaluation inside that of the run holds what the model
@@ -176,15 +181,16 @@ def judge(
     Raises:
         ValueError: there is no such checkpoint, it is damaged, or the protocol asks for problems
             that there are not.
+        leases.LostError: another process has taken the evaluation over.
     """
     step = int(state.step) if state is not None else weights.step_of(run, directory, which)
     where = evaluation_lib.directory_of(directory, evaluation.config, step)
     path = where / evaluation_lib.RESULT_FILE
     with contextlib.ExitStack() as stack:
         if devices.is_first() and not path.exists():
-            where.parent.mkdir(exist_ok=True)
+            paths.make_directory(where.parent)
             busy = functools.partial(say, f"{run.name}: another process judges it: waits for it")
-            stack.enter_context(files.locked(where, busy))
+            stack.enter_context(leases.held(where, busy))
         devices.wait_for_all(f"locked {where.name} of {run.name}")
         done = path.exists()
         devices.wait_for_all(f"decided on {where.name} of {run.name}")
@@ -197,8 +203,8 @@ def judge(
 def _judge(
     run: Run,
     evaluation: Evaluation,
-    directory: pathlib.Path,
-    where: pathlib.Path,
+    directory: epath.Path,
+    where: epath.Path,
     state: TrainState,
 ) -> None:
     """Decodes and judges the test problems, and writes what comes of it in the directory `where`.
@@ -237,6 +243,7 @@ def _judge(
             probed=weights.probed(run, directory, probe) if probe else None,
             keep=keep,
         )
+    _check_leases([where])
     if not devices.is_first():
         return
     asked = [cell.name for cell in cells_lib.of(settings.data, evaluation.settings)]
@@ -253,15 +260,32 @@ def _judge(
     }
     for number, cell in enumerate(cells, start=1):
         results.row("", {}, {**header, **cell}, f"cell {number} of the run {run.name}")
-    where.mkdir(exist_ok=True)
+    paths.make_directory(where)
     files.write_json(where / run_lib.CONFIG_FILE, {"step": step, **evaluation.config})
     if settings.adaptation.kind != PROBE:
         lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
-        files.write_atomically(where / SOLUTIONS_FILE, lines)
-        files.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
+        paths.write_atomically(where / SOLUTIONS_FILE, lines)
+        paths.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
     seconds = {"evaluate_seconds": round(clock.seconds() - started, 3)}
     files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
+
+
+def _check_leases(directories: Sequence[epath.Path]) -> None:
+    """Sees to it that all that this process is at is still its own, on all hosts alike.
+
+    Raises:
+        leases.LostError: another process has taken it over.
+    """
+    lost = None
+    if devices.is_first():
+        try:
+            for directory in directories:
+                leases.check(directory)
+        except leases.LostError as error:
+            lost = error
+    if devices.agreed(int(lost is not None)):
+        raise lost or leases.LostError("another worker has taken it over.")
 
 
 def progress(title: str, total: int, unit: str = "step") -> Progress:
@@ -313,11 +337,12 @@ def _train(
             progress=shown,
             profile=profile,
             learning=settings.learning,
+            allowed=lambda: _check_leases([member.run_dir for member in members]),
             told=lambda words: say(f"{runs[0].name}: trains {words}"),
         )
 
 
-def stream_of(run: Run, directory: pathlib.Path, rows: np.ndarray) -> Stream | QuestionStream:
+def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | QuestionStream:
     """What a run is trained on, as far as this host needs it: rows of each batch."""
     settings = run.settings
     if settings.adaptation.kind == PROBE:
@@ -348,10 +373,10 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def record_failure(directory: pathlib.Path, error: Exception) -> None:
+def record_failure(directory: epath.Path, error: Exception) -> None:
     """Leaves an error with its traceback in the directory of what failed."""
     if not devices.is_first():
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    paths.make_directory(directory)
     text = "".join(traceback.format_exception(error))
-    files.write_atomically(directory / run_lib.ERROR_FILE, text)
+    paths.write_atomically(directory / run_lib.ERROR_FILE, text)

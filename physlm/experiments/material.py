@@ -3,14 +3,15 @@
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
+
+from etils import epath
 
 from data_gen import settings
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from physlm import model
+from physlm import model, paths
 from physlm.experiments import condition, files, outcomes, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.condition import short_name
@@ -39,7 +40,7 @@ class Material:
         rows: of `results.jsonl`.
     """
 
-    directory: pathlib.Path
+    directory: epath.Path
     rows: Sequence[results.Row]
 
     @property
@@ -48,7 +49,7 @@ class Material:
         return Store(self.directory.parent)
 
     @functools.cached_property
-    def evaluations(self) -> dict[tuple[str, str], pathlib.Path]:
+    def evaluations(self) -> dict[tuple[str, str], epath.Path]:
         """The directory of each evaluation, by its run and its name."""
         return {
             (row["run"], row["evaluation"]): self.store.of_run(row["run"])
@@ -165,7 +166,7 @@ class Material:
         if not path.exists():
             return []
         found = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in paths.read_bytes(path).decode("utf-8").splitlines():
             try:
                 noted = json.loads(line)
                 found.append((noted["tokens"], noted["recent_loss"]))

@@ -4,11 +4,11 @@ import collections
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from physlm.experiments.execution import SOLUTIONS_FILE
 
@@ -38,7 +38,7 @@ All = Mapping[tuple[str, str], OfCells]
 _KEPT = ("problem", "question", "retries", "kind")
 
 
-def read(evaluation: pathlib.Path) -> dict[str, Outcomes]:
+def read(evaluation: epath.Path) -> dict[str, Outcomes]:
     """The outcomes in an evaluation's directory; none where the solutions are no longer there.
 
     Raises:

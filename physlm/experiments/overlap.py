@@ -6,11 +6,12 @@ at hand; what else somebody trained the model on (mended solutions, frozen sets)
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from physlm import overlap
+from etils import epath
+
+from physlm import overlap, paths
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import execution, files, results, weights
 from physlm.experiments import run as run_lib
@@ -27,7 +28,7 @@ Found = Mapping[str, Any]
 def counted(
     run: Run,
     evaluation: Evaluation,
-    directory: pathlib.Path,
+    directory: epath.Path,
     *,
     which: str = "final",
     most: int | None = None,
@@ -76,7 +77,7 @@ def counted(
         progress=execution.progress,
     )
     header = {"run": run.name, "evaluation": path.parent.name, "step": step, "of_windows": whole}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_directory(path.parent)
     files.write_json(path, header | dataclasses.asdict(found))
     return _read(path)
 
@@ -102,7 +103,7 @@ def in_words(found: Found) -> str:
 
 
 def note(
-    rows: Sequence[results.Row], evaluations: Mapping[tuple[str, str], pathlib.Path]
+    rows: Sequence[results.Row], evaluations: Mapping[tuple[str, str], epath.Path]
 ) -> list[str]:
     """What a study's report says of it, in one line; none where nothing is known.
 
@@ -153,7 +154,7 @@ def _by_template(rows: Sequence[results.Row], some_counted: bool) -> str:
     )
 
 
-def _read(path: pathlib.Path) -> Found:
+def _read(path: epath.Path) -> Found:
     fields = {field.name for field in dataclasses.fields(overlap.Overlap)}
     fields |= {"run", "evaluation", "step", "of_windows"}
     found = files.read_json(path)

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import json
-import pathlib
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from physlm import clock, sharding, train
 from physlm.adaptation import PROBE
@@ -81,7 +81,7 @@ def measured(store: Store, wanted: set[str]) -> dict[str, float]:
     return {pace: statistics.median(speeds) for pace, speeds in found.items() if speeds}
 
 
-def _was_here(directory: pathlib.Path) -> bool:
+def _was_here(directory: epath.Path) -> bool:
     recorded = files.read_json(directory / versions.FILE)
     devices = jax.devices()
     here = {"device_kind": devices[0].device_kind, "device_count": len(devices)}
@@ -119,7 +119,7 @@ def measure(tasks: Sequence[Task]) -> float | None:
     mesh, watch = sharding.make_mesh(settings.mesh), _Watch()
     rows = sharding.rows_here(config.batch, mesh)
     with contextlib.ExitStack() as stack:
-        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         members = [
             train.Member(
                 seed=task.run.settings.seed,

@@ -6,15 +6,16 @@ directory, where all runs that ask for the same ones find them.
 
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
+from etils import epath
+
 from data_gen.windows import recorded
 from data_gen.windows.recorded import Record, Records
-from physlm import devices, practice
+from physlm import devices, paths, practice
 from physlm.decoding import recipe
-from physlm.experiments import ancestry, files, weights
+from physlm.experiments import ancestry, leases, weights
 from physlm.experiments.identity import digest
 from physlm.experiments.run import Run, in_a_path
 from physlm.practice import PARENT
@@ -26,7 +27,7 @@ Progress = Callable[[str, int, str], AbstractContextManager[Reporter]]
 
 
 def of_run(
-    run: Run, directory: pathlib.Path, progress: Progress, say: Callable[[str], None]
+    run: Run, directory: epath.Path, progress: Progress, say: Callable[[str], None]
 ) -> Records | None:
     """What stands among the fresh problems of a run's training; None where nothing does.
 
@@ -53,7 +54,7 @@ def of_run(
     return recorded.laid(found, asked.records_share, window, settings.data)
 
 
-def path_of(run: Run, directory: pathlib.Path) -> pathlib.Path:
+def path_of(run: Run, directory: epath.Path) -> epath.Path:
     """Where the parent's own mistakes are, or will be, as a run asks for them.
 
     Raises:
@@ -76,15 +77,15 @@ def path_of(run: Run, directory: pathlib.Path) -> pathlib.Path:
 
 
 def _own(
-    run: Run, directory: pathlib.Path, progress: Progress, say: Callable[[str], None]
-) -> pathlib.Path:
+    run: Run, directory: epath.Path, progress: Progress, say: Callable[[str], None]
+) -> epath.Path:
     """The file of the parent's own mistakes, which is made unless it is there."""
     path = path_of(run, directory)
     busy = functools.partial(say, f"{run.name}: another process makes its records: waits for it")
     with ExitStack() as stack:
         if devices.is_first() and not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            stack.enter_context(files.locked(path, busy))
+            paths.make_directory(path.parent)
+            stack.enter_context(leases.held(path, busy))
         devices.wait_for_all(f"locked the records of {run.name}")
         done = path.exists()
         devices.wait_for_all(f"decided on the records of {run.name}")
@@ -96,8 +97,8 @@ def _own(
 
 def _make(
     run: Run,
-    directory: pathlib.Path,
-    path: pathlib.Path,
+    directory: epath.Path,
+    path: epath.Path,
     progress: Progress,
     say: Callable[[str], None],
 ) -> None:
@@ -124,8 +125,9 @@ def _make(
         f"are mended, and {left_out} that fit no window"
     )
     if devices.is_first():
-        files.write_atomically(path, "".join(f"{json.dumps(record)}\n" for record in made))
+        leases.check(path)
+        paths.write_atomically(path, "".join(f"{json.dumps(record)}\n" for record in made))
 
 
-def _read(path: pathlib.Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _read(path: epath.Path) -> list[Record]:
+    return [json.loads(line) for line in paths.read_bytes(path).decode("utf-8").splitlines()]

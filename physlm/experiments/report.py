@@ -10,13 +10,14 @@ settings.
 import argparse
 import csv
 import io
-import pathlib
 import sys
 from collections.abc import Sequence
 
+from etils import epath
+
+from physlm import paths
 from physlm.experiments import (
     comparison,
-    files,
     material,
     overlap,
     page,
@@ -26,7 +27,7 @@ from physlm.experiments import (
     show,
     tables,
 )
-from physlm.experiments.arguments import called, one_line, put
+from physlm.experiments.arguments import called, one_line, place, put
 from physlm.experiments.figures import USUAL, Losses, Shown
 from physlm.experiments.material import Material
 from physlm.experiments.page import Content, Table
@@ -40,7 +41,7 @@ TABLE_FILE, CSV_FILE = "table.md", "table.csv"
 PAGE_FILE = "report.html"
 
 
-def make(directory: pathlib.Path) -> str:
+def make(directory: epath.Path) -> str:
     """Writes pictures, tables and the page, and returns the text for the terminal.
 
     Args:
@@ -70,12 +71,12 @@ def make(directory: pathlib.Path) -> str:
         written |= {f"{drawing.name}.png": drawing.png, f"{drawing.name}.svg": drawing.svg}
     written |= texts
     for name, data in written.items():
-        files.write_atomically(directory / name, data)
+        paths.write_atomically(directory / name, data)
     made = ", ".join(str(directory / name) for name in written)
     return f"{page.terminal(content)}\n\nWritten: {made}"
 
 
-def _scale(directory: pathlib.Path, study: str) -> str:
+def _scale(directory: epath.Path, study: str) -> str:
     return directory.name.removeprefix(f"{study}-")
 
 
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.experiments.report"),
         description="Prints the tables of a study and writes its plot and page.",
     )
-    parser.add_argument("study", type=pathlib.Path, metavar="DIR/STUDY-SCALE")
+    parser.add_argument("study", type=place, metavar="DIR/STUDY-SCALE")
     options = parser.parse_args(arguments)
     try:
         put(make(options.study))

@@ -2,11 +2,12 @@
 
 import json
 import math
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from physlm.experiments import files
+from etils import epath
+
+from physlm import paths
 
 Row = dict[str, Any]
 
@@ -75,18 +76,18 @@ def validate(row: Any, where: str) -> Row:
     return {name: row[name] for name in FIELDS}
 
 
-def read(path: pathlib.Path) -> list[Row]:
+def read(path: epath.Path) -> list[Row]:
     """The rows of a `results.jsonl`, in the file's order.
 
     Raises:
         ValueError: a line is not valid JSON or breaks the contract; the line is named.
         OSError: the file cannot be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = paths.read_bytes(path).decode("utf-8").splitlines()
     return [_row(line, f"line {number} of {path}") for number, line in enumerate(lines, start=1)]
 
 
-def read_whole(path: pathlib.Path) -> tuple[list[Row], int]:
+def read_whole(path: epath.Path) -> tuple[list[Row], int]:
     """The rows of a `results.jsonl` that are whole, and how many of its lines are not JSON.
 
     A copy that broke off leaves such a line.
@@ -96,7 +97,8 @@ def read_whole(path: pathlib.Path) -> tuple[list[Row], int]:
         OSError: the file cannot be read.
     """
     rows, cut = [], 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = paths.read_bytes(path).decode("utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -114,7 +116,7 @@ def _row(line: str, where: str) -> Row:
     return validate(row, where)
 
 
-def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
+def write(path: epath.Path, rows: Iterable[Row]) -> None:
     """Replaces `path` by `rows` at once: a reader, or a crash, never sees half a file.
 
     Raises:
@@ -124,10 +126,10 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
         json.dumps(validate(row, f"row {number} for {path}"), allow_nan=False)
         for number, row in enumerate(rows, start=1)
     ]
-    files.write_atomically(path, "".join(line + "\n" for line in lines))
+    paths.write_atomically(path, "".join(line + "\n" for line in lines))
 
 
-def cells(path: pathlib.Path) -> list[Row]:
+def cells(path: epath.Path) -> list[Row]:
     """What the `result.json` of an evaluation says of each cell: all that a row has but the study.
 
     What it says beyond that of the cell's problems, `PARTS`, is there too.
@@ -136,7 +138,7 @@ def cells(path: pathlib.Path) -> list[Row]:
         ValueError: the file is not what an evaluation writes.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(paths.read_bytes(path).decode("utf-8"))
         shared = {name: result[name] for name in RESULT_FIELDS}
         found = [{**shared, **cell} for cell in result["cells"]]
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -169,7 +171,7 @@ def ordered(groups: Iterable[Sequence[Row]]) -> list[Row]:
     return [row for rows in found for row in rows]
 
 
-def refuse_other_study(path: pathlib.Path, study: str) -> None:
+def refuse_other_study(path: epath.Path, study: str) -> None:
     """Sees to it that no row of a `results.jsonl`, if there is one, belongs to another study.
 
     Raises:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from etils import epath
 from ml_collections import ConfigDict
 
-from physlm import checkpoint, train
+from physlm import checkpoint, paths, train
 from physlm.adaptation import FULL, PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import files, identity, scales
@@ -107,7 +107,7 @@ def rounded(number: int) -> str:
     return str(number)
 
 
-def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
+def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
     """The run of a directory, by the configuration that it holds.
 
     Args:
@@ -138,10 +138,10 @@ def load(directory: pathlib.Path, assignments: Sequence[str] = ()) -> Run:
     config = config_lib.override(config, kept)
     chosen = dict(config_lib.parse_assignment(text) for text in assignments)
     run = make_run(config_lib.override(config, chosen))
-    return dataclasses.replace(run, name=directory.absolute().name)
+    return dataclasses.replace(run, name=paths.absolute(directory).name)
 
 
-def status(directory: pathlib.Path) -> Status:
+def status(directory: epath.Path) -> Status:
     """How far the training of a run has come, by the files in its directory."""
     if (directory / FINISHED_FILE).exists():
         return "finished"
@@ -150,14 +150,14 @@ def status(directory: pathlib.Path) -> Status:
     return "unfinished" if directory.exists() else "to do"
 
 
-def finish(directory: pathlib.Path, step: int, seconds: float) -> None:
+def finish(directory: epath.Path, step: int, seconds: float) -> None:
     """Marks a run as trained to its last step, of which there is a checkpoint."""
     content = {"step": step, "train_seconds": round(seconds, 3)}
     files.write_json(directory / FINISHED_FILE, content)
     (directory / ERROR_FILE).unlink(missing_ok=True)
 
 
-def last_step(directory: pathlib.Path) -> int | None:
+def last_step(directory: epath.Path) -> int | None:
     """The last step of a finished run; None where it is not finished.
 
     Raises:
@@ -172,20 +172,20 @@ def last_step(directory: pathlib.Path) -> int | None:
     return content["step"]
 
 
-def best_step(directory: pathlib.Path) -> int | None:
+def best_step(directory: epath.Path) -> int | None:
     """The step of a finished run's best checkpoint; None where it was never asked for."""
     path = directory / FINISHED_FILE
     return files.read_json(path).get("best") if last_step(directory) is not None else None
 
 
-def note_best(directory: pathlib.Path, step: int) -> None:
+def note_best(directory: epath.Path, step: int) -> None:
     """Notes the step of a finished run's best checkpoint, so that nobody has to look again."""
     if last_step(directory) is not None and best_step(directory) != step:
         path = directory / FINISHED_FILE
         files.write_json(path, {**files.read_json(path), "best": step})
 
 
-def saved_steps(directory: pathlib.Path) -> set[int]:
+def saved_steps(directory: epath.Path) -> set[int]:
     """The steps that the run of a directory has checkpoints of."""
     return checkpoint.steps(directory / train.CHECKPOINTS_DIR)
 

@@ -4,13 +4,13 @@ import dataclasses
 import html
 import itertools
 import json
-import pathlib
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from data_gen.picture import figure, listing
 from data_gen.solutions.grammar import MENDING_MARKERS
@@ -27,7 +27,7 @@ _CODES = {"right": "32", "wrong": "31", "back": "33"}
 Record = Mapping[str, Any]
 
 
-def solutions(evaluation: pathlib.Path, count: int, *, colour: bool) -> str:
+def solutions(evaluation: epath.Path, count: int, *, colour: bool) -> str:
     """The first problems of an evaluation with their solutions, of all cells in turn.
 
     Args:
@@ -63,7 +63,7 @@ _NEEDED = frozenset(
 )
 
 
-def _read(path: pathlib.Path) -> list[Record]:
+def _read(path: epath.Path) -> list[Record]:
     """The records that can be shown of a file of solutions, none where there is no file.
 
     Raises:
@@ -90,7 +90,7 @@ def in_turn(records: Iterable[Record], count: int) -> list[Record]:
     return [rows[at][n] for at, n in sorted((at, n) for n, at in turns[:count])]
 
 
-def examples(evaluation: pathlib.Path) -> list[Record]:
+def examples(evaluation: epath.Path) -> list[Record]:
     """A few solutions of the last cell: the first wrong one, the first right one with retries, and
     the first right one without; nothing where solutions are no longer there."""
     records = _read(evaluation / SOLUTIONS_FILE)

@@ -1,13 +1,15 @@
 """How runs of a study stand: what they are at, their figures and the time left, as files say it."""
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from etils import epath
+
+from physlm import paths
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results
+from physlm.experiments import leases, results
 from physlm.experiments import run as run_lib
 from physlm.experiments.view import View
 from physlm.journal import METRICS_FILE
@@ -68,7 +70,7 @@ def of_view(view: View) -> list[Standing]:
 
 
 def _of_run(
-    directory: pathlib.Path, steps: int | None, evaluations: list[Mapping[str, Any]]
+    directory: epath.Path, steps: int | None, evaluations: list[Mapping[str, Any]]
 ) -> Standing:
     places = [evaluation_lib.result_of(directory, one) for one in evaluations]
     state, error = _state(directory, places)
@@ -90,7 +92,7 @@ def _of_run(
     )
 
 
-def _state(directory: pathlib.Path, places: list[pathlib.Path | None]) -> tuple[State, str]:
+def _state(directory: epath.Path, places: list[epath.Path | None]) -> tuple[State, str]:
     """What a run is at, and why it failed if it did.
 
     Args:
@@ -98,7 +100,7 @@ def _state(directory: pathlib.Path, places: list[pathlib.Path | None]) -> tuple[
         places: the files with the results of judging it.
     """
     known = [place for place in places if place is not None]
-    busy = files.is_locked(directory)
+    busy = leases.is_held(directory)
     if run_lib.status(directory) != "finished":
         if busy:
             return "going", ""
@@ -107,23 +109,23 @@ def _state(directory: pathlib.Path, places: list[pathlib.Path | None]) -> tuple[
         return ("stopped" if directory.exists() else "waiting"), ""
     if len(known) == len(places) and all(place.exists() for place in known):
         return "done", ""
-    if busy or any(files.is_locked(place.parent) for place in known):
+    if busy or any(leases.is_held(place.parent) for place in known):
         return "judging", ""
     errors = [_error(place.parent) for place in known if not place.exists()]
     error = next(filter(None, errors), "")
     return ("failed" if error else "waiting"), error
 
 
-def _error(directory: pathlib.Path) -> str:
+def _error(directory: epath.Path) -> str:
     """The first line of the error that was left in a directory; empty where there is none."""
     path = directory / run_lib.ERROR_FILE
     if not path.exists():
         return ""
-    found = _ERROR.findall(path.read_text(encoding="utf-8"))
+    found = _ERROR.findall(paths.read_bytes(path).decode("utf-8"))
     return found[-1] if found else "for no reason that is known"
 
 
-def _accuracy(place: pathlib.Path | None) -> float | None:
+def _accuracy(place: epath.Path | None) -> float | None:
     if place is None or not place.exists():
         return None
     cells = (cell for cell in results.cells(place) if cell["cell"].startswith("<="))

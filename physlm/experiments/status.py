@@ -12,15 +12,16 @@ elsewhere there is a line for each change.
 
 import collections
 import os
-import pathlib
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 
+from etils import epath
+
 from physlm.experiments import standing as standing_lib
 from physlm.experiments import view as view_lib
-from physlm.experiments.arguments import Parser, called, one_line
+from physlm.experiments.arguments import Parser, called, one_line, place
 from physlm.experiments.standing import ENDED, Standing, State
 from physlm.experiments.store import Store
 from physlm.experiments.view import View
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[float], None] =
     )
     parser.add_argument(
         "directory",
-        type=pathlib.Path,
+        type=place,
         metavar="DIR",
         help="a store, as runs, or the directory of a study in it, as runs/quickstart-quick",
     )
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[float], None] =
     return 0
 
 
-def _views(directory: pathlib.Path) -> list[View]:
+def _views(directory: epath.Path) -> list[View]:
     """The studies of a directory, which is that of one or a store.
 
     Raises:

@@ -1,14 +1,19 @@
-"""A store: the directory in which trained models, their evaluations and studies are kept.
+"""A store: where trained models, their evaluations and studies are kept.
+
+It is a local directory, or one in a bucket.
 
 `models/` holds a directory for each run, `<study>-<scale>/` what a study shows of them.
 """
 
+import contextlib
 import dataclasses
 import os
-import pathlib
-import tempfile
+import uuid
+from collections.abc import Iterator
 
-from physlm import train
+from etils import epath
+
+from physlm import paths, train
 from physlm.experiments import results
 from physlm.experiments import run as run_lib
 
@@ -20,23 +25,23 @@ CACHE_DIR = ".compiled"
 class Store:
     """Where things are in a store."""
 
-    root: pathlib.Path
+    root: epath.Path
 
     @property
-    def models(self) -> pathlib.Path:
+    def models(self) -> epath.Path:
         """The directory of all runs."""
         return self.root / MODELS_DIR
 
     @property
-    def cache(self) -> pathlib.Path | None:
+    def cache(self) -> epath.Path | None:
         """Where compiled programs go, unless JAX has been told already by its own variable."""
         return None if "JAX_COMPILATION_CACHE_DIR" in os.environ else self.root / CACHE_DIR
 
-    def of_run(self, name: str) -> pathlib.Path:
+    def of_run(self, name: str) -> epath.Path:
         """The directory of a run."""
         return self.models / name
 
-    def check(self, view: pathlib.Path) -> None:
+    def check(self, view: epath.Path) -> None:
         """Sees to it that the store can be written, without touching it.
 
         Args:
@@ -45,26 +50,25 @@ class Store:
         Raises:
             ValueError: it is a file, cannot be written, or holds what an older version left.
         """
-        nearest = self.root
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise ValueError(f"--workdir {self.root} cannot be a directory: {nearest} is a file.")
-        if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
-            raise ValueError(f"--workdir {self.root} is not writable: no permission in {nearest}.")
-        for directory in (self.root, view):
-            if run := _first_run(directory):
-                raise ValueError(
-                    f"{directory} holds a run itself, {run}, as in an older version; runs are kept "
-                    f"in {MODELS_DIR}/ of a store now: choose another --workdir."
-                )
+        if paths.is_local(self.root):
+            self._check_directory()
+            # Older versions knew no buckets.
+            for directory in (self.root, view):
+                if run := _first_run(directory):
+                    raise ValueError(
+                        f"{directory} holds a run itself, {run}, as in an older version; runs are "
+                        f"kept in {MODELS_DIR}/ of a store now: choose another --workdir."
+                    )
+        else:
+            with self._tried():
+                paths.check_bucket(self.root)
         if (self.root / results.FILE).exists():
             raise ValueError(
                 f"--workdir {self.root} is what a study shows and not a store, as "
                 f"it holds {results.FILE}: choose another --workdir."
             )
 
-    def make(self, view: pathlib.Path) -> None:
+    def make(self, view: epath.Path) -> None:
         """Creates the directories and tries them: permission bits do not tell everything.
 
         Args:
@@ -73,16 +77,32 @@ class Store:
         Raises:
             ValueError: they cannot be written, for quotas or mounts for example.
         """
-        try:
+        with self._tried():
             for directory in (self.models, view):
-                directory.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=directory):
-                    pass
-        except OSError as error:
-            raise ValueError(f"--workdir {self.root} is not writable: {error.strerror}.") from error
+                paths.make_directory(directory)
+                trial = directory / f".{uuid.uuid4().hex}"
+                paths.create(trial, b"")
+                trial.unlink()
+
+    def _check_directory(self) -> None:
+        nearest = self.root
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise ValueError(f"--workdir {self.root} cannot be a directory: {nearest} is a file.")
+        if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+            raise ValueError(f"--workdir {self.root} is not writable: no permission in {nearest}.")
+
+    @contextlib.contextmanager
+    def _tried(self) -> Iterator[None]:
+        try:
+            yield
+        except paths.failures(self.root) as error:
+            why = paths.why(error)
+            raise ValueError(f"--workdir {self.root} is not writable: {why}.") from error
 
 
-def _first_run(directory: pathlib.Path) -> str | None:
+def _first_run(directory: epath.Path) -> str | None:
     """The name of a run that lies in a directory itself; None where there is none."""
     marks = (run_lib.CONFIG_FILE, train.CHECKPOINTS_DIR)
     found = (path.parent.name for mark in marks for path in directory.glob(f"*/{mark}"))

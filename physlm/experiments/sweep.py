@@ -3,23 +3,24 @@
 Every run of the study is checked before the first one starts. Each is trained once in a store, for
 all studies that ask for it, and judged once by each protocol. Finished runs are not trained again
 and unfinished ones go on from their last checkpoint, so that the same command, given again after a
-crash or a kill, completes the study.
+crash or a kill, completes the study. Given on several machines that share the store it is done by
+all of them: none begins a run that another has a lease of (`physlm.experiments.leases`).
 """
 
 import argparse
 import functools
 import math
-import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 
-from physlm import clock, devices, sharding
+from etils import epath
+
+from physlm import clock, devices, paths, sharding
 from physlm.experiments import (
     ancestry,
     estimate,
     execution,
-    files,
+    leases,
     logs,
     pace,
     registry,
@@ -29,11 +30,13 @@ from physlm.experiments import (
     selection,
 )
 from physlm.experiments import config as config_lib
+from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
 from physlm.experiments.plan import groups, plan, tasks
+from physlm.experiments.queue import Queue
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.tree import Tree
@@ -70,7 +73,7 @@ def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str
     """Trains and judges what is not, and refreshes `results.jsonl` after each run.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
-    process trains is waited for.
+    process trains comes last, and is then waited for.
 
     Args:
         todo: what there is to do, parents before children.
@@ -84,11 +87,13 @@ def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str
     _refresh(view)
     store = view.store
     head = {task.run.name: f"run {n}/{len(todo)} {task.run.name}" for n, task in enumerate(todo, 1)}
-    for group in groups(todo, store):
-        with ExitStack() as stack:
-            if devices.is_first():
-                _lock(group, store, head, stack)
-            devices.wait_for_all(f"locked {group[0].run.name}")
+
+    def busy(run: Run) -> None:
+        say(f"{head[run.name]}: another process trains it: waits for it")
+
+    queue = Queue(groups(todo, store), store, busy)
+    while queue:
+        with queue.taken() as group:
             together = f", together with {len(group) - 1} more" if len(group) > 1 else ""
             skipped = set()
             for task in group:
@@ -98,25 +103,31 @@ def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str
                 else:
                     say(f"{head[task.run.name]}: {_intended(task.run, store)}{together}")
             started = clock.seconds()
-            for run, error in execute(group, store):
+            for task, (run, error) in zip(group, execute(group, store), strict=True):
                 _refresh(view)
-                if error is not None:
+                if isinstance(error, leases.LostError):
+                    say(f"{head[run.name]}: stopped: {error}")
+                    queue.again(task)
+                elif error is not None:
                     failed[run.name] = one_line(error)
                     say(f"{head[run.name]}: failed: {failed[run.name]}")
                 elif run.name not in skipped:
                     took = format_seconds(clock.seconds() - started)
                     say(f"{head[run.name]}: finished in {took}")
                 devices.wait_for_all(f"done with {run.name}")
+    if devices.is_first():
+        leases.clear(_places(todo, store))
     return failed
 
 
-def _lock(group: Sequence[Task], store: Store, head: Mapping[str, str], stack: ExitStack) -> None:
-    """Sees to it that nobody else trains what is to be trained, for as long as `stack` is open."""
-    # In one order everywhere, so that no two processes ever wait for each other.
-    for name in sorted(task.run.name for task in group):
-        if run_lib.status(store.of_run(name)) != "finished":
-            busy = functools.partial(say, f"{head[name]}: another process trains it: waits for it")
-            stack.enter_context(files.locked(store.of_run(name), busy))
+def _places(todo: Sequence[Task], store: Store) -> Iterator[epath.Path]:
+    """What a worker may have died at."""
+    for task in todo:
+        directory = store.of_run(task.run.name)
+        yield directory
+        for evaluation in task.evaluations:
+            if result := evaluation_lib.result_of(directory, evaluation.config):
+                yield result.parent
 
 
 def _intended(run: Run, store: Store) -> str:
@@ -143,8 +154,18 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             chosen = dict(config_lib.parse_assignment(text) for text in options.set)
             put(manual(config_lib.override(shared, chosen)))
             return 0
-        place = _place(options)
+        chips = _place(options)
         logs.check(options.log)
+        if options.profile and not paths.is_local(options.workdir):
+            raise ValueError(
+                f"--profile is given with --workdir {options.workdir}; traces are written to local "
+                "directories alone."
+            )
+        if options.log and not paths.is_local(options.workdir):
+            raise ValueError(
+                f"--log is given with --workdir {options.workdir}; what it keeps is written to "
+                "local directories alone."
+            )
         entries = _asked(options)
         view.check()
         todo = every = tasks(entries)
@@ -170,7 +191,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         check_mesh(runs)
         if options.dry_run:
             paces = _paces(todo, store, options.measure)
-            put(Tree(todo, store, paces, place, entries, own).text())
+            put(Tree(todo, store, paces, chips, entries, own).text())
             return 0
         if options.profile:
             execute = functools.partial(execute, profile=options.profile)
@@ -217,10 +238,10 @@ def _parser() -> Parser:
     parser.add_argument("--scale", default="quick", help=", ".join(scales.NAMES))
     parser.add_argument(
         "--workdir",
-        type=pathlib.Path,
-        default=pathlib.Path("runs"),
+        type=place,
+        default="runs",
         metavar="DIR",
-        help="the store of trained models and of what studies show of them (runs)",
+        help="the store of trained models and of what studies show: a directory, or gs://… (runs)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="only print what there is to do, and what it takes"

@@ -7,6 +7,7 @@ import subprocess
 from typing import Any
 
 import jax
+from etils import epath
 
 import physlm
 from physlm.experiments import files
@@ -57,7 +58,7 @@ def _git_state() -> tuple[str | None, bool | None]:
     return git("rev-parse", "HEAD"), bool(changes)
 
 
-def write(path: pathlib.Path) -> None:
+def write(path: epath.Path) -> None:
     """Records the versions; those of an interrupted earlier part stay under `before`."""
     current = versions()
     if path.exists():

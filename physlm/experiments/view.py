@@ -6,13 +6,14 @@ models stay.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from etils import epath
+
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import files, results
+from physlm.experiments import files, leases, results
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
@@ -75,7 +76,7 @@ class View:
     scale: str
 
     @property
-    def directory(self) -> pathlib.Path:
+    def directory(self) -> epath.Path:
         """Where results, table, plot and page are."""
         return self.store.root / f"{self.study}-{self.scale}"
 
@@ -91,9 +92,9 @@ class View:
         self.needed()
         self.rows()
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[leases.Lease]:
         """The right to write what is shown, for which others wait: it takes seconds."""
-        return files.locked(self.directory, lambda: None)
+        return leases.held(self.directory, lambda: None)
 
     def remember(self, entries: Sequence[Entry]) -> None:
         """Adds entries to those that are shown.
@@ -101,7 +102,7 @@ class View:
         Raises:
             ValueError: the file that names them is damaged.
         """
-        # What another process adds at the same time is not lost.
+        # What another worker adds at the same time is not lost.
         with self.held():
             before = self.remembered()
             new = [entry.shown for entry in entries if entry.shown not in before]

@@ -1,10 +1,10 @@
 """The weights of a run: its checkpoints, and the whole model that they, and its parent's, make."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
+from etils import epath
 
 from physlm import checkpoint, optimizer, sharding, train
 from physlm.adaptation import PROBE
@@ -16,7 +16,7 @@ from physlm.start import CARRIED, Parent
 from physlm.step import TrainState, abstract_state, first_params
 
 
-def step_of(run: Run, directory: pathlib.Path, which: str) -> int:
+def step_of(run: Run, directory: epath.Path, which: str) -> int:
     """The step of a checkpoint.
 
     Args:
@@ -42,7 +42,7 @@ def step_of(run: Run, directory: pathlib.Path, which: str) -> int:
     return step
 
 
-def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
+def restored(run: Run, directory: epath.Path, which: str) -> TrainState:
     """The state of a run's checkpoint, over the devices of its mesh.
 
     Args:
@@ -72,13 +72,13 @@ def restored(run: Run, directory: pathlib.Path, which: str) -> TrainState:
         raise checkpoint.DamagedError(f"{error}; {remedy}.") from error
 
 
-def _checkpoints(run: Run, directory: pathlib.Path) -> checkpoint.Checkpoints:
+def _checkpoints(run: Run, directory: epath.Path) -> checkpoint.Checkpoints:
     return checkpoint.Checkpoints(
         directory / train.CHECKPOINTS_DIR, keep=run.settings.train.keep, read_only=True
     )
 
 
-def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
+def _no_checkpoint(directory: epath.Path, which: str) -> ValueError:
     there = run_lib.saved_steps(directory)
     if not there:
         return ValueError(f"{directory} has no checkpoints.")
@@ -91,7 +91,7 @@ def _no_checkpoint(directory: pathlib.Path, which: str) -> ValueError:
     return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
 
 
-def joined(run: Run, directory: pathlib.Path, state: TrainState) -> tuple[Params, Params]:
+def joined(run: Run, directory: epath.Path, state: TrainState) -> tuple[Params, Params]:
     """The whole model of a state of a run, and what is frozen of it: nothing, or its parent's.
 
     Args:
@@ -111,14 +111,14 @@ def joined(run: Run, directory: pathlib.Path, state: TrainState) -> tuple[Params
     return jax.jit(adaptation.join, out_shardings=layout)(state.params, rest), rest
 
 
-def _frozen(run: Run, directory: pathlib.Path) -> Params:
+def _frozen(run: Run, directory: epath.Path) -> Params:
     if read := parent(run, directory):
         return read()[0]
     mesh = sharding.make_mesh(run.settings.mesh)
     return first_params(run.settings.model, mesh, run.settings.seed)
 
 
-def probed(run: Run, directory: pathlib.Path, name: str) -> Params:
+def probed(run: Run, directory: epath.Path, name: str) -> Params:
     """A run's model joined with a probe of it, as decoding asks it.
 
     Args:
@@ -130,7 +130,7 @@ def probed(run: Run, directory: pathlib.Path, name: str) -> Params:
         ValueError: there is no such run, it is no probe of the task can_next or of another model,
             or it is not trained to its end.
     """
-    where = directory.parent / name
+    where = ancestry.directory_of(name, directory.parent)
     other = run_lib.load(where)
     adaptation, task = other.settings.adaptation, other.settings.probe.task
     if adaptation.kind != PROBE or task != "can_next":
@@ -147,7 +147,7 @@ def probed(run: Run, directory: pathlib.Path, name: str) -> Params:
     return joined(other, where, restored(other, where, "final"))[0]
 
 
-def parent(run: Run, directory: pathlib.Path) -> Parent | None:
+def parent(run: Run, directory: epath.Path) -> Parent | None:
     """The model that a run begins with, to be read when it is needed; None where there is none.
 
     Args:

@@ -1,0 +1,254 @@
+"""Leases: which of several processes, on any machines, is at work on a run, or on anything else.
+
+A lease is a small file beside what it stands for. Its holder rewrites it every `BEAT` seconds, from
+a thread, so that compiling does not look like death. Whoever wants the lease meanwhile watches the
+file. If it has not changed for `EXPIRY` seconds of the watcher's own clock its holder is taken for
+dead, and the lease is broken; clocks of two machines are never compared. A process that ends in
+order leaves no lease, and one that is killed blocks others for `EXPIRY` seconds at most, from when
+they begin to watch.
+
+What is assumed of the place, a directory or a bucket: of several processes that create one file
+exclusively (`O_EXCL`; `ifGenerationMatch=0` in Google's buckets) one alone succeeds; a file that is
+written anew is read as it was or as it is; and what is read is what was written last.
+
+A place with no more than that cannot remove a file on condition that it is still the same. So a
+dead lease is removed under another one, of a name that it alone has: two that find it dead do not
+remove each other's new ones. A holder that wakes up and ends shows a sign of life before it
+removes its lease, and looks for who is about to remove it, who looks for that sign in turn. What
+remains is a process that stands still for `EXPIRY` seconds between two such operations, one right
+after the other. Even then no result is wrong, since a run has the same results whoever computes it.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from etils import epath
+
+from physlm import paths
+
+# Seconds between signs of life, until a lease without them is broken, and between two looks at it.
+# A bucket takes one write of a file a second.
+BEAT, EXPIRY, LOOK = 10.0, 90.0, 2.0
+
+# What this process holds, by path.
+_held: dict[str, "Lease"] = {}
+
+
+class LostError(Exception):
+    """A lease was broken by another process, as its holder had shown no sign of life."""
+
+
+class Lease:
+    """A lease that this process has taken; a context manager that lets it go."""
+
+    def __init__(self, path: epath.Path, file: epath.Path, token: str) -> None:
+        """Begins to show signs of life.
+
+        Args:
+            path: what the lease stands for.
+            file: the lease, which has been created.
+            token: what tells it from all others.
+        """
+        self._path, self._file, self._token, self._beats = path, file, token, 0
+        self._seen = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, name=f"lease of {path}", daemon=True)
+        self._thread.start()
+        _held[str(path)] = self
+
+    def check(self) -> None:
+        """Looks whether the lease is still this process's.
+
+        Raises:
+            LostError: it is not.
+        """
+        if _token(_read(self._file)) != self._token:
+            raise LostError(
+                f"another worker has taken over {self._path.name}, since this one had shown no "
+                f"sign of life for {EXPIRY:g} seconds."
+            )
+
+    def release(self) -> None:
+        """Lets the lease go, unless it was lost before; what cannot be removed expires."""
+        self._ended.set()
+        self._thread.join()
+        if _held.get(str(self._path)) is self:
+            del _held[str(self._path)]
+        with suppress(*paths.failures(self._file)):
+            if self._is_to_go():
+                # Somebody may have died while writing an earlier one, or removing it.
+                for left in [*self._file.parent.iterdir()]:
+                    if left.name.lstrip(".").startswith(f"{self._file.name.lstrip('.')}."):
+                        left.unlink(missing_ok=True)
+                self._file.unlink(missing_ok=True)
+
+    def _is_to_go(self) -> bool:
+        """Whether the lease is this process's to remove."""
+        if time.monotonic() - self._seen < EXPIRY / 2:
+            return _token(_read(self._file)) == self._token
+        # Somebody may be about to remove it, and will not do so after this.
+        return self._beat() and _read(_breaking(self._file, self._token)) is None
+
+    def _live(self) -> None:
+        while not self._ended.wait(BEAT):
+            # A place may be out of reach for a while; if it is for long, others will say so.
+            with suppress(*paths.failures(self._file)):
+                if not self._beat():
+                    return
+
+    def _beat(self) -> bool:
+        """Shows a sign of life; False where the lease was lost."""
+        if _token(_read(self._file)) != self._token:
+            return False
+        self._beats, seen = self._beats + 1, time.monotonic()
+        paths.write_atomically(self._file, _content(self._token, self._beats))
+        self._seen = seen
+        return True
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Watch:
+    """Takes leases as soon as they are free or their holders are dead, and never waits."""
+
+    def __init__(self) -> None:
+        """Has seen nothing yet."""
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def take(self, path: epath.Path) -> Lease | None:
+        """The lease of a file or directory, which need not exist; None where another has it.
+
+        Args:
+            path: what the lease stands for; its parent exists, where that is a directory.
+        """
+        return self._take(path, _file_of(path))
+
+    def _take(self, path: epath.Path, file: epath.Path) -> Lease | None:
+        token = uuid.uuid4().hex[:12]
+        # A lost answer to a request that is then repeated looks like somebody else's lease.
+        if paths.create(file, _content(token, 0)) or _token(_read(file)) == token:
+            self._seen.pop(str(file), None)
+            return Lease(path, file, token)
+        content, now = _read(file), time.monotonic()
+        if content is None:
+            return None
+        before, since = self._seen.get(str(file), (None, now))
+        if content != before:
+            self._seen[str(file)] = content, now
+        elif now - since > EXPIRY:
+            self._break(file, content)
+        return None
+
+    def _break(self, file: epath.Path, content: bytes) -> None:
+        """Removes a dead lease, unless another does so, or it comes to life."""
+        # One whose content was torn has no token; there is only one such content at a time.
+        ground = _breaking(file, _token(content) or "torn")
+        right = self._take(ground, ground)
+        if right is None:
+            return
+        with right:
+            if _read(file) == content:
+                file.unlink(missing_ok=True)
+                self._seen.pop(str(file), None)
+
+
+@contextmanager
+def held(path: epath.Path, busy: Callable[[], None]) -> Iterator[Lease]:
+    """Holds the lease of a file or directory, which need not exist, but for its parent.
+
+    Args:
+        path: what the lease stands for.
+        busy: called once where another process holds it, before waiting for that process.
+    """
+    watch, told = Watch(), False
+    while (lease := watch.take(path)) is None:
+        if not told:
+            busy()
+            told = True
+        time.sleep(LOOK)
+    with lease:
+        yield lease
+
+
+def clear(done: Iterable[epath.Path]) -> None:
+    """Removes what dead processes have left of leases that nobody wants any more.
+
+    Waits until it is known of each whether its holder lives; those of the living stay.
+
+    Args:
+        done: what leases may stand for.
+    """
+    found = [(path, _read(_file_of(path))) for path in done]
+    left = [(path, content) for path, content in found if content is not None]
+    watch = Watch()
+    while left:
+        for path, content in list(left):
+            if _read(_file_of(path)) != content:
+                left.remove((path, content))
+            elif (lease := watch.take(path)) is not None:
+                lease.release()
+                left.remove((path, content))
+        if left:
+            time.sleep(LOOK)
+
+
+def check(path: epath.Path) -> None:
+    """Looks whether a lease that this process has taken is still its own; fine where it took none.
+
+    To be called before what the lease is about is written.
+
+    Raises:
+        LostError: it is not.
+    """
+    if (lease := _held.get(str(path))) is not None:
+        lease.check()
+
+
+def is_held(path: epath.Path) -> bool:
+    """Whether somebody has the lease of a file or directory and lives, for who only looks on.
+
+    That goes by the clocks of this machine and of the place, and may be wrong where these differ.
+    """
+    try:
+        seen = _file_of(path).stat().mtime
+    except FileNotFoundError:
+        return False
+    return time.time() - seen < EXPIRY
+
+
+def _file_of(path: epath.Path) -> epath.Path:
+    return path.with_name(f".{path.name}.lease")
+
+
+def _breaking(file: epath.Path, token: str) -> epath.Path:
+    return file.with_name(f"{file.name}.{token}")
+
+
+def _content(token: str, beats: int) -> bytes:
+    told = {"token": token, "host": socket.gethostname(), "process": os.getpid(), "beats": beats}
+    return json.dumps(told).encode()
+
+
+def _read(file: epath.Path) -> bytes | None:
+    """What a lease holds; None where there is none."""
+    try:
+        return paths.read_bytes(file)
+    except FileNotFoundError:
+        return None
+
+
+def _token(content: bytes | None) -> str | None:
+    try:
+        return json.loads(content or b"{}").get("token")
+    except json.JSONDecodeError:
+        return None
