@@ -1,5 +1,7 @@
 """Sweeps at scale `smoke` that train nothing."""
 
+import pathlib
+
 from physlm.experiments import evaluation, execution, files, registry, results, run, sweep
 
 STUDY = registry.load("studies.rates")
@@ -67,4 +69,5 @@ def rows_in(workdir, study=VIEW):
 
 
 def times(directory):
+    directory = pathlib.Path(directory)
     return {path: path.stat().st_mtime_ns for path in [directory, *directory.rglob("*")]}

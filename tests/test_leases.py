@@ -245,7 +245,7 @@ def test_what_was_taken_over_is_stopped_and_nothing_of_it_is_written(tmp_path, c
     monkeypatch.setattr(leases, "LOOK", 0.01)
     stolen, judged = [], []
 
-    def trained(runs, store, profile):
+    def trained(runs, store, profile, log):
         if not stolen:
             directory = store.of_run(runs[0].name)
             stolen.append(steal(directory))

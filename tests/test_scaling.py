@@ -11,11 +11,11 @@ from physlm.experiments import (
     condition,
     config,
     figures,
+    files,
     fits,
     material,
     plan,
     registry,
-    results,
     run,
 )
 from physlm.experiments.figures.drawing import Trained
@@ -157,7 +157,7 @@ def test_parameters_and_the_last_loss_come_from_the_store(shown):
         "error-free solutions": [Trained(None, 1_000_000, None)]
     }
     directory.mkdir(parents=True)
-    results.files.write_json(directory / run.CONFIG_FILE, planned.config)
+    files.write_json(directory / run.CONFIG_FILE, planned.config)
     lines = [f'{{"tokens": {n}, "recent_loss": {1 / n}}}\n' for n in range(1, 1002)]
     (directory / "metrics.jsonl").write_text("".join(lines))
     (found,) = material.Material(shown, rows).trained["error-free solutions"]

@@ -12,7 +12,17 @@ import pytest
 from etils import epath
 from fake_runs import STUDY, VIEW, FakeRuns, main, times
 
-from physlm.experiments import evaluation, execution, leases, plan, registry, run, standing, status
+from physlm.experiments import (
+    evaluation,
+    execution,
+    files,
+    leases,
+    plan,
+    registry,
+    run,
+    standing,
+    status,
+)
 from physlm.experiments.store import Store
 from physlm.experiments.view import RUNS_FILE, View
 
