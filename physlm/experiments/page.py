@@ -157,7 +157,7 @@ def _picture(one: Drawing) -> str:
         "data:image/svg+xml;base64," + base64.b64encode(data).decode()
         for data in (one.svg, one.dark)
     )
-    source = f'<source media="(prefers-color-scheme: dark) and (not print)" srcset="{dark}">'
+    source = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
     return f'<picture>{source}<img alt="{html.escape(one.alternative)}" src="{light}"></picture>'
 
 
