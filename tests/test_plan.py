@@ -3,14 +3,17 @@ import json
 import re
 import sys
 
+import jax
 import pytest
 from fake_runs import STUDY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.solutions import names
+from physlm import cells, optimizer, sharding, step
 from physlm.experiments import config, identity, plan, registry, run, scales
 from physlm.experiments.evaluation import Evaluation, name_of
+from physlm.population import Single
 
 SHIPPED = registry.load("quickstart")
 SMOKE = config.base("smoke")
@@ -32,6 +35,29 @@ def test_every_study_is_planned_at_every_scale(name, scale):
     shown = [json.dumps(entry.shown, sort_keys=True) for entry in entries]
     assert len(set(shown)) == len(shown) > 0
     assert registry.configure(study, scale).scale == scale
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_the_first_and_the_last_run_of_every_study_can_be_built(name):
+    """A state and a training step of each, what writes solutions, and the cells to be solved."""
+    entries = plan.plan(registry.load(name), "smoke")
+    for entry in (entries[0], entries[-1]):
+        settings, judged = entry.run.settings, entry.evaluation.settings
+        mesh = sharding.make_mesh(settings.mesh)
+        transform = optimizer.make(settings.optimizer, settings.train.steps)
+        adaptation = settings.learning.adaptation
+        state = step.abstract_state(settings.model, transform, mesh, adaptation)
+        assert jax.tree.leaves(state.params)
+        program = Single(
+            settings.model, transform, mesh, settings.train.batch, 1, settings.learning
+        )
+        assert callable(program.step)
+        assert cells.of(settings.data, judged)[0].op == settings.data.max_op
+        if judged.recipe.asks != "probe":
+            judged.recipe.bound(settings.data, settings.model)
+        else:
+            (probe,) = entry.needs
+            assert probe.settings.probe.task == "can_next"
 
 
 @pytest.mark.parametrize("scale", scales.NAMES)
