@@ -84,6 +84,7 @@ def test_every_study_says_what_it_is(name):
         ("def get_config(scale): ...\nsweep = get_config\n", "'others.some' lacks a docstring."),
         ("def get_config(scale)\n", "the module others.some cannot be imported: expected ':'"),
         ("import nothing.at_all\n", "others.some cannot be imported: No module named 'nothing'."),
+        ("'What?'\n\nFIGURES = nothing\n", "some cannot be imported: NameError in line 3 of"),
     ],
 )
 def test_a_module_that_is_no_study_is_refused(tmp_path, monkeypatch, source, complaint):

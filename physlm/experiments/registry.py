@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -123,3 +124,10 @@ def _imported(name: str) -> types.ModuleType:
         return importlib.import_module(name)
     except (ImportError, SyntaxError) as error:
         raise ValueError(f"the module {name} cannot be imported: {error}.") from error
+    # A study is somebody's code, which may go wrong in any way while it is imported.
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"line {frame.lineno} of {frame.filename}"
+        raise ValueError(
+            f"the module {name} cannot be imported: {type(error).__name__} in {where}: {error}"
+        ) from error
