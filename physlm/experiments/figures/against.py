@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (11.0, 5.6)
 
-# More values than these leave no room for long names side by side.
-_FEW = 5
+# More values than these leave no room for names side by side, nor turned ones for longer names.
+_FEW, _LONG = 5, 32
 
 # What can be drawn: in words, and whether it is a share.
 QUANTITIES = {
@@ -150,12 +150,13 @@ class Against:
         title(figure, heading, _about(shown, self.y), top=0.95)
         beside = [line for _, points in curves for _, line in points if line.label in shown.beside]
         panels = 3 if len(beside) > 1 else 2
-        grid = figure.add_gridspec(
-            1, panels, left=0.07, right=0.985, bottom=0.33, top=0.8, wspace=0.2
-        )
+        ticks = _ticks(curves)
+        # Turned names take room.
+        bottom = 0.33 if len(ticks) > _FEW and max(map(len, map(_written, ticks))) > 6 else 0.25
+        sides = {"left": 0.07, "right": 0.985, "bottom": bottom, "top": 0.8}
+        grid = figure.add_gridspec(1, panels, wspace=0.2, **sides)
         cap = cap_of([point for line in shown.lines for point in line.points])
         names = (f"up to {cap} operations, as in training", "more operations than in training")
-        ticks = _ticks(curves)
         # What has no order is not joined, and curves stand beside each other.
         numbers = all(isinstance(value, int | float) for value in ticks)
         looks = [style(n) | ({} if numbers else {"linestyle": "none"}) for n in range(len(curves))]
@@ -202,12 +203,12 @@ class Against:
             percent(axes)
         words = [_written(value) for value in ticks]
         if max(map(len, words)) > 6 and len(words) > _FEW:
-            short = [textwrap.shorten(word, 24) for word in words]
+            short = [word if len(word) <= _LONG else f"{word[: _LONG - 1]}…" for word in words]
             turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
             axes.set_xticks(list(ticks.values()), short, fontsize=8.5, **turned)
         else:
             wrapped = [textwrap.fill(word, 11) for word in words]
-            small = max(map(len, words)) > 6
+            small = max(map(len, words)) > 6 or len(words) > _FEW
             axes.set_xticks(list(ticks.values()), wrapped, fontsize=8 if small else 9.5)
         axes.set_xlabel(self._called, fontsize=10.5)
         low, high = min(ticks.values()), max(ticks.values())
