@@ -63,6 +63,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "batch": 24,
         "windows": Windows(128, loss_on="all", attention="document", pack="whole"),
         "rows": list(range(24)),
+        "records": None,
     }
     assert seen["closed"]
     trained = seen["train"]
