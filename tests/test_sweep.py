@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import pytest
 from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in, times
@@ -46,8 +46,8 @@ def test_devices_are_as_many_as_can_share_every_batch(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(sweep.devices, "prepare", lambda *arguments: told.append(arguments[1]))
     assert main(tmp_path / "a", "--set", "train.batch=12", "train.accumulate=2") == 0
-    study = types.SimpleNamespace(**vars(STUDY))
-    study.sweep = lambda: [{"train.batch": 8}, {"train.batch": 12}]
+    batches = [{"train.batch": 8}, {"train.batch": 12}]
+    study = dataclasses.replace(STUDY, sweep=lambda: iter(batches))
     monkeypatch.setattr(sweep.registry, "load", lambda name: study)
     assert main(tmp_path / "b", "--dry-run") == 0
     assert told == [6, 4]
