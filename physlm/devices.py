@@ -15,7 +15,9 @@ from jax.experimental import multihost_utils
 from physlm.sharding import MeshConfig
 
 
-def prepare(config: MeshConfig, batch: int, cache_dir: epath.Path | None = None) -> None:
+def prepare(
+    config: MeshConfig, batch: int, cache_dir: epath.Path | None = None, cores: int = 0
+) -> None:
     """Presents the CPU as several devices, and keeps compiled programs between processes.
 
     It has to be called before anything asks JAX for a device. The number of CPU devices does not
@@ -26,8 +28,9 @@ def prepare(config: MeshConfig, batch: int, cache_dir: epath.Path | None = None)
         batch.
       batch: the number of sequences of a step.
       cache_dir: the directory for compiled programs; None leaves JAX's own setting.
+      cores: how many cores are this process's; 0 is all of the machine that it may use.
     """
-    count = config.cpu_devices or _cores_for(config, batch)
+    count = config.cpu_devices or _cores_for(config, batch, cores or _cores())
     jax.config.update("jax_num_cpu_devices", count)
     if cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir))
@@ -35,9 +38,17 @@ def prepare(config: MeshConfig, batch: int, cache_dir: epath.Path | None = None)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def _cores_for(config: MeshConfig, batch: int) -> int:
+def leave() -> None:
+    """Leaves accelerators to other processes; before anything asks JAX for a device."""
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _cores() -> int:
     affinity = hasattr(os, "sched_getaffinity")
-    cores = (len(os.sched_getaffinity(0)) if affinity else os.cpu_count()) or 1
+    return (len(os.sched_getaffinity(0)) if affinity else os.cpu_count()) or 1
+
+
+def _cores_for(config: MeshConfig, batch: int, cores: int) -> int:
     if config.data != -1:
         return cores
     others = config.beside_data

@@ -84,6 +84,10 @@ def test_as_many_cores_are_used_as_can_share_a_batch(
     monkeypatch.setattr(devices.jax.config, "update", found.__setitem__)
     devices.prepare(MeshConfig(**mesh), 16)
     assert found == {"jax_num_cpu_devices": count}
+    # Of a machine with more of them, all but these are for others.
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(99)), raising=False)
+    devices.prepare(MeshConfig(**mesh), 16, cores=cores)
+    assert found == {"jax_num_cpu_devices": count}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a study asks for: its runs, how each is judged, and which are trained together."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -145,6 +146,25 @@ def tasks(entries: Sequence[Entry]) -> list[Task]:
 
 def _parents(run: Run) -> list[Run]:
     return [run.parent, *_parents(run.parent)] if run.parent else []
+
+
+def check_mesh(runs: Sequence[Run]) -> None:
+    """Sees to it that the devices here can serve every run.
+
+    Raises:
+        ValueError: there are too few devices, or a model or batch cannot be divided over them.
+    """
+    if len({run.settings.mesh.cpu_devices for run in runs}) > 1:
+        raise ValueError("mesh.cpu_devices differs between runs; one sweep has one value of it.")
+    for run in runs:
+        mesh, train = sharding.make_mesh(run.settings.mesh), run.settings.train
+        sharding.check(run.settings.model, train.batch, train.accumulate, mesh)
+
+
+def shared_batch(runs: Sequence[Run]) -> int:
+    """Sequences that every run can divide over devices at once."""
+    trains = (run.settings.train for run in runs)
+    return math.gcd(*(train.batch // train.accumulate for train in trains))
 
 
 def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:

@@ -1,14 +1,50 @@
 """What is left to do of a study, for one of several workers that share a store."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from physlm import devices
 from physlm.experiments import leases
+from physlm.experiments import run as run_lib
+from physlm.experiments.arguments import one_line
 from physlm.experiments.execution import Task
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
+
+SKIPPED = "finished before, skipped"
+
+Execute = Callable[[Sequence[Task], Store], Iterator[tuple[Run, Exception | None]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """Some runs have been begun, together.
+
+    Attributes:
+        words: what is about to happen to each, by its name.
+    """
+
+    words: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A run has come to its end, or has failed, or another worker has it now.
+
+    Attributes:
+        name: of the run.
+        error: why it failed, in one line; empty where it did not.
+        lost: another worker has taken it over, and it is still to be waited for.
+    """
+
+    name: str
+    error: str = ""
+    lost: bool = False
+
+
+Event = Begun | Ended
 
 
 class Queue:
@@ -47,20 +83,34 @@ class Queue:
                 time.sleep(leases.LOOK)
             yield self._groups.pop(number)
 
-    def again(self, task: Task) -> None:
-        """Puts a task back that another worker has taken over, before what may need it."""
-        self._groups.insert(0, [task])
+    def work(self, execute: Execute) -> Generator[Event, None, None]:
+        """Does all of it.
+
+        Args:
+            execute: does one group, of which nothing is done elsewhere meanwhile.
+
+        Yields:
+            what happens, as it happens.
+        """
+        while self:
+            with self.taken() as group:
+                yield Begun({task.run.name: _intended(task, self._store) for task in group})
+                for task, (run, error) in zip(group, execute(group, self._store), strict=True):
+                    if isinstance(error, leases.LostError):
+                        # Before what may need it.
+                        self._groups.insert(0, [task])
+                        yield Ended(run.name, str(error), lost=True)
+                    else:
+                        yield Ended(run.name, one_line(error) if error else "")
+                    devices.wait_for_all(f"done with {run.name}")
 
     def _free(self, stack: ExitStack) -> int | None:
         """The number of a group whose leases `stack` then holds."""
-        before: set[str] = set()
         waits = []
-        for number, group in enumerate(self._groups):
-            if not before & _needed(group):
-                if (busy := self._lease(group, stack)) is None:
-                    return number
-                waits.append(busy)
-            before |= {task.run.name for task in group}
+        for number in free(self._groups):
+            if (busy := self._lease(self._groups[number], stack)) is None:
+                return number
+            waits.append(busy)
         for run in waits:
             if run.name not in self._told:
                 self._told.add(run.name)
@@ -80,6 +130,25 @@ class Queue:
                     taken.enter_context(lease)
             stack.enter_context(taken.pop_all())
         return None
+
+
+def free(groups: Sequence[Sequence[Task]]) -> Iterator[int]:
+    """The numbers of those groups that need nothing of the ones before them."""
+    before: set[str] = set()
+    for number, group in enumerate(groups):
+        if not before & _needed(group):
+            yield number
+        before |= {task.run.name for task in group}
+
+
+def _intended(task: Task, store: Store) -> str:
+    """What is about to happen to a run, in words."""
+    directory = store.of_run(task.run.name)
+    if task.is_done(directory):
+        return SKIPPED
+    if run_lib.status(directory) == "finished":
+        return "trained before, is judged"
+    return "goes on" if run_lib.saved_steps(directory) else "starts"
 
 
 def _needed(group: Sequence[Task]) -> set[str]:

@@ -4,20 +4,22 @@ Every run of the study is checked before the first one starts. Each is trained o
 all studies that ask for it, and judged once by each protocol. Finished runs are not trained again
 and unfinished ones go on from their last checkpoint, so that the same command, given again after a
 crash or a kill, completes the study. Given on several machines that share the store it is done by
-all of them: none begins a run that another has a lease of (`physlm.experiments.leases`).
+all of them: none begins a run that another has a lease of (`physlm.experiments.leases`). With
+`--executor ray` one command has a Ray cluster do it (`physlm.experiments.cluster`).
 """
 
 import argparse
+import contextlib
 import functools
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from etils import epath
 
-from physlm import clock, devices, paths, sharding
+from physlm import clock, devices, paths
 from physlm.experiments import (
     ancestry,
+    cluster,
     estimate,
     execution,
     leases,
@@ -35,8 +37,8 @@ from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
-from physlm.experiments.plan import groups, plan, tasks
-from physlm.experiments.queue import Queue
+from physlm.experiments.plan import check_mesh, groups, plan, shared_batch, tasks
+from physlm.experiments.queue import SKIPPED, Begun, Event, Queue
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.tree import Tree
@@ -49,27 +51,11 @@ _SLICE = "v5e-8"
 
 Execute = Callable[..., Iterator[tuple[Run, Exception | None]]]
 
-
-def check_mesh(runs: Sequence[Run]) -> None:
-    """Sees to it that the devices here can serve every run.
-
-    Raises:
-        ValueError: there are too few devices, or a model or batch cannot be divided over them.
-    """
-    if len({run.settings.mesh.cpu_devices for run in runs}) > 1:
-        raise ValueError("mesh.cpu_devices differs between runs; one sweep has one value of it.")
-    for run in runs:
-        mesh, train = sharding.make_mesh(run.settings.mesh), run.settings.train
-        sharding.check(run.settings.model, train.batch, train.accumulate, mesh)
+# Given what is to be told of a run that another process has, does all that is to be done.
+Work = Callable[[Callable[[Run], None]], Generator[Event, None, None]]
 
 
-def _shared_batch(runs: Sequence[Run]) -> int:
-    """Sequences that every run can divide over devices at once."""
-    trains = (run.settings.train for run in runs)
-    return math.gcd(*(train.batch // train.accumulate for train in trains))
-
-
-def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str]:
+def run_all(todo: Sequence[Task], view: View, work: Work) -> dict[str, str]:
     """Trains and judges what is not, and refreshes `results.jsonl` after each run.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
@@ -78,45 +64,41 @@ def run_all(todo: Sequence[Task], view: View, execute: Execute) -> dict[str, str
     Args:
         todo: what there is to do, parents before children.
         view: what shows the results.
-        execute: does it.
+        work: does it, and tells what happens.
 
     Returns:
         the name of each failed run, with its error in one line.
     """
     failed: dict[str, str] = {}
     _refresh(view)
-    store = view.store
     head = {task.run.name: f"run {n}/{len(todo)} {task.run.name}" for n, task in enumerate(todo, 1)}
+    started: dict[str, float] = {}
 
     def busy(run: Run) -> None:
         say(f"{head[run.name]}: another process trains it: waits for it")
 
-    queue = Queue(groups(todo, store), store, busy)
-    while queue:
-        with queue.taken() as group:
-            together = f", together with {len(group) - 1} more" if len(group) > 1 else ""
-            skipped = set()
-            for task in group:
-                if task.is_done(store.of_run(task.run.name)):
-                    skipped.add(task.run.name)
-                    say(f"{head[task.run.name]}: finished before, skipped")
-                else:
-                    say(f"{head[task.run.name]}: {_intended(task.run, store)}{together}")
-            started = clock.seconds()
-            for task, (run, error) in zip(group, execute(group, store), strict=True):
-                _refresh(view)
-                if isinstance(error, leases.LostError):
-                    say(f"{head[run.name]}: stopped: {error}")
-                    queue.again(task)
-                elif error is not None:
-                    failed[run.name] = one_line(error)
-                    say(f"{head[run.name]}: failed: {failed[run.name]}")
-                elif run.name not in skipped:
-                    took = format_seconds(clock.seconds() - started)
-                    say(f"{head[run.name]}: finished in {took}")
-                devices.wait_for_all(f"done with {run.name}")
+    # What ends this also ends the work, and not only when it is forgotten.
+    with contextlib.closing(work(busy)) as events:
+        for event in events:
+            if isinstance(event, Begun):
+                more = len(event.words) - 1
+                for name, words in event.words.items():
+                    together = f", together with {more} more" if more and words != SKIPPED else ""
+                    say(f"{head[name]}: {words}{together}")
+                    if words != SKIPPED:
+                        started[name] = clock.seconds()
+                continue
+            _refresh(view)
+            name, began = event.name, started.pop(event.name, None)
+            if event.lost:
+                say(f"{head[name]}: stopped: {event.error}")
+            elif event.error:
+                failed[name] = event.error
+                say(f"{head[name]}: failed: {event.error}")
+            elif began is not None:
+                say(f"{head[name]}: finished in {format_seconds(clock.seconds() - began)}")
     if devices.is_first():
-        leases.clear(_places(todo, store))
+        leases.clear(_places(todo, view.store))
     return failed
 
 
@@ -130,14 +112,6 @@ def _places(todo: Sequence[Task], store: Store) -> Iterator[epath.Path]:
                 yield result.parent
 
 
-def _intended(run: Run, store: Store) -> str:
-    """What is about to happen to a run, in words."""
-    directory = store.of_run(run.name)
-    if run_lib.status(directory) == "finished":
-        return "trained before, is judged"
-    return "goes on" if run_lib.saved_steps(directory) else "starts"
-
-
 def main(arguments: Sequence[str] | None = None, execute: Execute = execution.execute) -> int:
     """The command line.
 
@@ -146,7 +120,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         130: interrupted; 143: terminated.
     """
     options = _parser().parse_args(arguments)
-    store = Store(options.workdir)
+    # Workers on other nodes may have other working directories.
+    store = Store(paths.absolute(options.workdir) if options.executor else options.workdir)
     view = View(store, options.study, options.scale)
     try:
         if options.settings:
@@ -154,7 +129,10 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             chosen = dict(config_lib.parse_assignment(text) for text in options.set)
             put(manual(config_lib.override(shared, chosen)))
             return 0
-        chips = _place(options)
+        chips, ray = _place(options), _executor(options)
+        if ray:
+            # Before anything asks for a device: those here may be a worker's.
+            devices.leave()
         logs.check(options.log)
         if options.profile and not paths.is_local(options.workdir):
             raise ValueError(
@@ -184,23 +162,33 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             if run.parent is None:
                 ancestry.lineage(run, store.models)
             execution.check_resumable(run, store.of_run(run.name))
-        cache = None if options.dry_run else store.cache
-        devices.prepare(runs[0].settings.mesh, _shared_batch(runs), cache)
-        if options.distributed:
-            devices.join(options.distributed)
-        check_mesh(runs)
-        if options.dry_run:
-            paces = _paces(todo, store, options.measure)
-            put(Tree(todo, store, paces, chips, entries, own).text())
-            return 0
-        if options.profile:
-            execute = functools.partial(execute, profile=options.profile)
-        if options.log:
-            execute = functools.partial(execute, log=options.log)
-        store.make(view.directory)
-        if devices.is_first():
-            view.remember(entries)
-        failed = run_all(todo, view, execute)
+        with contextlib.ExitStack() as stack:
+            if ray:
+                grouped = stack.enter_context(ray).groups(todo, store)
+            else:
+                cache = None if options.dry_run else store.cache
+                devices.prepare(runs[0].settings.mesh, shared_batch(runs), cache)
+                if options.distributed:
+                    devices.join(options.distributed)
+                check_mesh(runs)
+            if options.dry_run:
+                paces = _paces(todo, store, options.measure)
+                put(Tree(todo, store, paces, chips, entries, own).text())
+                return 0
+            if options.profile:
+                execute = functools.partial(execute, profile=options.profile)
+            if options.log:
+                execute = functools.partial(execute, log=options.log)
+            store.make(view.directory)
+            if devices.is_first():
+                view.remember(entries)
+
+            def work(busy: Callable[[Run], None]) -> Generator[Event, None, None]:
+                if ray:
+                    return ray.work(grouped, store, execute)
+                return Queue(groups(todo, store), store, busy).work(execute)
+
+            failed = run_all(todo, view, work)
         if devices.is_first():
             _report(view)
     except ValueError as error:
@@ -302,6 +290,27 @@ def _parser() -> Parser:
         metavar="ADDRESS:PORT,PROCESSES,NUMBER",
         help="be one of several processes that share the work; as JAX finds out, or as said",
     )
+    parser.add_argument(
+        "--executor",
+        choices=["ray"],
+        help="who does it: a Ray cluster, each run or program of runs one of its tasks; without it "
+        "this process",
+    )
+    parser.add_argument(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="of the Ray cluster, or auto; without it one of this machine is started",
+    )
+    parser.add_argument(
+        "--resources",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="what a task of Ray takes of a node, as CPU=8 GPU=1 (CPU=1, and one GPU or TPU chip "
+        "where there are any)",
+    )
     parser.add_settings("change settings of all runs, e.g. train.steps=500 seed=1")
     return parser
 
@@ -347,6 +356,20 @@ def _place(options: argparse.Namespace) -> estimate.Slice:
         if getattr(options, name) and not options.dry_run:
             raise ValueError(f"--{name} is for --dry-run.")
     return estimate.parse_slice(options.slice or _SLICE)
+
+
+def _executor(options: argparse.Namespace) -> cluster.Cluster | None:
+    """The cluster that does the study; None where this process does."""
+    if options.executor is None:
+        for name in ("address", "resources"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} is for --executor ray.")
+        return None
+    for name in ("distributed", "profile", "dry_run"):
+        if getattr(options, name):
+            name = name.replace("_", "-")
+            raise ValueError(f"--executor ray is given with --{name}, which is for this process.")
+    return cluster.Cluster(options.address, cluster.parse_resources(options.resources))
 
 
 def _paces(todo: Sequence[Task], store: Store, measure: bool) -> dict[str, float]:
