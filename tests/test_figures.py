@@ -5,8 +5,10 @@ import re
 import pytest
 from test_report import fake_rows, png_size
 
+from physlm import model
 from physlm.experiments import figures, registry
 from physlm.experiments.figures import Against, Losses, Shown
+from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
 from physlm.experiments.summary import pooled, summarise
 
@@ -52,8 +54,16 @@ def test_every_study_draws_its_figures_and_finds_its_rows_of_the_paper(name):
         # It runs masked ones; others are shown beside theirs where somebody asks for them.
         missing -= {("Fig4b_acc", "retry 0.5")}
     assert not missing
+    runs = {entry.run.name: entry.run for entry in plan(study, "paper")}
+    trained = {
+        line.label: [
+            Trained(model.count(runs[run].settings.model), runs[run].tokens, 1.0)
+            for run, _ in line.judged
+        ]
+        for line in lines
+    }
     for figure in study.figures:
-        assert figure.draw(Shown(lines, name)) is not None, figure
+        assert figure.draw(Shown(lines, name, trained=trained)) is not None, figure
 
 
 def lines_of(*rates, seeds=2):
