@@ -137,7 +137,9 @@ class Tree:
         sizes = [self._sizes[run.name] for run in own]
         lines += _wrapped(f"Training in all: {self._sum(sizes, [1.0] * len(own))}.", "")
         left = [self._left(run) for run in own]
-        if any(share < 1 for share in left):
+        if not any(left):
+            lines.append("Nothing is left to train.")
+        elif any(share < 1 for share in left):
             lines += _wrapped(f"Training to do: {self._sum(sizes, left)}.", "")
         notes = []
         if any(size.here is None for size in sizes):
