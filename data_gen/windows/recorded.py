@@ -117,7 +117,7 @@ def why_not(record: Any, window: int, spec: Spec) -> str:
         return "has a name that is no parameter's, for which there is no token"
     length = int(table.lengths_V[written].sum())
     if length > window + 1:
-        return f"has {length} tokens, more than the {window + 1} of a window"
+        return f"has {length} tokens, above the {window + 1} of a window"
     return ""
 
 
