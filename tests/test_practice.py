@@ -67,7 +67,7 @@ def test_what_does_not_go_with_records_is_refused(tmp_path):
     path = file_of(tmp_path, spec=SMALL)
     refused({"train.records": path, "data.modulus": 3}, "train.records is ")
     path = file_of(tmp_path, spec=OF_SMOKE)
-    refused({"train.records": path, "train.window": 40}, "more than the 41 of a window.")
+    refused({"train.records": path, "train.window": 40}, "above the 41 of a window.")
     for value in (0.0, 1.5):
         refused({"train.records_share": value}, f"train.records_share is {value}; it must be a")
     said = "train.records_decode is 'regret:perfect'; it must be a strategy that asks nobody."

@@ -206,7 +206,7 @@ def _dependency(found: Relations, steps: Mapping[str, int]) -> _Panel:
     label = {}
     for node in found.nodes:
         number = steps.get(name(node.owner, node.thing))
-        label[node.slot] = f"{number}. " * (number is not None) + f"{node.owner}'s\n{node.thing}"
+        label[node.slot] = f"{number}: " * (number is not None) + f"{node.owner}'s\n{node.thing}"
     widths = {
         node.slot: _box_width(label[node.slot])
         + 2 * (TIP * node.abstract + TWICE * (node.role == QUERY))
