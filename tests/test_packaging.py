@@ -43,10 +43,9 @@ def test_wheel_and_sdist_hold_everything_and_nothing_else(tmp_path):
     }
     assert "experiments/quickstart.py" in code
     described = f"physlm-{physlm.__version__}.dist-info/"
-    assert {name for name in names if not name.startswith(described)} == code | {
-        f"{package}/py.typed" for package in PACKAGES
-    }
+    data = {"physlm/experiments/published.csv", *(f"{package}/py.typed" for package in PACKAGES)}
+    assert {name for name in names if not name.startswith(described)} == code | data
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         kept = {"/".join(name.split("/")[1:]) for name in opened.getnames()}
-    assert code | {"LICENSE", "README.md", "pyproject.toml"} <= kept
+    assert code | data | {"LICENSE", "README.md", "pyproject.toml"} <= kept
