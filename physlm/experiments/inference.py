@@ -23,6 +23,10 @@ alike in both conditions; with two or three seeds each, that is what there is to
 `tests/test_inference.py` simulates it: where there is no difference, p < .05 comes up in at most
 about one case in twenty, fewer where seeds hardly vary.
 
+A bootstrap that draws seeds and then problems again is not used: of two or three seeds it makes
+intervals that are too narrow, by a third or more, as the variance of few draws with replacement is
+too small by the factor (S - 1) / S and its percentiles know nothing of Student's t.
+
 With one seed of each condition the variance over seeds is not known, and what is left compares the
 two models alone: McNemar's exact test.
 """
