@@ -76,6 +76,16 @@ def test_a_study_says_what_else_is_compared(shown):
     assert one.cells["6"].value > 0
 
 
+def test_a_probe_that_decoding_asks_is_no_other_setting(shown):
+    ways = {0.2: {"decode": "greedy"}, 0.5: {"decode": "regret:probe", "probe": "probe of rank 8"}}
+    rows = fake_rows((0.2, 0.5), condition=lambda rate: {"retry_rate": 0.0, **ways[rate]})
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    lines, found = summarise(rows), found_in(shown, rows)
+    (one,) = comparison.compare(lines, found, {"decode": "greedy"})
+    assert one.against == "decode greedy" and "regret:probe" in one.label
+
+
 def test_what_was_judged_on_other_problems_is_not_compared(shown):
     rows = fake_rows()
     fake_sweep(shown, rows)

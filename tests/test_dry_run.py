@@ -38,7 +38,11 @@ def test_it_tells_how_far_all_has_come_and_writes_nothing(tmp_path, capsys):
     text = shown(capsys, workdir, "--set", "evaluate.problems=17")
     assert f"2 runs in {workdir}/models: 1 finished, 1 failed; 2 evaluations: 2 to do." in text
     assert "2 evaluations: 1 finished, 1 to do." in shown(capsys, workdir)
+    assert "Nothing is left to train." not in shown(capsys, workdir)
     assert times(workdir) == before
+    main(workdir, execute=FakeRuns())
+    text = shown(capsys, workdir)
+    assert "Nothing is left to train." in text and "Training to do" not in text
 
 
 def test_runs_stand_under_their_parents_and_what_asks_names_its_probe(tmp_path, capsys):

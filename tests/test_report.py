@@ -265,6 +265,8 @@ def test_report_writes_plot_page_and_markdown(shown, capsys):
     svg = (shown / "accuracy.svg").read_bytes()
     dark, light = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)[:2]
     assert base64.b64decode(light) == svg != base64.b64decode(dark)
+    # The dark one is for screens alone; a query that browsers cannot read is never true.
+    assert 'media="screen and (prefers-color-scheme: dark)"' in page
     # Nothing is fetched from elsewhere.
     assert not re.findall(r"(?:src|href)=.(?!data:)", page)
     assert "<td>mistakes.rate</td><td>0.0, 0.5</td>" in page

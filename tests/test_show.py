@@ -1,9 +1,11 @@
 """Solutions as they are shown."""
 
 import json
+import re
 
 import pytest
 
+from data_gen.spec import Spec
 from data_gen.text.judge import judge
 from physlm.experiments import show
 
@@ -75,6 +77,23 @@ def test_pages_show_what_was_taken_back_and_what_is_wrong_and_no_html_of_a_model
     page = show.as_html(wrong)
     assert "<script" not in page and "&lt;script&gt;" in page and "no &lt;sentence&gt;" in page
     assert '<span class="wrong">&lt;script' in page
+
+
+def test_graphs_have_the_numbers_of_a_models_steps_and_its_first_wrong_one():
+    wrong = RIGHT.replace("1 + a = 1 + 3 = 4", "1 + a = 1 + 3 = 0")
+    text = json.dumps(record(wrong, " 2") | {"solution": RIGHT})
+    # Names of the class's own vocabulary.
+    for ours, own in (("Red", "Birch"), ("Oak", "Bamboo"), ("Atlas", "Botany Atlas")):
+        text = text.replace(ours, own)
+    found = json.loads(text.replace("Novel", "Chess Atlas"))
+    spec = Spec(modulus=5)
+    # Letters are drawn as paths, and named in comments.
+    said = re.findall("<!-- (.*?) -->", show.graphs(found, spec).decode())
+    assert said.count("1: Birch Shelf's") == said.count("3: Birch Shelf's") == 1
+    assert "wrong: 1 + 3 is not 0" in said and "skip" in said
+    # A text that the class has no room for has no picture.
+    deep = [*found["layers"], ["Page", ["Leaf"]], ["Line", ["Verse"]], ["Word", ["Name"]]]
+    assert show.graphs(found | {"layers": deep}, spec) is None
 
 
 def test_colours_are_for_terminals():
