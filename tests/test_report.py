@@ -13,8 +13,6 @@ from physlm.experiments import (
     inference,
     material,
     overlap,
-    published,
-    registry,
     report,
     results,
     run,
@@ -355,75 +353,6 @@ def test_some_cells_alone_can_be_drawn(cells):
     assert png_size(drawn(lines))[0] > 0
 
 
-def beside(lines, shared=None):
-    """The paper's rows by our labels, of the study quickstart."""
-    (known,) = registry.load("quickstart").beside
-    rows = {line.label: known.find(line.condition, shared or {}) for line in lines}
-    return {label: row for label, row in rows.items() if row is not None}
-
-
-def test_paper_stands_beside_its_own_conditions_only():
-    lines = summarise(fake_rows())
-    table = tables.paper_table(lines, beside(lines))
-    assert [row[-2:] for row in table[1:]] == [["91.8", "77.7"], ["97.5", "93.6"]]
-    other = summarise(fake_rows(rates=(0.33, 0.66)))
-    assert tables.paper_table(other, beside(other)) is None
-    other = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "layers": 4}))
-    assert tables.paper_table(other, beside(other)) is None
-    masked = summarise(fake_rows(condition=lambda rate: {"retry_rate": rate, "mask": "name"}))
-    for mixed, shared in ((masked, {}), (lines, {"mask": "name"})):
-        table = tables.paper_table(mixed, beside(mixed, shared))
-        assert [row[-2:] for row in table[1:]] == [["91.8", "77.7"], ["97.7", "94.8"]]
-    # What all runs share and does not set conditions apart makes them others than the paper's.
-    for name, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
-        assert tables.paper_table(lines, beside(lines, {name: value})) is None
-
-
-def test_what_all_runs_share_of_mistakes_is_read_off_their_configurations(shown):
-    rows = fake_rows()
-    fake_sweep(shown, rows)
-    assert material.Material(shown, rows).shared == {}
-    fake_sweep(shown, rows, kind="retry_weak")
-    assert material.Material(shown, rows).shared == {"kind": "retry_weak"}
-    assert "Beside the paper" not in report.make(shown)
-    fake_sweep(shown, rows)
-    assert "Beside the paper" in report.make(shown)
-
-
-def test_nothing_stands_beside_the_paper_at_smoke(tmp_path):
-    shown = tmp_path / "quickstart-smoke"
-    shown.mkdir()
-    fake_sweep(shown, fake_rows())
-    assert "Beside the paper" not in report.make(shown)
-
-
-def test_cells_below_the_cap_are_not_in_the_mean_beside_the_papers():
-    plain, within = (
-        fake_rows(),
-        [row | {"cell": "1", "op": 1, "accuracy": 0.0} for row in fake_rows()[::4]],
-    )
-    means = []
-    for rows in (plain, plain + within):
-        lines = summarise(rows)
-        means.append(tables.paper_table(lines, beside(lines))[1][1])
-    assert means[0] == means[1]
-
-
-def test_numbers_of_the_paper_are_those_of_its_tables():
-    rows = published.rows("Fig4b_acc")
-    assert rows["retry 0.5 mask"].by_op == {15: 100, 20: 98.8, 21: 97.9, 22: 96.8, 23: 94.8}
-    for table in published.tables():
-        for row in published.rows(table).values():
-            accuracies = [value for cell, value in row.cells.items() if cell != "avg"]
-            if "avg" in row.cells:
-                assert len(accuracies) == 30
-                assert statistics.fmean(accuracies) == pytest.approx(row.cells["avg"], abs=0.11)
-    with pytest.raises(ValueError, match="must be one of Fig3b_acc"):
-        published.rows("Fig99")
-    with pytest.raises(ValueError, match=r"has no row 'retry 0\.3'"):
-        published.Beside("Fig4b_acc", {"retry 0.3": {"retry_rate": 0.3}})
-
-
 @pytest.mark.parametrize("field", ["run", "evaluation"])
 def test_runs_that_only_look_alike_are_shown_apart(shown, field):
     rows = fake_rows()
@@ -458,6 +387,33 @@ def test_a_line_that_broke_off_is_left_out_and_said(shown):
     text = report.make(shown)
     assert "1 line of results.jsonl could not be read and left out." in text
     assert "97.5 [94.3, 98.9]" in text
+
+
+def test_cells_are_taken_together_and_the_best_run_is_told():
+    head, first = tables.pooled_table(summarise(fake_rows(rates=(0.0,), seeds=3)))
+    found = dict(zip(head, first, strict=True))
+    shares = [[solved(0.0, seed, op) / 200 for op in (5, 6)] for seed in range(3)]
+    means = [statistics.fmean(each) for each in shares]
+    assert found["seeds"] == "3"
+    assert found["op > 4"].startswith(f"{100 * statistics.fmean(means):.1f} [")
+    assert found["op > 4, best run"] == f"{100 * max(means):.1f}"
+
+
+def test_what_runs_took_is_told_where_it_is_known(shown):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    assert "What it took" not in report_page(shown)
+    path = shown.parent / "models" / rows[0]["run"] / run.FINISHED_FILE
+    path.write_text(json.dumps({"step": 100, "train_seconds": 90.0}))
+    found = material.Material(shown, rows)
+    table = tables.cost_table(found.lines, rows, found.seconds)
+    assert table[1][1:] == ["1", "1,000,000", "1.5", "–"]
+    assert "What it took" in report_page(shown)
+
+
+def report_page(shown):
+    report.make(shown)
+    return (shown / report.PAGE_FILE).read_text()
 
 
 def test_tables_for_programs_have_all_numbers(shown):
