@@ -38,7 +38,7 @@ RETRIES = 10
 _ANSWER, _CHECKPOINTS, _LOOK = 10.0, 60.0, 0.2
 
 # What a cluster of this machine keeps in shared memory: tasks and what they tell are small.
-_SHARED_BYTES = 100_000_000
+_SHARED_BYTES = 128 * 2**20
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, float]:
