@@ -16,6 +16,7 @@ import functools
 import json
 import os
 import pathlib
+import resource
 import statistics
 import sys
 import time
@@ -148,11 +149,15 @@ def bench(args: argparse.Namespace) -> str:
         rates.append(args.count / (time.perf_counter() - started))
     memory = make.memory_analysis()
     used = "" if memory is None else f", {memory.temp_size_in_bytes / 2**20:.0f} MiB of work space"
+    # What compiling took is most of it. Kilobytes, but on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak /= 1024 if sys.platform == "darwin" else 1
     device = jax.devices()[0]
     cores = f", {len(os.sched_getaffinity(0))} cores" if device.platform == "cpu" else ""
     return (
         f"{statistics.median(rates):,.0f} problems/s ({args.spec}, {args.count} at once, median "
-        f"of {args.rounds}) on {device.device_kind}{cores}; compiled in {compiled:.1f} s{used}"
+        f"of {args.rounds}) on {device.device_kind}{cores}; compiled in {compiled:.1f} s{used}; "
+        f"the process at its peak: {peak:.1f} GiB"
     )
 
 

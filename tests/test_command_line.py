@@ -133,7 +133,9 @@ def test_bench_says_what_it_measured_on(capsys):
     assert main(["bench", "--count", "6", "--rounds", "1", *TINY]) == 0
     out = capsys.readouterr().out
     assert re.match(r"[\d,]+ problems/s \(med, 6 at once, median of 1\) on \w+", out)
-    assert "compiled in" in out
+    peak = re.search(r"compiled in [\d.]+ s.*; the process at its peak: ([\d.]+) GiB", out)
+    # JAX and a compiled class take hundreds of MiB, and no test here tens of GiB.
+    assert 0.2 < float(peak[1]) < 20
 
 
 def test_reasked_problems_pass_the_check(sampled, asked, tmp_path, capsys):

@@ -4,9 +4,11 @@
 
 DIRECTORY has `cases_*.jsonl.gz` with texts `retry_0.5` and `weak_0.5`. For these and for ours,
 drawn with the public program's rules: mistakes outside their candidates, twice at one position,
-their number before a step where at least ten candidates are left (geometric: 1/2, 1/4, …), and
-where among its candidates the first one stands (uniform). Then how much longer documents of `med`
-are at each rate, in symbols and, where GPT-2's vocabulary lies in FILES, in its tokens.
+their number before a step where at least ten candidates are left (geometric: 1/2, 1/4, …), where
+among its candidates the first one stands (uniform), and how often it was wrong earlier in its
+solution (as often as chance has it: what was taken back may be said again). Then how much longer
+documents of `med` are at each rate, in symbols and, where GPT-2's vocabulary lies in FILES, in its
+tokens.
 """
 
 import argparse
@@ -56,7 +58,9 @@ def counted(texts: Iterable[tuple[Facts, str]], rule: str) -> dict[str, Any]:
     outside = repeated = 0
     rng = np.random.default_rng(0)
     number, ranks = collections.Counter(), []
+    again, chances = 0, []
     for facts, text in texts:
+        earlier: set[str] = set()
         for wrong, done, coming in positions(facts, text):
             if rule == "retry":
                 pool = [p for p in facts.needs if p not in done and not facts.needs[p] <= done]
@@ -69,11 +73,18 @@ def counted(texts: Iterable[tuple[Facts, str]], rule: str) -> dict[str, Any]:
             if wrong and wrong[0] in pool:
                 # Spread over its share, so that it is uniform on 0..1 where all are as likely.
                 ranks.append((sorted(pool).index(wrong[0]) + rng.random()) / len(pool))
+                again += wrong[0] in earlier
+                chances.append(len(earlier.intersection(pool)) / len(pool))
+            earlier.update(wrong)
     counts = [number[n] for n in range(5)]
+    chance_N = np.array(chances)
+    spread = max(np.sqrt((chance_N * (1 - chance_N)).sum()), 1e-9)
     expected = np.array([0.5, 0.25, 0.125, 0.0625, 0.0625]) * sum(counts)
     return {
         "outside": outside,
         "repeated": repeated,
+        "again": f"{again} of {len(ranks)}, by chance {chance_N.sum():.0f}",
+        "recurring": 2 * stats.norm.sf(abs(again - chance_N.sum()) / spread),
         "counts": counts,
         "geometric": stats.chisquare(counts, expected).pvalue,
         "uniform": stats.kstest(ranks, "uniform").pvalue,
@@ -144,10 +155,10 @@ def main() -> int:
                 f"{field:<10} {whose:<7} outside {row['outside']}, repeated {row['repeated']}; "
                 f"0, 1, 2, 3, more before a step: {row['counts']} (geometric: p = "
                 f"{row['geometric']:.3f}); place among candidates uniform: p = "
-                f"{row['uniform']:.3f}"
+                f"{row['uniform']:.3f}; wrong before: {row['again']} (p = {row['recurring']:.3f})"
             )
             bad += row["outside"] + row["repeated"]
-            bad += min(row["geometric"], row["uniform"]) < 1e-3
+            bad += min(row["geometric"], row["uniform"], row["recurring"]) < 1e-3
         both = [found[whose]["counts"] for whose in ("theirs", "ours")]
         same = stats.chi2_contingency(np.maximum(both, 1e-9)).pvalue
         places = stats.ks_2samp(found["theirs"]["ranks"], found["ours"]["ranks"]).pvalue

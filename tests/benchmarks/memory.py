@@ -40,9 +40,11 @@ class Case(NamedTuple):
     window: int
     remat: str = "none"
     accumulate: int = 1
+    scan: bool = False
 
 
-# The paper's model, and one of a billion parameters: Llama's blocks, 16 of width 2048.
+# The paper's model, its layers written out as at scale `paper`, and one of a billion parameters:
+# Llama's blocks, 16 of width 2048, one program run again and again.
 _PAPER = ("12-12", "gpt2", 50_257, 512, 768)
 _BILLION = ("16-32", "llama", 50_257, 512, 1024)
 
@@ -51,11 +53,12 @@ CASES = {
     "12-12/v5e-8/parts-8": Case("v5e:2x4", 8, 1, *_PAPER, accumulate=8),
     "12-12/v6e-8/parts-4": Case("v6e:2x4", 8, 1, *_PAPER, accumulate=4),
     "12-12/v5p-8": Case("v5p:2x2x2", 8, 1, *_PAPER),
+    "12-12/v5p-8/scan": Case("v5p:2x2x2", 8, 1, *_PAPER, scan=True),
     "12-12/v5e-256": Case("v5e:16x16", 256, 1, *_PAPER),
-    "1B/v5e-256/fsdp-256": Case("v5e:16x16", 1, 256, *_BILLION),
-    "1B/v5e-256/fsdp-256/full": Case("v5e:16x16", 1, 256, *_BILLION, remat="full"),
-    "1B/v5e-256/fsdp-16": Case("v5e:16x16", 16, 16, *_BILLION),
-    "1B/v5e-256/fsdp-16/full": Case("v5e:16x16", 16, 16, *_BILLION, remat="full"),
+    "1B/v5e-256/fsdp-256": Case("v5e:16x16", 1, 256, *_BILLION, scan=True),
+    "1B/v5e-256/fsdp-256/full": Case("v5e:16x16", 1, 256, *_BILLION, remat="full", scan=True),
+    "1B/v5e-256/fsdp-16": Case("v5e:16x16", 16, 16, *_BILLION, scan=True),
+    "1B/v5e-256/fsdp-16/full": Case("v5e:16x16", 16, 16, *_BILLION, remat="full", scan=True),
 }
 
 
@@ -71,7 +74,7 @@ def compiled(case: Case) -> tuple[int, jax.stages.Compiled]:
         **sized(case.size),
         variant=case.variant,
         dtype="bfloat16",
-        scan=True,
+        scan=case.scan,
         remat=case.remat,
         kernel="splash",
     )

@@ -4,8 +4,9 @@
 
 DIRECTORY has `cases_*.jsonl.gz`: problems with their labels and altered solutions, each with the
 public program's verdict, solutions with mistakes taken back, and re-asked questions. Prints how
-many verdicts, and how many problems' answers, sets of necessary parameters or, after any step,
-sets of parameters that can be computed next differ; exits with 1 where any does.
+many verdicts differ, and how many problems in any label that the reference tells of: what the
+query needs; after each step what is known, with its value, what can be computed next, and what of
+that is needed. What needs what it does not tell. Exits with 1 where anything differs.
 """
 
 import collections
@@ -13,6 +14,7 @@ import functools
 import gzip
 import json
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -61,12 +63,27 @@ def labels_agree(record: dict[str, Any]) -> bool:
     def members(mask_P: np.ndarray) -> set[int]:
         return {place[slot] for slot in np.flatnonzero(mask_P)}
 
-    moments = zip(found.can_next_XxP, record["can_next"], strict=False)
+    order = [record["params"].index(name) for name in record["order"]]
+    # A sentence ends with what comes out of it.
+    values = [int(value) for value in re.findall(r"(\d+)\.(?= |$)", record["solution"])]
+    asked, necessary = len(order) == len(values) == problem.steps, set(record["necessary"])
     return (
-        members(found.nece_P) == set(record["necessary"])
-        and int(problem.value_P[problem.query]) == record["answer"]
+        asked
         and len(record["can_next"]) == problem.steps + 1
-        and all(members(ours_P) == set(theirs) for ours_P, theirs in moments)
+        and members(found.nece_P) == necessary
+        and int(problem.value_P[problem.query]) == record["answer"]
+        and all(
+            members(found.known_XxP[x]) == set(order[:x])
+            and members(found.can_next_XxP[x]) == set(can_next)
+            and members(found.nece_next_XxP[x]) == necessary & set(can_next)
+            and {
+                place[slot]: value
+                for slot, value in enumerate(found.value_XxP[x].tolist())
+                if value != ROOMY.modulus
+            }
+            == dict(zip(order[:x], values[:x], strict=True))
+            for x, can_next in enumerate(record["can_next"])
+        )
     )
 
 
@@ -92,7 +109,7 @@ def main(directory: pathlib.Path) -> int:
     seconds = time.perf_counter() - started
     print(
         f"{judged.total()} verdicts: {differing.total()} differ; {problems} problems: {different} "
-        f"differ in answer, necessary or can_next; {seconds:.1f} s"
+        f"differ in nece, known, value, can_next or nece_next; {seconds:.1f} s"
     )
     return int(differing.total() + different > 0)
 
