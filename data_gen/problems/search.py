@@ -90,6 +90,8 @@ def not_found(spec: Spec) -> str:
     )
 
 
+# Traced once, however often and for whatever it is asked for.
+@partial(jax.jit, static_argnames="spec")
 def draft(key: jax.Array, goal: structure.Goal, place: Place, spec: Spec) -> Draft:
     """The draft of a problem at a place of its search, accepted or not."""
     plan_key = keys.numbered(key, place.outer)
@@ -235,7 +237,9 @@ def find_many(
         lambda x: jnp.zeros((count + lanes, *x.shape[1:]), x.dtype), (first_L, found_L)
     )
     end = _Lanes(first_L, place_L, jnp.int32(lanes), jnp.int32(0), which_M, found_M)
-    for fewer in sorted({lanes // NARROWER, 0}, reverse=True):
+    # Each is a program of its own, which takes seconds to compile; few lanes are narrow as they are.
+    narrower = {lanes // NARROWER, 0} if lanes > LANES_LEAST else {0}
+    for fewer in sorted(narrower, reverse=True):
 
         def crowded(at: _Lanes, fewer: int = fewer) -> jax.Array:
             return (at.which_L < count).sum() > fewer
