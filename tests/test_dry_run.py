@@ -8,7 +8,18 @@ import pytest
 from fake_runs import STUDY, FakeRuns, main, times
 
 from physlm import model, throughput
-from physlm.experiments import estimate, files, pace, plan, registry, run, sweep, tree, versions
+from physlm.experiments import (
+    estimate,
+    evaluation,
+    files,
+    pace,
+    plan,
+    registry,
+    run,
+    sweep,
+    tree,
+    versions,
+)
 from physlm.experiments.store import Store
 from physlm.tools import roofline
 from physlm.tools.chips import CHIPS
@@ -134,12 +145,35 @@ def test_time_here_is_that_of_runs_of_one_shape_on_such_devices(tmp_path, capsys
     assert "--measure" not in text
 
 
+def test_judging_takes_here_what_it_took_of_such_models_on_such_devices(tmp_path, capsys):
+    first, _ = plan.plan(STUDY, "smoke")
+    assert "Judging to do: not measured here." in shown(capsys, tmp_path)
+    for arguments, seconds in (((), 30.0), (("model.layers=3",), 9e9), (("train.steps=30",), 90.0)):
+        main(tmp_path, *(("--set", *arguments) if arguments else ()), execute=FakeRuns())
+        for entry in plan.plan(STUDY, "smoke", arguments):
+            directory = tmp_path / "models" / entry.run.name
+            files.write_json(directory / versions.FILE, versions.versions())
+            path = evaluation.result_of(directory, entry.evaluation.config)
+            files.write_json(path, files.read_json(path) | {"evaluate_seconds": seconds})
+    text = shown(capsys, tmp_path)
+    # Nothing is to be judged, and what has been is not told to take time.
+    assert "Judging to do" not in text and " s here" not in text.split("Training in all")[0]
+    evaluation.result_of(tmp_path / "models" / first.run.name, first.evaluation.config).unlink()
+    text = " ".join(shown(capsys, tmp_path, "--set", "seed=5").split())
+    # The median of 30, 90 and 90 s, whatever the models were trained on.
+    assert text.count(": to do, 1 min 30 s here") == 2
+    assert "Judging to do: 3 min 00 s here." in text
+    text = " ".join(shown(capsys, tmp_path, "--set", "seed=5", "evaluate.problems=17").split())
+    assert "Judging to do: not measured here." in text
+
+
 def test_measuring_trains_what_was_not_measured_and_keeps_nothing(tmp_path, capsys, monkeypatch):
     workdir = tmp_path / "work"
     monkeypatch.setattr(pace, "_TIMED", 0.0)
     text = shown(capsys, workdir, "--measure", "--set", "mesh.population=2")
     assert not workdir.exists()
-    assert "not measured" not in text and len(re.findall(r"FLOP, .* s here, ", text)) == 3
+    assert "not measured" not in text.split("Judging to do")[0]
+    assert len(re.findall(r"FLOP, .* s here, ", text)) == 3
     assert "--measure" not in text
 
 

@@ -237,7 +237,7 @@ def find_many(
         lambda x: jnp.zeros((count + lanes, *x.shape[1:]), x.dtype), (first_L, found_L)
     )
     end = _Lanes(first_L, place_L, jnp.int32(lanes), jnp.int32(0), which_M, found_M)
-    # Each is a program of its own, which takes seconds to compile; few lanes are narrow as they are.
+    # Each is a program of its own, which takes seconds to compile; few lanes are narrow anyhow.
     narrower = {lanes // NARROWER, 0} if lanes > LANES_LEAST else {0}
     for fewer in sorted(narrower, reverse=True):
 

@@ -1,4 +1,7 @@
-"""How fast runs are trained on the devices here: read from a store, or measured for the purpose."""
+"""How fast runs are trained and judged on the devices here.
+
+That is read from a store or, for training, measured for the purpose.
+"""
 
 import contextlib
 import dataclasses
@@ -16,6 +19,7 @@ from physlm.adaptation import PROBE
 from physlm.experiments import config as config_lib
 from physlm.experiments import execution, files, versions
 from physlm.experiments import run as run_lib
+from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
 from physlm.experiments.execution import Task
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
@@ -29,21 +33,43 @@ _PACE = (
     "train.attention", "train.batch", "train.pack", "train.window",
 )  # fmt: skip
 
+# Those that decide how long judging takes, beside the devices and the protocol.
+_JUDGED = ("data.", "mesh.", "model.")
+
 # Seconds for which steps are timed, after the first one, which is compiled.
 _TIMED = 10.0
 
 # Tokens that runs of one pace are trained on in a second, by what decides it.
 Paces = Mapping[str, float]
 
+# Seconds that judging takes, by what decides it.
+Judging = Mapping[str, float]
+
 
 def pace_of(config: Mapping[str, Any]) -> str:
     """What runs have in common whose steps take equally long on equal devices."""
-    flat = config_lib.flatten(config)
-    declared = config_lib.declared()
-    wanted = (*_PACE, "probe.") if flat.get("adaptation.kind") == PROBE else _PACE
+    probe = config_lib.flatten(config).get("adaptation.kind") == PROBE
+    return json.dumps(_settings(config, (*_PACE, "probe.") if probe else _PACE), sort_keys=True)
+
+
+def judging_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    """What evaluations have in common that take equally long on equal devices.
+
+    Args:
+        config: of the run that is judged.
+        protocol: `Evaluation.config`.
+    """
+    # Which probe is asked makes no difference.
+    evaluate = {key: value for key, value in protocol["evaluate"].items() if key != "probe"}
+    return json.dumps(
+        [_settings(config, _JUDGED), {**protocol, "evaluate": evaluate}], sort_keys=True
+    )
+
+
+def _settings(config: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    flat, declared = config_lib.flatten(config), config_lib.declared()
     # A run of an earlier version does not say what was added later.
-    found = {key: flat.get(key, declared[key].default) for key in declared if _is(key, wanted)}
-    return json.dumps(found, sort_keys=True)
+    return {key: flat.get(key, declared[key].default) for key in declared if _is(key, wanted)}
 
 
 def _fresh(run: Run) -> Run:
@@ -79,6 +105,25 @@ def measured(store: Store, wanted: set[str]) -> dict[str, float]:
                     line["tokens_per_s"] for line in lines[1:] or lines
                 )
     return {pace: statistics.median(speeds) for pace, speeds in found.items() if speeds}
+
+
+def judged(store: Store) -> dict[str, float]:
+    """Seconds that evaluations of a store took on devices as they are here.
+
+    Returns:
+        the median by `judging_of`; a first one compiles, the next ones of a sweep do not.
+    """
+    found: dict[str, list[float]] = {}
+    for path in sorted(store.models.glob(f"*/{EVALUATIONS_DIR}/*/{RESULT_FILE}")):
+        # An evaluation that cannot be read is as good as none.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            run = path.parent.parent.parent
+            protocol = files.read_json(path.parent / run_lib.CONFIG_FILE)
+            del protocol["step"]
+            name = judging_of(files.read_json(run / run_lib.CONFIG_FILE), protocol)
+            if _was_here(run):
+                found.setdefault(name, []).append(files.read_json(path)["evaluate_seconds"])
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def _was_here(directory: epath.Path) -> bool:

@@ -173,7 +173,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                 check_mesh(runs)
             if options.dry_run:
                 paces = _paces(todo, store, options.measure)
-                put(Tree(todo, store, paces, chips, entries, own).text())
+                judging = pace.judged(store)
+                put(Tree(todo, store, paces, judging, chips, entries, own).text())
                 return 0
             if options.profile:
                 execute = functools.partial(execute, profile=options.profile)

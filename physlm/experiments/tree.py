@@ -10,7 +10,7 @@ from physlm.experiments import run as run_lib
 from physlm.experiments.condition import label
 from physlm.experiments.estimate import Estimate, Slice, estimate
 from physlm.experiments.execution import Task
-from physlm.experiments.pace import Paces
+from physlm.experiments.pace import Judging, Paces, judging_of
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.view import Entry
@@ -27,6 +27,7 @@ class Tree:
         tasks: Sequence[Task],
         store: Store,
         paces: Paces,
+        judging: Judging,
         place: Slice,
         entries: Sequence[Entry],
         own: Collection[str],
@@ -37,11 +38,12 @@ class Tree:
             tasks: parents before children.
             store: where runs are, or are to be.
             paces: tokens a second here (`physlm.experiments.pace`).
+            judging: seconds that evaluations take here, likewise.
             place: the chips that times are estimated for.
             entries: of the study, which say under which conditions runs are judged.
             own: the names of the runs that count; others are another share's.
         """
-        self._store, self._place = store, place
+        self._store, self._place, self._judging = store, place, judging
         self._runs = {task.run.name: task.run for task in tasks}
         self._own = set(own)
         conditions = [entry.condition for entry in entries]
@@ -61,7 +63,7 @@ class Tree:
         """All of it, in lines of at most 100 columns, with sums at the end."""
         lines = _wrapped(
             "A run has: parameters; tokens; model FLOPs, time here and time on "
-            f"{self._place} of its training.",
+            f"{self._place} of its training. An evaluation has the time that others took here.",
             "",
         )
         for run in self._runs.values():
@@ -120,8 +122,24 @@ class Tree:
                 way += f", of the checkpoint {one.settings.checkpoint}"
             way += "".join(f", asks {run.name}" for run in task.needs)
             called = self._called[task.run.name, json.dumps(one.config)]
-            found.append(f"{way} ({called}): {status}")
+            seconds = self._judging.get(judging_of(task.run.config, one.config))
+            takes = "" if seconds is None or status == "finished" else f", {_seconds(seconds)} here"
+            found.append(f"{way} ({called}): {status}{takes}")
         return found
+
+    def _judging_to_do(self) -> str:
+        """How long the evaluations that are to be done take; empty where none is."""
+        left = [
+            self._judging.get(judging_of(run.config, one.config))
+            for run in self._runs.values()
+            if run.name in self._own
+            for task in self._tasks[run.name]
+            for one in task.evaluations
+            if evaluation_lib.status(self._store.of_run(run.name), one.config) != "finished"
+        ]
+        if not left:
+            return ""
+        return f"Judging to do: {_time(left, 'here', 'not measured', 'evaluations')}."
 
     def _sums(self) -> list[str]:
         own = [self._runs[name] for name in self._runs if name in self._own]
@@ -141,6 +159,7 @@ class Tree:
             lines.append("Nothing is left to train.")
         elif any(share < 1 for share in left):
             lines += _wrapped(f"Training to do: {self._sum(sizes, left)}.", "")
+        lines += _wrapped(self._judging_to_do(), "")
         notes = []
         if any(size.here is None for size in sizes):
             notes.append("--measure times some steps of what was not measured here.")
@@ -170,13 +189,13 @@ class Tree:
         return ", ".join([f"{tokens:,.0f} tokens", f"{_counted(flops)}FLOP", *times])
 
 
-def _time(seconds: Sequence[float | None], where: str, unknown: str) -> str:
+def _time(seconds: Sequence[float | None], where: str, unknown: str, what: str = "runs") -> str:
     """The sum of the times that are known somewhere."""
     known = [one for one in seconds if one is not None]
     if not known:
         return f"{unknown} {where}"
     missing = len(seconds) - len(known)
-    less = f" ({missing} of {len(seconds)} runs: {unknown})" if missing else ""
+    less = f" ({missing} of {len(seconds)} {what}: {unknown})" if missing else ""
     return f"{_seconds(sum(known))} {where}{less}"
 
 
