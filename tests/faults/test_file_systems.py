@@ -1,0 +1,77 @@
+"""File systems that fill up, that turn read-only, and that lose the last bytes of a file."""
+
+import pathlib
+import shutil
+
+import mounts
+import pytest
+from harness import Sweep, seeds
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["mounted", "injected"])
+@pytest.mark.parametrize("seed", seeds(5))
+def test_full(fault, how, seed):
+    """At a random write there is room for no more; later there is."""
+    if how == "injected":
+        # What arrays are written by raises nothing then; the file system below does.
+        Sweep(fault.plan("writing", inject="ENOSPC")).end()
+        fault.recover()
+        return
+    with mounts.small(fault.store.parent / "small") as place:
+        fault.store = place / "store"
+        sweep = Sweep(fault.plan("writing"))
+        assert sweep.halted(), sweep.said
+        left = fault.draw.choice([0, fault.draw.randrange(1 << 16)])
+        fault.say(f"{left} bytes are left")
+        with mounts.filled(place, left):
+            sweep.go_on()
+            sweep.end()
+        fault.recover()
+
+
+@pytest.mark.parametrize("how", ["mounted", "injected"])
+@pytest.mark.parametrize("seed", seeds(5))
+def test_read_only(fault, how, seed):
+    """From a random write on nothing can be written; later it can."""
+    if how == "injected":
+        Sweep(fault.plan("writing", inject="EROFS")).end()
+        fault.recover()
+        return
+    fault.store.mkdir()
+    sweep = Sweep(fault.plan("writing"))
+    assert sweep.halted(), sweep.said
+    fault.say("mounted read-only")
+    with mounts.read_only(fault.store):
+        sweep.go_on()
+        sweep.end()
+    fault.recover()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("seed", seeds(4))
+def test_last_bytes_are_lost(fault, finished, seed):
+    """Of any file of the store, between two sweeps."""
+    if finished:
+        shutil.copytree(fault.undisturbed.store, fault.store)
+    else:
+        sweep = Sweep(fault.plan(fault.draw.choice(["checkpointing", "evaluating", "reporting"])))
+        assert sweep.halted(), sweep.said
+        sweep.kill()
+    lose(fault)
+    fault.recover()
+
+
+def lose(fault) -> None:
+    """Takes the last bytes of a file: kinds of files are as likely as one another."""
+    kinds: dict[str, list[pathlib.Path]] = {}
+    for path in sorted(fault.store.rglob("*")):
+        if path.is_file() and path.stat().st_size:
+            kinds.setdefault(path.suffix + path.parent.name.strip("0123456789"), []).append(path)
+    path = fault.draw.choice(kinds[fault.draw.choice(sorted(kinds))])
+    size = path.stat().st_size
+    kept = fault.draw.choice([0, size - 1, fault.draw.randrange(size)])
+    fault.say(f"{path.relative_to(fault.store)} has {kept} bytes left of {size}")
+    with path.open("r+b") as file:
+        file.truncate(kept)
