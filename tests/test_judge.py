@@ -74,6 +74,7 @@ WRONG = [
     ("as g; so g = d = 18", "as g; so m = d = 18", 4, "defines g but its line computes m"),
     ("Blue Shelf's Book as i", "Elm Shelf's Book as i", 6, "the problem has no Elm Shelf's Book"),
     ("h; so h = a = 3", "h; h = a = 3", 5, "does not end in 'so'"),
+    ("as h; so h", "as h; z = d = 18; so h", 5, "does not depend on Red Shelf's Old Atlas"),
     (" so j = k + l = 8 + 15 = 0.", " so j = k + l", 7, "breaks off"),
 ]
 

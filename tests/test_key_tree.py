@@ -15,6 +15,7 @@ from flax import nnx
 from data_gen import keys
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import draws, search
+from physlm import cells
 
 PACKAGES = ("data_gen", "physlm", "experiments")
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,15 @@ def test_no_two_keys_of_the_tree_are_equal():
     found += [rows, numbered(rows, range(25))]
     data_Nx2 = np.asarray(jax.random.key_data(jnp.concatenate(found)))
     assert len(data_Nx2) > 100_000
+    assert len(np.unique(data_Nx2, axis=0)) == len(data_Nx2)
+
+
+def test_cells_of_test_problems_have_no_key_in_common():
+    """Neither those of other numbers of operations nor those with other questions."""
+    config = cells.EvalConfig(beyond=(4, 5), within=(1, 2), reasked=(3, 4))
+    found = [cells.keys_of(cell, config, np.arange(64)) for cell in cells.of(TINY, config)]
+    data_Nx2 = np.asarray(jax.random.key_data(jnp.concatenate(found)))
+    assert len(found) == 8 and len(data_Nx2) == 512
     assert len(np.unique(data_Nx2, axis=0)) == len(data_Nx2)
 
 

@@ -39,10 +39,13 @@ def walk(record, spec):
 @pytest.mark.parametrize("kind", ["retry", "retry_weak", "retry_weak_public", "retry_miss"])
 def test_candidates_are_what_the_kind_says(kind):
     _, _, found = drawn(MED, Mistakes(kind, 0.5))
-    total = now = 0
+    total = now = recurring = 0
     for record in found:
+        before = set()
         for wrong, done, to_come, facts in walk(record, MED):
             assert len(set(wrong)) == len(wrong), "distinct at one position"
+            recurring += len(before & set(wrong))
+            before |= set(wrong)
             for parameter in wrong:
                 total += 1
                 assert parameter not in done
@@ -57,6 +60,7 @@ def test_candidates_are_what_the_kind_says(kind):
                     assert f"The number of each {parameter} equals" in record["problem"]
         assert judge(facts_of(record, MED), record["solution"]).correct
     assert total > len(found)
+    assert recurring > 100, "what was wrong at one position may be so at a later one"
     assert (now > 100) == (kind == "retry_weak_public"), "the step about to be written, too"
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from physlm import model, optimizer, sharding
+from physlm import matrices, model, optimizer, sharding
 from physlm.architecture import ModelConfig
 from physlm.optimizer import OptimizerConfig
 
@@ -75,6 +75,30 @@ def test_muon_makes_each_hidden_matrix_orthogonal(variant: str) -> None:
         # 0.2 times the root of the longer side, by a polynomial that maps about 1 to 0.7..1.3.
         values = np.linalg.svd(matrix / (0.2 * max(matrix.shape) ** 0.5), compute_uv=False)
         assert 0.3 < values.min() <= values.max() < 1.4
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
+def test_muons_updates_have_the_size_of_adamws(shape: tuple[int, int]) -> None:
+    """0.2 times the root of the longer side in each direction, whatever the matrix's shape."""
+    params = {"blocks": {"mlp": {"up": {"kernel": jnp.zeros((1, *shape))}}}}
+    [(path, _)] = jax.tree_util.tree_leaves_with_path(params)
+    assert matrices.hidden_axes(sharding.path_of(path)) is not None
+    config = OptimizerConfig(
+        name="muon", learning_rate=1.0, warmup_steps=0, weight_decay=0.0, clip_norm=0.0
+    )
+    transform = optimizer.make(config, 10)
+    # All singular values are 1, so that Newton and Schulz's iteration is one of numbers.
+    turned, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(max(shape), min(shape))))
+    turned = turned if shape[0] > shape[1] else turned.T
+    grads = jax.tree.map(lambda _: jnp.asarray(turned, jnp.float32)[None], params)
+    updates, _ = transform.update(grads, transform.init(params), params)
+    size = min(shape) ** -0.5
+    for _ in range(5):
+        size = 3.4445 * size - 4.775 * size**3 + 2.0315 * size**5
+    [update] = jax.tree.leaves(updates)
+    np.testing.assert_allclose(
+        update[0], -0.2 * max(shape) ** 0.5 * size * turned, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_gradients_are_clipped_by_their_global_norm() -> None:

@@ -1,14 +1,23 @@
 """Documents with as much room as they need: who decides how much that is."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from drawn import TINY
+import scipy.stats
+from drawn import COUNT, TINY, facts_of, first_keys
 
 from data_gen.problems.problem import Problem
 from data_gen.settings import RefusedError
+from data_gen.solutions import sentences
 from data_gen.solutions.document import Document
-from data_gen.solutions.mistakes import Mistakes
-from data_gen.windows import documents
+from data_gen.solutions.mistakes import RESTARTS, Mistakes
+from data_gen.spec import MED
+from data_gen.text import records
+from data_gen.text.judge import judge
+from data_gen.windows import documents, stream
 
 
 @pytest.fixture
@@ -48,3 +57,32 @@ def test_mistakes_that_never_fit_are_refused(rooms):
             None, problems(True, True, True), spec=TINY, mistakes=mistakes, room=1024
         )
     assert max(rooms) == documents.MOST_ROOM
+
+
+@pytest.mark.slow
+def test_documents_whose_lines_find_no_room_say_so(monkeypatch):
+    """Those that do not are whole; none is written with lines left out."""
+    size, mistakes = 512, Mistakes("calculation", 0.5)
+    monkeypatch.setattr(sentences, "_line_room", lambda *_: TINY.op_room)
+    keys_N = first_keys(COUNT)
+    problems = stream.problems(keys_N, spec=TINY)
+    write = functools.partial(stream.documents, size=size, spec=TINY, mistakes=mistakes)
+    problems, written = jax.tree.map(np.asarray, (problems, jax.jit(write)(keys_N, problems)))
+    room_N = written.length <= size
+    assert (written.length[~room_N] == size + 1).all()
+    assert 10 < (~room_N).sum() < COUNT // 2
+    kept = jax.tree.map(lambda x: x[room_N], (problems, written))
+    for record in records.records(*kept, TINY):
+        verdict = judge(facts_of(record, TINY), record["solution"], f" {record['answer']}")
+        assert verdict.correct, verdict.reason
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("late", [0, 2])
+@pytest.mark.parametrize("mend", ["back", "restart"])
+def test_sentences_have_room_for_all_but_one_solution_in_ten_million(rate, late, mend):
+    """Each step, again after each new beginning, and each mistake with what rests on it."""
+    mistakes = Mistakes("calculation", rate, late=late, mend=mend)
+    most = int(scipy.stats.nbinom.isf(1e-7, MED.op_room, 1 - rate))
+    beginnings = 1 + RESTARTS * (mend == "restart")
+    assert mistakes.sentence_cap(MED) == MED.op_room * beginnings + most * (1 + late)

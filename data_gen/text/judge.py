@@ -297,6 +297,7 @@ class _Book:
             raise _Wrong(f"a step does not end in {SO.strip()!r}", FORM)
         lines[-1] = lines[-1].removeprefix(_SO)
         used: frozenset[str] = frozenset()
+        named_in_all: frozenset[str] = frozenset()
         constants: list[int] = []
         for number, line in enumerate(lines):
             last = number == len(lines) - 1
@@ -304,9 +305,11 @@ class _Book:
             if last != (written == letter):
                 raise _Wrong(f"the step defines {letter} but its line computes {written}", FORM)
             self.value[written], self.stands_for[written] = result, used
+            named_in_all |= used
         needed = self.facts.needs[parameter]
-        if used - needed:
-            raise _Wrong(f"{parameter} does not depend on {min(used - needed)}", REFERENCE)
+        # A line that no later one uses may not bring in what is not needed, either.
+        if strange := named_in_all - needed:
+            raise _Wrong(f"{parameter} does not depend on {min(strange)}", REFERENCE)
         if needed - used:
             raise _Wrong(f"{parameter} depends on {min(needed - used)} too", MISSING)
         if self.value[letter] != self.facts.value[parameter]:
