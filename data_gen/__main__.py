@@ -19,8 +19,8 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from data_gen import keys, settings
 from data_gen.arguments import Parser
@@ -30,8 +30,9 @@ from data_gen.solutions import kinds
 from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import ERROR_FREE, MENDINGS, Mistakes
 from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
+from data_gen.text import lines as text_lines
 from data_gen.text.judge import judge
-from data_gen.text.reader import layers_in, read
+from data_gen.text.reader import Facts, read
 
 if TYPE_CHECKING:
     from data_gen.frozen.rows import Drawn
@@ -44,9 +45,11 @@ def _class(args: argparse.Namespace) -> Spec:
     names = ("op", "order", "split", "solution", "reask", "names_file")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     known = settings.of(Spec)
-    for name, text in map(settings.assignment, args.set):
+    for name, text in settings.assignments(args.set).items():
         if name not in known:
             raise settings.unknown(name, known)
+        if name in given:
+            raise settings.twice(name, [f"--{name.replace('_', '-')}", f"--set {name}={text}"])
         given[name] = known[name].parse(name, text)
     spec = dataclasses.replace(NAMED[args.spec], **given)
     # Refuses a file of names that cannot be used before anything compiles.
@@ -54,10 +57,18 @@ def _class(args: argparse.Namespace) -> Spec:
     return spec
 
 
+# What is said of mistakes beside their kind, and what holds where nothing is said.
+_OF_MISTAKES: dict[str, Any] = {"rate": 0.5, "whole": False, "mend": "back", "late": 0}
+
+
 def _mistakes(args: argparse.Namespace) -> Mistakes:
+    given = {name: getattr(args, name) for name in _OF_MISTAKES if getattr(args, name) is not None}
     if args.mistakes is None:
+        if given:
+            name = next(iter(given))
+            raise ValueError(f"--{name} is given without --mistakes KIND, which puts mistakes in.")
         return ERROR_FREE
-    return Mistakes(args.mistakes, args.rate, whole=args.whole, mend=args.mend, late=args.late)
+    return Mistakes(args.mistakes, **(_OF_MISTAKES | given))
 
 
 def _drawn(
@@ -107,8 +118,10 @@ def freeze(args: argparse.Namespace) -> str:
         _mistakes(args),
         args.spec,
     )
-    idle = () if args.mistakes else ("rate", "whole", "mend", "late")
-    command = card.command(vars(args), left_out=("out", *idle))
+    # Whoever reads it later may have other defaults.
+    usual = {name: value for name, value in _OF_MISTAKES.items() if vars(args)[name] is None}
+    said = vars(args) | (usual if args.mistakes else {})
+    command = card.command(said, left_out=("out",))
     return directory.write(directory.Order(contents, args.format, args.types, command), args.out)
 
 
@@ -157,61 +170,72 @@ def bench(args: argparse.Namespace) -> str:
     )
 
 
-def check(lines: Iterable[str], modulus: int, types: bool = False) -> Iterator[dict[str, Any]]:
-    """A verdict for each line; one that cannot be read is not correct, and says why.
+def _read(
+    lines: Iterable[bytes | str], texts: Sequence[str], modulus: int
+) -> Iterator[tuple[int, Any, Facts | str]]:
+    """Of each line that is not blank its number, what it holds and, if it is a problem, its facts.
 
-    With `types` also the kind of the first wrong step and the mistakes that were taken back.
+    Where it is none, a sentence stands in their place that says why.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         record: Any = None
         try:
-            record = json.loads(line)
-            texts = [record[key] for key in ("problem", "question", "solution")]
-            if not all(isinstance(text, str) for text in texts):
-                raise TypeError("problem, question and solution must be texts")
-            facts = read(layers_in(record["layers"]), texts[0], texts[1], modulus)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
-            yield {
-                "id": record.get("id") if isinstance(record, dict) else None,
-                "correct": False,
-                "reason": f"line {number}: {what}",
-                "first_wrong_step": None,
-                "retries": None,
-                "unnecessary": None,
-                **({"kind": None, "mended": None} if types else {}),
-            }
+            record = text_lines.value(line)
+        except ValueError as error:
+            yield number, None, f"line {number}: is not valid JSON: {error}."
             continue
-        verdict = judge(facts, texts[2])
-        kept = ("correct", "reason", "first_wrong_step", "retries", "unnecessary")
-        found = {key: getattr(verdict, key) for key in kept}
+        try:
+            record = text_lines.record(record, texts)
+            facts = read(record["layers"], record["problem"], record["question"], modulus)
+        except ValueError as error:
+            yield number, record, f"line {number}: {error}"
+            continue
+        yield number, record, facts
+
+
+def check(
+    lines: Iterable[bytes | str], modulus: int, types: bool = False
+) -> Iterator[dict[str, Any]]:
+    """A verdict for each line; one that cannot be read is not correct, and says why.
+
+    With `types` also the kind of the first wrong step and the mistakes that were taken back.
+    """
+    kept = ("correct", "reason", "first_wrong_step", "retries", "unnecessary")
+    for _, record, facts in _read(lines, ("problem", "question", "solution"), modulus):
+        name = record.get("id") if isinstance(record, dict) else None
+        found: dict[str, Any] = {"id": name if isinstance(name, str | int | float) else None}
+        if isinstance(facts, str):
+            found |= dict.fromkeys(kept) | {"correct": False, "reason": facts}
+            yield found | ({"kind": None, "mended": None} if types else {})
+            continue
+        verdict = judge(facts, record["solution"])
+        found |= {key: getattr(verdict, key) for key in kept}
         if types:
             found |= {"kind": verdict.kind, "mended": [each._asdict() for each in verdict.mended]}
-        yield {"id": record.get("id"), **found}
+        yield found
 
 
-def correct(lines: Iterable[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def correct(lines: Iterable[bytes | str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The wrong solutions of JSON lines, mended where they go wrong; then says how many and why."""
 
     from data_gen.text.corrections import corrected, mixture, table
 
     spec, verdicts, made = _class(args), [], 0
     root = keys.root(args.seed, Purpose.CORRECTION)
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    texts = ("problem", "question", "solution", "written")
+    for number, record, facts in _read(lines, texts, spec.modulus):
+        if isinstance(facts, str):
+            print(facts, file=sys.stderr)
             continue
+        written = record.pop("written")
         try:
-            record = json.loads(line)
-            written = record.pop("written")
-            facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
-            verdicts.append(judge(facts, written))
             found = corrected(record, written, keys.numbered(root, number), spec, args.whole)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            what = f"has no field {error}" if isinstance(error, KeyError) else str(error)
-            print(f"line {number}: {what}", file=sys.stderr)
+        except ValueError as error:
+            print(f"line {number}: {error}", file=sys.stderr)
             continue
+        verdicts.append(judge(facts, written))
         if found is not None:
             made += 1
             kept = ("id", "layers", "problem", "question", "solution", "answer", "op", "kind")
@@ -338,20 +362,27 @@ def _add_mistakes(command: argparse.ArgumentParser) -> None:
         help=f"put mistakes in: one of {', '.join(kinds.names())}, or several with their shares, "
         "as in skip:0.7,calculation:0.3; MODULE.NAME is a kind that a module of yours registers",
     )
-    command.add_argument("--rate", type=float, default=0.5, help="of mistakes, in [0, 1)")
-    command.add_argument("--whole", action="store_true", help="wrong sentences, not names alone")
+    command.add_argument("--rate", type=float, help="of mistakes, in [0, 1) (0.5)")
     command.add_argument(
-        "--mend",
-        default="back",
-        help=f"one of {', '.join(MENDINGS)}, or several with their shares",
+        "--whole", action="store_const", const=True, help="wrong sentences, not names alone"
     )
     command.add_argument(
-        "--late", type=functools.partial(_whole, 0), default=0, help="steps until it is noticed"
+        "--mend", help=f"one of {', '.join(MENDINGS)}, or several with their shares (back)"
+    )
+    command.add_argument(
+        "--late", type=functools.partial(_whole, 0), help="steps until it is noticed (0)"
     )
 
 
-def _open(path: str) -> TextIO:
-    return sys.stdin if path == "-" else open(path, encoding="utf-8", errors="replace")
+def _open(path: str) -> IO[bytes]:
+    return sys.stdin.buffer if path == "-" else open(path, "rb")
+
+
+def _why(error: ValueError | OSError) -> str:
+    """One sentence, which names the file where there is one."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename} cannot be read or written: {error.strerror}."
+    return str(error)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -381,7 +412,7 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output has seen enough; there is nothing left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(_why(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -261,6 +261,25 @@ def assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """The values, as texts, of all that follows `--set`, by name.
+
+    Raises:
+      ValueError: one has no `=`, or a name is there twice.
+    """
+    found: dict[str, str] = {}
+    for name, value in map(assignment, texts):
+        if name in found:
+            raise twice(name, [f"{name}={found[name]}", f"{name}={value}"])
+        found[name] = value
+    return found
+
+
+def twice(name: str, ways: Sequence[str]) -> ValueError:
+    """What to say where a setting is given in several ways."""
+    return ValueError(f"{name} is given more than once, by {' and '.join(ways)}; give one of them.")
+
+
 def unknown(name: str, known: Collection[str]) -> ValueError:
     """What to say of a name that no setting has: the nearest one, and those of its section."""
     close = difflib.get_close_matches(name, known, n=1)

@@ -72,7 +72,7 @@ def test_check_judges_what_sample_prints(sampled, tmp_path, capsys):
     assert verdicts[0]["retries"] == whole[0]["solution"].count("BACK")
     assert "line 2: " in verdicts[1]["reason"]
     assert "line 3: " in verdicts[2]["reason"]
-    assert verdicts[3]["reason"] == "line 4: has no field 'problem'"
+    assert verdicts[3]["reason"] == "line 4: has no field 'layers'."
     assert verdicts[4]["reason"] == "a step does not end in 'so'"
     assert "line 7: " in verdicts[5]["reason"]
 

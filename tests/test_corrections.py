@@ -96,7 +96,7 @@ def test_what_has_no_wrong_step_is_not_mended():
     assert corrections.corrected(record, record["solution"], key, MED) is None
     assert corrections.corrected(record, record["solution"][:-5], key, MED) is None
     assert corrections.corrected(record, "", key, MED) is None
-    with pytest.raises(ValueError, match="own solution does not end with"):
+    with pytest.raises(ValueError, match="own solution is wrong: the solution breaks off"):
         cut = {**record, "solution": record["solution"][:40]}
         corrections.corrected(cut, " Define that. Go on.", key, MED)
     garbage = corrections.corrected(record, " Define that. Go on.", key, MED)

@@ -102,6 +102,63 @@ def test_mistakes_taken_back_are_skipped_and_counted():
     assert verdict.correct and verdict.retries == 2
 
 
+FIRST, REST = SOLUTION.split(".", 1)
+NAME = " Define Red Shelf's Book as"
+
+
+@pytest.mark.parametrize(
+    ("written", "retries"),
+    [
+        (f"{NAME} BACK.{SOLUTION}", 1),
+        (f"{NAME} FIX.{SOLUTION}", 1),
+        (f"{NAME} RESTART.{SOLUTION}", 1),
+        (f"{NAME} BACK.{NAME} BACK.{SOLUTION}", 2),
+        (f"{FIRST}.{NAME} BACK BACK.{SOLUTION}", 1),
+        (f"{FIRST}.{NAME} RESTART.{SOLUTION}", 1),
+        (f"{FIRST} BACK.{SOLUTION}", 1),
+        # More than there are sentences, at the first and later.
+        (f"{NAME} BACK BACK.{SOLUTION}", None),
+        (f"{NAME} BACK BACK BACK.{SOLUTION}", None),
+        (f"{FIRST}.{NAME} BACK BACK BACK.{SOLUTION}", None),
+        # Different ones, at the first and later.
+        (f"{NAME} BACK FIX.{SOLUTION}", None),
+        (f"{NAME} BACK RESTART.{SOLUTION}", None),
+        (f"{FIRST}.{NAME} FIX BACK.{SOLUTION}", None),
+        (f"{FIRST}.{NAME} RESTART BACK.{SOLUTION}", None),
+        # A new beginning said twice.
+        (f"{NAME} RESTART RESTART.{SOLUTION}", None),
+        # Not at the end.
+        (f"{NAME} BACK a.{SOLUTION}", None),
+        (f"{FIRST}.{REST.replace(' as g;', ' as BACK g;', 1)}", None),
+    ],
+)
+def test_markers_take_back_what_they_say_at_every_place(written, retries):
+    verdict = judge(FACTS, written, " 0")
+    assert verdict.correct == (retries is not None), verdict.reason
+    if retries is None:
+        assert verdict.kind == "form" and verdict.reason == "a step's markers take nothing back"
+    else:
+        assert verdict.retries == retries
+
+
+@pytest.mark.parametrize("zeros", ["0", "00"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("a = 3.", "a = {}3."), ("b = 2 + a = 2 +", "b = {}2 + a = {}2 +"), (" 3 = 5.", " {}3 = 5.")],
+)
+def test_numerals_have_no_zeros_before_them(zeros, old, new):
+    assert old in SOLUTION
+    verdict = judge(FACTS, SOLUTION.replace(old, new.replace("{}", zeros), 1), " 0")
+    assert not verdict.correct and verdict.kind in ("form", "undefined")
+
+
+def test_the_answer_is_a_numeral():
+    for answer, right in ((" 0", True), ("0", True), (" 00", False), (" ٠", False), ("", False)):
+        assert judge(FACTS, SOLUTION, answer).correct == right
+    for number in ("00", "٠", "-0", "+0", "0.0"):
+        assert not judge(FACTS, SOLUTION.replace("15 = 0.", f"15 = {number}.")).answer_correct
+
+
 def test_unneeded_steps_are_counted():
     extra = " Define Elm Library's Blue Shelf as z; so z = a - b = 3 - 5 = 21."
     head, mark, tail = SOLUTION.partition(" Define Oak Library's Shelf")

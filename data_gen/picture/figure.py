@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,11 +121,17 @@ def check_out(path: str | Path) -> str:
     """The format that a file's name asks for, "png" or "svg".
 
     Raises:
-      RefusedError: the name ends otherwise.
+      RefusedError: the name ends otherwise, or there can be no such file.
     """
-    suffix = Path(path).suffix.lower()
+    suffix, directory = Path(path).suffix.lower(), Path(path).parent
     if suffix not in SUFFIXES:
         raise RefusedError("out", str(path), f"a file that ends in {' or '.join(SUFFIXES)}")
+    if not directory.is_dir():
+        raise RefusedError("out", str(path), f"in a directory that there is; {directory} is none")
+    if Path(path).is_dir():
+        raise RefusedError("out", str(path), "a file, and is a directory")
+    if not os.access(Path(path) if Path(path).exists() else directory, os.W_OK):
+        raise RefusedError("out", str(path), "where one may write")
     return suffix[1:]
 
 

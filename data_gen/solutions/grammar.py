@@ -118,6 +118,9 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 OPERATORS = tuple(f" {symbol}" for symbol in OPERATIONS)
 
+# A number as it is written: digits of ASCII, of which the first is 0 only where it is the only one.
+NUMERAL = "(?:0|[1-9][0-9]{0,8})"
+
 # How a sentence ends that takes back itself, to go on or to write it right at once, or all so far.
 BACK, FIX, RESTART = " BACK", " FIX", " RESTART"
 MENDING_MARKERS = {"back": BACK, "fix": FIX, "restart": RESTART}

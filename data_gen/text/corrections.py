@@ -130,15 +130,18 @@ def corrected(
 
     Returns:
       the record with this solution, its `op`, and the `kind` of the mistake; None where no step
-      is wrong, the step breaks off, or the letters run out.
+      is wrong, the step breaks off, its own markers are not to be mended by others, or the letters
+      run out.
 
     Raises:
-      ValueError: the record cannot be read, or its own solution does not answer its question.
+      ValueError: the record cannot be read, or its own solution is wrong.
     """
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     verdict = judge(facts, written)
     if verdict.first_wrong_step is None or verdict.kind == "end":
         return None
+    if not (own := judge(facts, record["solution"])).correct:
+        raise ValueError(f"the record's own solution is wrong: {own.reason}.")
     # What is taken back before the wrong step stays, as the model wrote it.
     sentences, places = split_sentences(written), standing_places(written)
     at = places[verdict.first_wrong_step]
@@ -148,8 +151,6 @@ def corrected(
     if verdict.kind == faults.SKIP and named and not whole:
         wrong = NAMED.write(parameter=named)
     order = [found[0] for found in map(defined_in, standing(record["solution"])) if found]
-    if not order or order[-1] != facts.query:
-        raise ValueError(f"the record's own solution does not end with {facts.query}.")
     used = {letter for sentence in prefix for letter in _LETTER.findall(sentence)}
     spare = [letter for letter in LETTERS[: spec.letters] if letter not in used]
     fresh = iter([spare[n] for n in np.asarray(jax.random.permutation(key, len(spare)))])
@@ -159,6 +160,8 @@ def corrected(
         return None
     solution = "".join(f" {text}{STOP}" for text in (*before, f"{wrong}{BACK}", *right))
     made = judge(facts, solution)
+    if not made.correct:
+        return None
     return {**record, "solution": solution, "op": made.op, "kind": verdict.kind}
 
 

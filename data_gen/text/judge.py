@@ -25,6 +25,7 @@ from data_gen.solutions.grammar import (
     MENDING_MARKERS,
     NAMED,
     NEXT,
+    NUMERAL,
     OPERATION,
     OPERATIONS,
     RESTART,
@@ -37,10 +38,11 @@ _SYMBOL, _OPERATOR = r"(\S+)", f"([{re.escape(''.join(OPERATIONS))}])"
 _HEADER = re.compile(HEADER.pattern(parameter="(.+)", letter=_SYMBOL))
 _NAMED = re.compile(NAMED.pattern(parameter="(.+)"))
 _OPERATION = re.compile(OPERATION.pattern(left=_SYMBOL, operator=_OPERATOR, right=_SYMBOL))
-_RESULT = re.compile(rf"{EQUALS} (\d{{1,9}}){re.escape(STOP)}$".lstrip())
+_NUMERAL = re.compile(NUMERAL)
+_RESULT = re.compile(rf"{EQUALS} ({NUMERAL}){re.escape(STOP)}$".lstrip())
 _MARKER = re.compile("|".join(map(re.escape, MENDING_MARKERS.values())))
 _MENDING = {marker: mending for mending, marker in MENDING_MARKERS.items()}
-_MARKERS = re.compile(f"(?:{_MARKER.pattern})+")
+_MARKERS = re.compile(rf"(?:{_MARKER.pattern})+\Z")
 _NEXT, _STOP, _EQUALS, _SO = f"{NEXT} ", f"{STOP} ", f"{EQUALS} ", f"{SO} ".lstrip()
 
 # Nothing was wrong with what was taken back.
@@ -66,7 +68,7 @@ class Verdict:
       reason: what is wrong, "" where nothing is.
       first_wrong_step: the first wrong step, counted from 0 without mistakes that were taken
         back; the number of steps where only the end is wrong; None where nothing is.
-      retries: sentences that end in a marker, BACK, FIX or RESTART.
+      retries: sentences that take something back, by BACK, FIX or RESTART.
       unnecessary: right steps that the query does not need, or that were taken before.
       op: operations written, without those taken back.
       answer_correct: the answer (or, where none is given, the last step's value) is right,
@@ -98,8 +100,15 @@ class _Wrong(Exception):
 def judge(facts: Facts, solution: str, answer: str | None = None) -> Verdict:
     """Judges a solution's text against a problem (Part 2.1, Section 3; Part 2.2, Section 2).
 
-    Every BACK or FIX at the end of a sentence takes one sentence back, first its own; RESTART
-    takes back all so far. What is taken back is not judged; what stands must be right.
+    Markers: a sentence takes back what it ends in. That is one or more times BACK, or one or more
+    times FIX, each of which takes back one sentence of those that stand, first its own; or RESTART
+    once, which takes back all so far. What is taken back is not judged; what stands must be right.
+    A marker anywhere else in a sentence, different ones or more than one RESTART at its end, and
+    more than there are sentences to take back are wrong, at the first sentence and at any later
+    one: they take nothing back.
+
+    Numerals: a number, also the answer, is written with the digits 0 to 9 and without zeros before
+    it; those of steps are below the modulus.
 
     Never raises: a text that cannot be read is wrong.
 
@@ -184,11 +193,10 @@ def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], lis
     books = [] if facts is None else [_Book(facts)]
     for number, sentence in enumerate(sentences):
         kept.append(number)
-        markers = _MARKER.findall(sentence)
-        if not markers:
+        marker, back = _taken(sentence, len(kept))
+        if not back:
             continue
-        anew = RESTART in markers
-        back = len(kept) if anew else min(len(markers), len(kept))
+        anew = marker == RESTART
         taken = [sentences[at] for at in kept[len(kept) - back :]]
         kept = kept[: len(kept) - back]
         if not books:
@@ -199,9 +207,19 @@ def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], lis
             books[-1].look(sentences[kept[len(books) - 2]])
         # A marker takes back what begins with a mistake; a new beginning does not say where it is.
         at, kind = _fault(books[-1].copy(), taken if anew else taken[:1])
-        mending = _MENDING[RESTART if anew else markers[-1]]
-        mended.append(Mended(len(kept) + at, kind, mending, back - 1 - at))
+        mended.append(Mended(len(kept) + at, kind, _MENDING[marker], back - 1 - at))
     return kept, mended
+
+
+def _taken(sentence: str, standing: int) -> tuple[str, int]:
+    """The marker that a sentence ends in, and how many sentences it takes back; 0 where none."""
+    markers = _MARKER.findall(sentence)
+    ending = _MARKERS.search(sentence)
+    if ending is None or ending[0] != "".join(markers) or len(set(markers)) > 1:
+        return "", 0
+    if markers[0] == RESTART:
+        return RESTART, standing if len(markers) == 1 else 0
+    return markers[0], len(markers) if len(markers) <= standing else 0
 
 
 def _fault(book: "_Book", sentences: list[str]) -> tuple[int, str]:
@@ -256,6 +274,8 @@ class _Book:
 
     def step(self, sentence: str) -> None:
         """Reads one step; raises _Wrong at the first thing that is not right."""
+        if _MARKER.search(sentence):
+            raise _Wrong("a step's markers take nothing back", FORM)
         named = named_in(sentence)
         try:
             self._step(sentence)
@@ -332,7 +352,7 @@ class _Book:
 
     def quote(self, symbol: str, number: int, constants: list[int]) -> frozenset[str]:
         """Checks that a symbol is worth the number quoted for it; returns what it stands for."""
-        if symbol.isdecimal():
+        if _NUMERAL.fullmatch(symbol):
             constants.append(self.number(symbol))
             if constants[-1] != number:
                 raise _Wrong(f"{symbol} is quoted as {number}", VALUE)
@@ -345,7 +365,7 @@ class _Book:
 
     def number(self, text: str) -> int:
         """Reads a number of 0..m-1."""
-        if not (text.isascii() and text.isdigit() and len(text) < 9):
+        if not _NUMERAL.fullmatch(text):
             raise _Wrong(f"{text[:20]!r} is not a number", FORM)
         if (value := int(text)) >= self.facts.modulus:
             raise _Wrong(f"{value} is not below {self.facts.modulus}", FORM)

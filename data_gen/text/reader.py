@@ -12,6 +12,7 @@ from data_gen.solutions.grammar import (
     COMMA,
     DIFFERENCE,
     MORE,
+    NUMERAL,
     PARAMETER,
     QUESTION,
     REFERENCE,
@@ -25,6 +26,7 @@ _END = re.compile(rf"{re.escape(STOP)}(?:\s+|$)")
 Layers = Sequence[tuple[str, Sequence[str]]]
 
 _BEFORE, _AFTER = STATEMENT.around("parameter")
+_NO_LAYERS = "layers must be two or more pairs [category, [item, …]], all of them texts."
 _MORE, _TIMES, _DIFFERENCE = f"{MORE} ", f"{TIMES} ", f"{DIFFERENCE} ".lstrip()
 
 
@@ -33,9 +35,36 @@ def layers_in(value: Any) -> Layers:
     have.
 
     Raises:
-      ValueError: the text is no JSON.
+      ValueError: they are no layers.
     """
-    return json.loads(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(_NO_LAYERS) from error
+    if not _are_layers(value):
+        raise ValueError(_NO_LAYERS)
+    return value
+
+
+def _are_layers(value: Any) -> bool:
+    pairs = _is_list(value) and all(_is_list(pair) and len(pair) == 2 for pair in value)
+    return (
+        pairs
+        and len(value) > 1
+        and all(
+            isinstance(category, str) and _is_list(items) and items and all(map(_is_text, items))
+            for category, items in value
+        )
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +133,8 @@ def right_sides(layers: Layers, problem: str, modulus: int = 23) -> dict[str, Ri
 
 
 def _stated(layers: Layers, problem: str, modulus: int) -> "_Reader":
-    if len(layers) < 2 or any(len(layer) != 2 or not layer[1] for layer in layers):
-        raise ValueError("layers must be two or more pairs [category, [item, …]].")
-    items = [list(map(str, layer[1])) for layer in layers]
-    categories = [str(layer[0]) for layer in layers]
-    reader = _Reader(categories, items, modulus)
+    layers = layers_in(layers)
+    reader = _Reader([pair[0] for pair in layers], [list(pair[1]) for pair in layers], modulus)
     for sentence in _sentences(problem):
         reader.state(sentence)
     return reader
@@ -156,6 +182,8 @@ class _Reader:
     def side(self, text: str) -> Right:
         number, times = None, False
         if found := re.match(r"\d+", text):
+            if not re.fullmatch(NUMERAL, found[0]):
+                raise ValueError(f"the right side {text[:80]!r} begins with no numeral.")
             number, text = int(found[0]) % self.modulus, text[found.end() :]
             if not text:
                 return Right(number, False, False, [])

@@ -7,7 +7,6 @@ the problem in whose place it stands, so that a window stays a function of (seed
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,9 +20,9 @@ from data_gen.keys import Stage
 from data_gen.settings import RefusedError
 from data_gen.solutions.document import Document
 from data_gen.spec import Spec
-from data_gen.text import corrections
+from data_gen.text import corrections, lines
 from data_gen.text.judge import judge
-from data_gen.text.reader import layers_in, read
+from data_gen.text.reader import read
 from data_gen.windows.table import encode
 from data_gen.windows.tokenizer import tokenizer
 
@@ -31,7 +30,7 @@ Record = Mapping[str, Any]
 
 # Records written in tokens at once; it changes nothing but the memory taken.
 _AT_ONCE = 256
-_NEEDED = ("layers", "problem", "question", "solution", "answer")
+_TEXTS = ("problem", "question", "solution")
 
 
 class Records(NamedTuple):
@@ -69,17 +68,18 @@ def _of_file(path: str, state: tuple[int, int], window: int, spec: Spec) -> list
     del state  # Another one is another content.
     made = []
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedError("records", path, f"a file of text that can be read ({error})") from error
-    for number, line in enumerate(lines, start=1):
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        allowed = f"a file that can be read ({error.strerror})"
+        raise RefusedError("records", path, allowed) from error
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = lines.value(line)
+        except ValueError as error:
             raise RefusedError(
-                "records", path, f"of JSON lines, and line {number} is none ({error.msg})"
+                "records", path, f"of JSON lines, and line {number} is none ({error})"
             ) from error
         if why := why_not(record, window, spec):
             allowed = f"of records of this class that fit a window, and line {number} {why}"
@@ -98,19 +98,19 @@ def why_not(record: Any, window: int, spec: Spec) -> str:
       window: as for `of_file`.
       spec: the class.
     """
-    if not isinstance(record, Mapping):
-        return "is not a JSON object"
-    for name in _NEEDED:
-        if name not in record:
-            return f"has no field {name!r}"
     try:
-        problem, question = record["problem"], record["question"]
-        facts = read(layers_in(record["layers"]), problem, question, spec.modulus)
+        record = lines.record(record, _TEXTS)
+    except ValueError as error:
+        return str(error).rstrip(".")
+    if "answer" not in record:
+        return "has no field 'answer'"
+    try:
+        facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
         verdict = judge(facts, record["solution"], f" {record['answer']}")
         if not verdict.correct:
             return f"is no right solution in this class ({verdict.reason})"
         written = np.array(corrections.symbols(record, spec))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         return f"is not of this class ({error})"
     table = tokenizer(spec)
     if not table.has_all(written):
