@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from data_gen import keys, settings
+from data_gen.arguments import Parser
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
 from data_gen.solutions import kinds
@@ -290,13 +291,13 @@ def _whole(low: int, text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     igsm = pathlib.PurePath(sys.argv[0]).stem == "igsm"
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="igsm" if igsm else "python -m data_gen",
         description=__doc__.replace("python -m data_gen", "igsm") if igsm else __doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    drawing = argparse.ArgumentParser(add_help=False)
+    drawing = Parser(add_help=False)
     drawing.add_argument("--spec", choices=sorted(NAMED), default="med")
     drawing.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
     drawing.add_argument("--op", type=functools.partial(_whole, 1), help="so many operations")
@@ -316,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         help="any other field of the spec",
     )
 
-    def adding(name: str, count: int, help: str) -> argparse.ArgumentParser:
+    def adding(name: str, count: int, help: str) -> Parser:
         command = commands.add_parser(name, parents=[drawing], help=help)
         command.add_argument("--count", type=functools.partial(_whole, 1), default=count)
         return command

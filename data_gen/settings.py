@@ -13,6 +13,9 @@ from typing import Any
 
 _KEY = "setting"
 
+# JAX counts in 32 bits.
+_MOST = 2**31 - 1
+
 
 class RefusedError(ValueError):
     """A setting has a value that is not allowed; the text is one sentence."""
@@ -65,6 +68,9 @@ class Setting:
         """
         if not self.accepts(value):
             raise RefusedError(name, value, self.allowed)
+        counts = value if isinstance(value, tuple) else (value,)
+        if any(_is_whole(count) and count > _MOST for count in counts):
+            raise RefusedError(name, value, f"{self.allowed}, and at most {_MOST}")
 
     def parse(self, name: str, text: str) -> Any:
         """The value that is written as `text`, as `written` writes it.

@@ -29,7 +29,7 @@ from physlm.architecture import ModelConfig
 from physlm.experiments import config as config_lib
 from physlm.experiments import files, scales
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, place, put
+from physlm.experiments.arguments import Parser, called, local, one_line, place, put
 from physlm.experiments.store import Store
 from physlm.huggingface import inverse
 from physlm.huggingface.directory import RUN_FILE
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.adopt"),
         description="Takes a model of Hugging Face into a store, as a run.",
     )
-    parser.add_argument("directory", type=pathlib.Path, help="with config.json and safetensors")
+    parser.add_argument("directory", type=local, help="with config.json and safetensors")
     parser.add_argument("--workdir", type=place, default="runs")
     parser.add_argument(
         "--scale",

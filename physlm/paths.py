@@ -36,6 +36,20 @@ def is_local(place: os.PathLike[str]) -> bool:
     return not os.fspath(place).startswith(_BUCKET)
 
 
+def found(place: epath.Path) -> bool:
+    """Whether a file is there, in a place that somebody names.
+
+    Raises:
+      ValueError: it cannot be said, since the place cannot be reached or read.
+    """
+    # A name that no file can have is told of by ValueError.
+    unreachable: tuple[type[Exception], ...] = (*failures(place), ValueError)
+    try:
+        return place.exists()
+    except unreachable as error:
+        raise ValueError(f"{os.fspath(place)!r} cannot be looked for: {why(error)}.") from error
+
+
 def check_bucket(place: epath.Path) -> None:
     """Sees to it that there is the bucket of a path, and that it can be read.
 

@@ -11,6 +11,7 @@ from benchmarks import workloads
 
 from data_gen import settings
 from data_gen.settings import RefusedError
+from physlm.architecture import ModelConfig
 from physlm.experiments import config, scales, sweep
 
 KNOWN = config.declared()
@@ -49,6 +50,15 @@ def test_a_text_is_read_as_the_type_and_written_back(name, text, value):
     assert (found, type(found)) == (value, type(value))
     assert settings.of(Sample)[name].parse(name, settings.written(found)) == value
     assert getattr(Sample(**{name: value}), name) == value
+
+
+def test_whole_numbers_are_those_that_jax_counts_with():
+    known = settings.of(ModelConfig)["layers"]
+    known.check("layers", 2**31 - 1)
+    with pytest.raises(RefusedError, match="whole number, at least 1, and at most 2147483647"):
+        known.check("layers", 2**31)
+    with pytest.raises(RefusedError, match="and at most 2147483647"):
+        settings.of(Sample)["places"].check("places", (1, 10**20))
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,9 @@ def test_unknown_ways_to_choose_are_refused() -> None:
         ("regret:probe,beams=4,top_k=2", "beams of decode .* must be 1 where temperature"),
         ("sample:", "'' of decode is 'sample:'; it must be"),
         ("nowhere.at.All", "'nowhere.at.All' of decode"),
+        ("..", r"'\.\.' of decode"),
+        (".own.Strategy", "or package.module.Class"),
+        ("os.path", "'os.path' of decode .*, a dataclass with a method `bound`"),
         ("", "'' of decode"),
     ],
 )

@@ -5,6 +5,7 @@ own is a dataclass in a file of one's own, with settings as its fields, and is c
 name: `mypackage.mymodule.MyStrategy:setting=1`.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -57,10 +58,20 @@ def parse(text: str) -> Recipe:
 def _own(name: str) -> type:
     allowed = f"one of {', '.join(STRATEGIES)}, or package.module.Class"
     module, dot, last = name.rpartition(".")
+    # A dot at its beginning would be one that Python takes for a package of ours.
+    if not dot or not all(part.isidentifier() for part in name.split(".")):
+        raise RefusedError(f"{name!r} of decode", name, allowed)
     try:
-        return getattr(importlib.import_module(module), last) if dot else STRATEGIES[name]
-    except (ImportError, AttributeError, KeyError):
+        found = getattr(importlib.import_module(module), last)
+    except (ImportError, AttributeError):
         raise RefusedError(f"{name!r} of decode", name, allowed) from None
+    if not (
+        isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "bound")
+    ):
+        raise RefusedError(
+            f"{name!r} of decode", name, f"{allowed}, a dataclass with a method `bound`"
+        )
+    return found
 
 
 def canonical(text: str) -> str:

@@ -26,7 +26,7 @@ def _load(run: Run, models: epath.Path) -> tuple[Run, epath.Path]:
     """
     name = run.settings.parent.run
     directory = directory_of(name, models)
-    if not (directory / run_lib.CONFIG_FILE).exists():
+    if not paths.found(directory / run_lib.CONFIG_FILE):
         raise ValueError(
             f"parent.run is {name!r}; it must be the name of a run in {models}, or the directory "
             "of a run."

@@ -3,20 +3,17 @@
 import argparse
 import os
 import pathlib
+import re
 import sys
-from typing import NoReturn
 
 from etils import epath
 
+from data_gen import arguments
 from physlm import paths
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leaves with code 2."""
-        self.exit(2, f"{message} (--help lists what there is).\n")
+class Parser(arguments.Parser):
+    """That of all commands, for those that take settings."""
 
     def add_settings(self, description: str) -> None:
         """Adds `--set KEY=VALUE …`, which may be given more than once."""
@@ -36,6 +33,20 @@ def place(text: str) -> epath.Path:
         return paths.path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+
+
+def local(text: str) -> pathlib.Path:
+    """A path of this machine, as argparse takes it."""
+    if re.match(r"[a-z0-9]+:/", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a path of this machine is")
+    try:
+        os.lstat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no path: {why}") from error
+    return pathlib.Path(text)
 
 
 def called(module: str) -> str:

@@ -7,7 +7,6 @@ there: how conditions compare problem by problem, intervals of retries, held-out
 settings.
 """
 
-import argparse
 import csv
 import io
 import sys
@@ -27,7 +26,7 @@ from physlm.experiments import (
     show,
     tables,
 )
-from physlm.experiments.arguments import called, one_line, place, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.figures import USUAL, Losses, Shown
 from physlm.experiments.material import Material
 from physlm.experiments.page import Content, Table
@@ -205,7 +204,7 @@ def _commands(found: Material, name: str, scale: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, or 2 where the input is bad."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=called("physlm.experiments.report"),
         description="Prints the tables of a study and writes its plot and page.",
     )

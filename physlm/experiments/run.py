@@ -118,7 +118,7 @@ def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
         ValueError: there is no run, or a setting is refused.
     """
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if not paths.found(path):
         raise ValueError(f"{directory} is not the directory of a run: it has no {path.name}.")
     found = files.read_json(path)
     if not isinstance(found, dict):
