@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+import zlib
 
 import jax
 import numpy as np
@@ -32,6 +33,7 @@ KINDS = kinds.known()
 assert {AGAIN, OFF_BY_ONE} < {*KINDS}
 ALL = ",".join(f"{kind.name}:{1 / len(KINDS):.4f}" for kind in KINDS)
 SENTENCES = [kind.name for kind in KINDS if isinstance(kind, WrongSentence)]
+MARKED = "value:0.2,misread:0.2,operator:0.2,reference:0.2,missing:0.2"
 EVERY = Mistakes(ALL, 0.69, mend="back:0.4,fix:0.3,restart:0.3")
 LATE = Mistakes(ALL, 0.69, mend="back:0.4,fix:0.3,restart:0.3", whole=True, late=2)
 ROOM = 4096
@@ -128,7 +130,7 @@ def test_mendings_come_as_often_as_asked_for():
     drawn_as = [mistake for truth in truths(scripts, EVERY) for mistake in truth]
     mendings = [mending for kind, mending, _ in drawn_as if kind in SENTENCES]
     n = len(mendings)
-    assert n > 900
+    assert n > 800
     assert abs(mendings.count("fix") - n * 0.3) < 4 * np.sqrt(n * 0.3 * 0.7)
     # After the third new beginning of a solution the rest goes back.
     assert 0.2 < mendings.count("restart") / n < 0.3 < mendings.count("back") / n < 0.5
@@ -159,6 +161,56 @@ def test_wrong_numbers_are_uniform():
     assert len(off) > 500 and counts.sum() == len(off)
     expected = len(off) / 4
     assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 3 degrees, p = 0.001
+
+
+@pytest.mark.parametrize(
+    "mistakes", [Mistakes("calculation", 0.5), Mistakes(MARKED, 0.5)], ids=lambda one: one.kind
+)
+def test_no_wrong_sentence_stands_twice_at_one_position(mistakes):
+    _, _, found = made(SMALL, mistakes, 4)
+    again = 0
+    for record in found:
+        here = []
+        for sentence in split_sentences(record["solution"]):
+            if not sentence.endswith(" BACK"):
+                here = []
+                continue
+            again += bool(here)
+            assert sentence not in here, record["solution"]
+            here.append(sentence)
+    assert again > 100
+
+
+def test_wrong_sentences_go_on_until_none_is_left():
+    """At a rate close to 1 all that can be wrong at a position is there once, in some order."""
+    mistakes = Mistakes("calculation", 0.9)
+    _, _, found = made(SMALL, mistakes)
+    whole = 0
+    for record in found:
+        here = []
+        for sentence in split_sentences(record["solution"]):
+            if sentence.endswith(" BACK"):
+                here.append(sentence)
+                continue
+            lines = len(re.findall(r"= \d+ [+*-] \d+ =", sentence))
+            assert len(here) == len(set(here)) <= lines * (SMALL.modulus - 1)
+            whole += lines > 0 and len(here) == lines * (SMALL.modulus - 1)
+            here = []
+    assert whole > 100
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "expected"),
+    [
+        (Mistakes(), 4129724061),
+        (Mistakes("retry", 0.5), 3384815082),
+        (Mistakes("retry", 0.5, whole=True), 3978425698),
+    ],
+)
+def test_documents_without_wrong_sentences_stay_what_they_are(mistakes, expected):
+    """Data of finished runs and frozen sets is made again bit for bit."""
+    _, documents, _ = drawn(SMALL, mistakes)
+    assert zlib.crc32(documents.tokens_N.astype("<i4").tobytes()) == expected
 
 
 def test_new_beginnings_have_other_letters_and_end():
@@ -241,7 +293,8 @@ def test_what_is_wrong_is_marked_and_nothing_else():
         "reference": {letter, number},
         "missing": set(),
     }
-    mistakes = Mistakes(",".join(f"{kind}:0.2" for kind in marked), 0.5)
+    mistakes = Mistakes(MARKED, 0.5)
+    assert ",".join(f"{kind}:0.2" for kind in marked) == MARKED
     documents, scripts, _ = made(SMALL, mistakes, 4)
     for n, (kind, tokens) in enumerate(marked.items()):
         here_NxS = scripts.kind_S == n

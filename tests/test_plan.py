@@ -426,6 +426,12 @@ def test_a_kind_by_another_name_is_the_same_run():
     assert named != [entry.run.name for entry in smoke_plan("mistakes.kind=retry_weak")]
 
 
+def test_only_runs_whose_wrong_sentences_may_repeat_got_another_identity():
+    assert made()["mistakes.kind"] == "skip" and "mistakes.sentences" not in made()
+    for kind in ("value", "skip:0.7,value:0.3"):
+        assert made("mistakes.kind", kind)["mistakes.sentences"] == "distinct"
+
+
 def test_a_mixture_of_kinds_is_swept_over_its_rate():
     entries = smoke_plan("mistakes.kind=skip:0.7,value:0.3")
     assert [entry.condition["retry_rate"] for entry in entries] == [0.0, 0.5]

@@ -132,6 +132,7 @@ class Igsm(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version(rows_lib.VERSION)
     RELEASE_NOTES = {  # noqa: RUF012 (TFDS's own form)
+        "4.0.0": "No wrong sentence stands twice at one position; all without any is as it was.",
         "3.0.0": "Other random bits; `test` of the published classes has no template of `train`; "
         "rows say whether their template is shared.",
         "2.0.0": "The vocabulary has the markers FIX and RESTART; ids of what follows are others.",

@@ -33,7 +33,7 @@ from data_gen.windows import stream
 from data_gen.windows.documents import ROOM, whole_documents
 
 # Changes with what a row of the same settings is; igsm.Igsm.RELEASE_NOTES says how.
-VERSION = "3.0.0"
+VERSION = "4.0.0"
 # What the keys of a split's rows are for.
 PURPOSES = {"all": Purpose.SAMPLE, "train": Purpose.FROZEN, "test": Purpose.TESTING}
 # Problems made at once; it changes nothing but the memory and the time taken.

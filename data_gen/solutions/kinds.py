@@ -111,8 +111,9 @@ class WrongParameter(Kind):
 class WrongSentence(Kind):
     """A sentence about the right parameter, with something wrong in it.
 
-    It is drawn uniformly among the places where it may be wrong, and then among what may stand
-    there instead. Both are sets of whole numbers, whose meaning is the kind's own.
+    It is drawn uniformly among the places where it may be wrong and what may stand there instead,
+    no pair of them twice before one step. Both are sets of whole numbers, whose meaning is the
+    kind's own.
 
     Attributes:
       places: from a `RightSentence` to bool[C], in which C is at most three times the lines of a

@@ -31,9 +31,8 @@ class Mistakes:
     the step is written right. The kinds are described in `data_gen.solutions.kinds`, and printed
     by `python -m data_gen kinds`.
 
-    Wrong parameters are drawn uniformly, at one position none twice, later perhaps again; wrong
-    sentences uniformly over places (lines, letters, terms) and then over what may stand there,
-    each anew.
+    Wrong parameters are drawn uniformly; wrong sentences uniformly over places (lines, letters,
+    terms) and over what may stand there. At one position none is there twice, later perhaps again.
     """
 
     kind: str = settings.text(

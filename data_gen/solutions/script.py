@@ -30,6 +30,7 @@ class Script(NamedTuple):
     mend_S: jax.Array  # int32: which of `MENDINGS` that marker is
     attempt_S: jax.Array  # int32: how often the solution was begun anew before it
     word_S: jax.Array  # uint32: what a wrong sentence is drawn from
+    turn_S: jax.Array  # int32: how many before it are drawn from the same
     anew: jax.Array  # uint32: what the letters of later beginnings are drawn from
 
 
@@ -38,6 +39,8 @@ class _State(NamedTuple):
 
     step: jax.Array  # int32: steps done
     named_P: jax.Array  # bool: written wrongly since the last step
+    turn_K: jax.Array  # int32: wrong sentences since then, of each kind of these
+    word_K: jax.Array  # uint32: what they are drawn from
     until: jax.Array  # int32: no mistake is made before this step
     fixing: jax.Array  # bool: a mistake was ended by FIX, and its step comes now
     ahead: jax.Array  # int32: the next step that is written resting on a mistake
@@ -79,7 +82,9 @@ def draw_script(
     upto_K = np.minimum((upto_K * 2.0**32).astype(np.uint64), 2**32 - 1).astype(np.uint32)
     pool_of = _pools(problem, steps, mistakes, spec)
     numbers, candidates = list(wrong_sentences(mistakes)), steps.candidates
-    any_TxK = jnp.zeros((spec.op_room, 0), bool) if candidates is None else candidates.any_TxK
+    none_TxK = jnp.zeros((spec.op_room, 0), jnp.int32)
+    count_TxK = none_TxK if candidates is None else candidates.count_TxK
+    number_K = np.array(numbers, np.int32)
 
     def write(state: _State, word_2: jax.Array) -> tuple[_State, dict[str, jax.Array]]:
         step, follows = state.step, state.left > 0
@@ -93,8 +98,9 @@ def draw_script(
         for number, (drawn, _) in enumerate(rates):
             if isinstance(drawn, WrongParameter):
                 pool_P = jnp.where(kind == number, pool_of(drawn, step), pool_P)
+        left_K = state.turn_K < count_TxK[at]
         for place, number in enumerate(numbers):
-            errs |= (kind == number) & any_TxK[at, place]
+            errs |= (kind == number) & left_K[place]
         pool_P &= ~state.named_P
         free = live & ~follows & ~state.fixing & (step >= state.until)
         misnamed = free & pool_P.any()
@@ -111,6 +117,9 @@ def draw_script(
         goes_on = live & ~wrong & ~follows
 
         named_P = state.named_P | (misnamed & (slot_P == slot))
+        # What is wrong at one position is drawn from one word for each kind, none of it twice.
+        errs_K, word = errs & (number_K == kind), draws.named(word_2[1], "sentence")
+        word_K = jnp.where(state.turn_K > 0, state.word_K, word)
         written = {
             "slot_S": jnp.where(live, slot, -1),
             "step_S": about,
@@ -121,11 +130,15 @@ def draw_script(
             "back_S": jnp.where(noticed, taken, 0),
             "mend_S": mend,
             "attempt_S": state.attempt,
-            "word_S": draws.named(word_2[1], "sentence"),
+            "word_S": jnp.where(errs, jnp.where(errs_K, word_K, 0).sum(dtype=jnp.uint32), word),
+            "turn_S": jnp.where(errs_K, state.turn_K, 0).sum(),
         }
+        leaves = goes_on & (step >= state.until)
         state = _State(
             step=jnp.where(anew, 0, step + goes_on),
-            named_P=named_P & ~(goes_on & (step >= state.until)),
+            named_P=named_P & ~leaves,
+            turn_K=jnp.where(leaves, 0, state.turn_K + errs_K),
+            word_K=jnp.where(errs_K, word_K, state.word_K),
             until=jnp.where(anew, step, state.until),
             fixing=jnp.where(noticed, mend == FIX, state.fixing & ~goes_on),
             ahead=jnp.where(wrong, step + errs, state.ahead + follows),
@@ -139,7 +152,9 @@ def draw_script(
         return state, written
 
     zero, no = jnp.int32(0), jnp.bool_(False)
-    start = _State(zero, jnp.zeros(spec.slots, bool), zero, no, *[zero] * 7)
+    none_K = jnp.zeros(len(numbers), jnp.int32)
+    drawn_from = none_K.astype(jnp.uint32)
+    start = _State(zero, jnp.zeros(spec.slots, bool), none_K, drawn_from, zero, no, *[zero] * 7)
     end, written = jax.lax.scan(write, start, word_Sx2)
     return Script(
         complete=end.step >= problem.steps,

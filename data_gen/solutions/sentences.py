@@ -145,7 +145,7 @@ def _by_sentence(
     slip_S = jax.tree.map(lambda x: jnp.broadcast_to(x, step_S.shape), computation.no_slip())
     if steps.candidates is not None:
         draw = partial(written_wrong, candidates=steps.candidates, mistakes=mistakes, spec=spec)
-        of_S, slip_S = jax.vmap(draw)(script.kind_S, step_S, script.word_S, of_S)
+        of_S, slip_S = jax.vmap(draw)(script.kind_S, step_S, script.word_S, script.turn_S, of_S)
     count_S = of_S.operations
 
     # After a wrong sentence that is not yet taken back, letters shift by what it takes more.

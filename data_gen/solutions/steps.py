@@ -1,6 +1,8 @@
 """The right steps of a solution, and how each of them can be written wrong."""
 
+import functools
 import itertools
+import math
 from typing import NamedTuple
 
 import jax
@@ -28,9 +30,9 @@ class Candidates(NamedTuple):
     values_TxJ: jax.Array  # int32: the right lines' numbers, as `computation.pack` has them
 
     @property
-    def any_TxK(self) -> jax.Array:
-        """bool: there is such a mistake to be made."""
-        return self.place_TxK.any() & self.other_TxK.any()
+    def count_TxK(self) -> jax.Array:
+        """int32: how many different ones there are."""
+        return self.place_TxK.size() * self.other_TxK.size()
 
 
 class Steps(NamedTuple):
@@ -81,6 +83,7 @@ def written_wrong(
     kind: jax.Array,
     step: jax.Array,
     word: jax.Array,
+    turn: jax.Array,
     of: Expression,
     candidates: Candidates,
     mistakes: Mistakes,
@@ -92,6 +95,8 @@ def written_wrong(
       kind: int32, which kind of the distribution; where it is no wrong sentence, all is right.
       step: int32.
       word: uint32, what is drawn from.
+      turn: int32, how many of this kind were drawn from the same word; all that are drawn from one
+        word differ, as many as there are, and each is uniform.
       of: what the step computes.
       candidates: of all steps.
       mistakes: the distribution.
@@ -102,7 +107,7 @@ def written_wrong(
     places, others = jax.tree.map(
         lambda x_TxK: x_TxK[step, at], (candidates.place_TxK, candidates.other_TxK)
     )
-    place, other = places.pick(word), others.pick(draws.named(word, "other"))
+    place, other = _distinct(word, turn, places, others, spec)
 
     def line_at(line: jax.Array) -> Line:
         values = candidates.values_TxJ[step, line]
@@ -118,6 +123,33 @@ def written_wrong(
             found,
         )
     return found
+
+
+def _distinct(
+    word: jax.Array, turn: jax.Array, places: bits.Bits, others: bits.Bits, spec: Spec
+) -> tuple[jax.Array, jax.Array]:
+    """int32 each: a pair of members of two sets, another one at each turn."""
+    across = jnp.maximum(others.size(), 1)
+    count = jnp.maximum(places.size(), 1) * across
+    first = draws.below(word, places.size()) * across
+    first += draws.below(draws.named(word, "other"), across)
+    # A prime above the count has no factor in common with it, so that its multiples go round.
+    strides = jnp.array(_strides(spec))
+    stride = strides[draws.below(draws.named(word, "stride"), len(strides))]
+    pair = (first + turn * stride) % count
+    return places.member(pair // across), others.member(pair % across)
+
+
+@functools.cache
+def _strides(spec: Spec) -> np.ndarray:
+    """int32[64]: the first primes above all counts of pairs."""
+    (_, places), (*_, others) = _bounds(spec)
+    found, number = [], max(places * others, 2)
+    while len(found) < 64:
+        number += 1
+        if all(number % factor for factor in range(2, math.isqrt(number) + 1)):
+            found.append(number)
+    return np.array(found, np.int32)
 
 
 def _written_right(of: Expression, problem: Problem, spec: Spec) -> computation.Packed:

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import Mistakes
+from data_gen.solutions.steps import wrong_sentences
 from data_gen.spec import Spec
 from data_gen.windows.tokenizer import tokenizer
 from physlm.adaptation import FULL, PROBE
@@ -32,7 +33,11 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         if config_lib.decides(key) and not config_lib.goes_without_saying(key, value)
     }
     if flat["mistakes.rate"]:
-        facts["mistakes.kind"] = Mistakes(flat["mistakes.kind"]).kind_by_name
+        mistakes = Mistakes(flat["mistakes.kind"], rate=flat["mistakes.rate"])
+        facts["mistakes.kind"] = mistakes.kind_by_name
+        if wrong_sentences(mistakes):
+            # There were runs whose wrong sentences could follow themselves word for word.
+            facts["mistakes.sentences"] = "distinct"
     else:
         # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
