@@ -15,6 +15,8 @@ import copy
 import os
 import pathlib
 import random
+import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,12 +25,15 @@ import time
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-SECONDS = 900
+SECONDS, MEMORY = 600, 12 * 2**30
 
 # Of each module the tests nearest to it, cheapest first, as arguments of pytest.
 NEAREST = {
     "data_gen/text/judge.py": ["test_judge.py test_second_reading.py", "test_mended.py -k judged"],
-    "data_gen/text/reader.py": ["test_judge.py test_second_reading.py", "test_labels.py"],
+    "data_gen/text/reader.py": [
+        "test_judge.py test_lines.py test_second_reading.py",
+        "test_labels.py",
+    ],
     "data_gen/solutions/script.py": [
         "test_mistakes.py -k 'leave or candidates'",
         "test_mended.py -k 'rate or late or beginnings or mendings or geometric or drawn'",
@@ -108,6 +113,11 @@ def mutants(module: str, rng: random.Random) -> Iterator[tuple[int, str, str]]:
             yield node.lineno - 1, line.decode(), made.decode()
 
 
+def limited() -> None:
+    """A loop that does not end any more may fill lists for ever."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
 def noticed(tree: pathlib.Path, module: str) -> str:
     """The test that notices what a copy of the tree has changed; "" where all pass."""
     env = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg", **os.environ, "PYTHONPATH": str(tree)}
@@ -115,8 +125,8 @@ def noticed(tree: pathlib.Path, module: str) -> str:
         command = f"nice -n 10 {sys.executable} -m pytest -x -q -n 0 -p no:cacheprovider {tests}"
         try:
             made = subprocess.run(
-                command, shell=True, cwd=tree / "tests", env=env, capture_output=True, text=True,
-                timeout=SECONDS,
+                shlex.split(command), cwd=tree / "tests", env=env, capture_output=True, text=True,
+                timeout=SECONDS, preexec_fn=limited,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return f"more than {SECONDS} s"
