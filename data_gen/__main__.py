@@ -385,9 +385,11 @@ def _open(path: str) -> IO[bytes]:
 
 def _why(error: ValueError | OSError) -> str:
     """One sentence, which names the file where there is one."""
+    said = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename} cannot be read or written: {error.strerror}."
-    return str(error)
+        said = f"{error.filename} cannot be read or written: {error.strerror}."
+    # What was typed, line breaks and all, is part of it.
+    return " ".join(said.split())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -88,6 +88,11 @@ def test_wrong_solutions(old, new, step, reason):
     assert reason in verdict.reason
 
 
+def test_operations_are_counted_of_what_cannot_be_read_too():
+    assert judge(FACTS, "Define Oak Library's Red Shelf as a. Moth.").op == 2
+    assert judge(FACTS, SOLUTION + " Moth.").op == 13
+
+
 def test_swapped_steps_use_what_is_not_defined():
     steps = SOLUTION.split(" Define ")
     steps[2], steps[3] = steps[3], steps[2]
