@@ -28,7 +28,7 @@ from physlm import cells, devices, model
 from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, place, put
+from physlm.experiments.arguments import Parser, called, local, one_line, place, put
 from physlm.huggingface import adapter, plain
 from physlm.huggingface import directory as directories
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=place, help="the directory of a run")
     parser.add_argument(
-        "--out", type=pathlib.Path, required=True, help="the directory to write, a new one"
+        "--out", type=local, required=True, help="the directory to write, a new one"
     )
     parser.add_argument("--step", default="final", help="best, final or a step (final)")
     parser.add_argument(
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--adapter",
-        type=pathlib.Path,
+        type=local,
         metavar="BASE",
         help="write a LoRA's factors alone, for PEFT; BASE is the exported directory of its parent",
     )
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.adapter and (options.plain or options.dtype != "float32"):
             raise ValueError("--adapter is given with --plain or --dtype, which it does not read.")
-        if str(options.out) in ("", "."):
+        if str(options.out) == ".":
             raise ValueError("--out is the current directory; it must be a new one.")
         said = export(
             options.run,

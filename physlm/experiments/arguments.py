@@ -38,6 +38,13 @@ def place(text: str) -> epath.Path:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
+def local(text: str) -> pathlib.Path:
+    """A path of this machine, as argparse takes it; none is not the directory that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; a path is")
+    return pathlib.Path(text)
+
+
 def called(module: str) -> str:
     """How the command of a module was called, for its usage: by `physlm`, or as a module."""
     if pathlib.PurePath(sys.argv[0]).stem == "physlm":
@@ -55,6 +62,8 @@ def put(text: str) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line; an error that is not about input is called by its type."""
+    """What went wrong, in one line; one that is not about input or room is called by its type."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    if isinstance(error, ValueError | paths.FullError) and text:
+        return text
+    return f"{type(error).__name__}: {text}"
