@@ -8,6 +8,7 @@ run's identity and what `--settings` prints all come from the declaration.
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -20,14 +21,26 @@ _MOST = 2**31 - 1
 class RefusedError(ValueError):
     """A setting has a value that is not allowed; the text is one sentence."""
 
-    def __init__(self, name: str, value: Any, allowed: str) -> None:
-        """Says that `name` is `value`, and that it must be what `allowed` says."""
-        self.name, self.value, self.allowed = name, value, allowed
+    def __init__(self, name: str, value: Any, allowed: str, others: Sequence[str] = ()) -> None:
+        """Says that `name` is `value`, and that it must be what `allowed` says.
+
+        Args:
+          name: of the setting.
+          value: that it has.
+          allowed: what it must be; other settings that make it so are called by their names.
+          others: which of the words there are such names.
+        """
+        self.name, self.value, self.allowed, self.others = name, value, allowed, tuple(others)
         super().__init__(f"{name} is {value!r}; it must be {allowed}.")
 
     def within(self, section: str) -> "RefusedError":
-        """The same about a setting of a section."""
-        return RefusedError(f"{section}.{self.name}", self.value, self.allowed)
+        """The same about a setting of a section, and others of it."""
+        allowed = self.allowed
+        if self.others:
+            names = "|".join(map(re.escape, self.others))
+            allowed = re.sub(rf"(?<![\w.])({names})\b", rf"{section}.\1", allowed)
+        others = [f"{section}.{name}" for name in self.others]
+        return RefusedError(f"{section}.{self.name}", self.value, allowed, others)
 
 
 @dataclasses.dataclass(frozen=True)

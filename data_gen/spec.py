@@ -165,33 +165,35 @@ class Spec:
         settings.check(self)
         if self.max_depth < self.min_depth:
             least = f"at least min_depth, {self.min_depth}"
-            raise RefusedError("max_depth", self.max_depth, least)
+            raise RefusedError("max_depth", self.max_depth, least, ["min_depth"])
         if self.max_width < self.min_width:
             least = f"at least min_width, {self.min_width}"
-            raise RefusedError("max_width", self.max_width, least)
+            raise RefusedError("max_width", self.max_width, least, ["min_width"])
         if self.names < self.max_width:
             least = f"at least max_width, {self.max_width}, so that items have names of their own"
-            raise RefusedError("names", self.names, least)
+            raise RefusedError("names", self.names, least, ["max_width"])
         cap = "max_op" if self.op is None else "op"
         if self.letters < self.op_cap:
             least = f"at least {cap}, {self.op_cap}, so that no letter is defined twice"
-            raise RefusedError("letters", self.letters, least)
+            raise RefusedError("letters", self.letters, least, [cap])
         if self.tokenizer_files and self.tokenizer != "gpt2":
             allowed = "empty where tokenizer is not 'gpt2', which alone reads files"
-            raise RefusedError("tokenizer_files", self.tokenizer_files, allowed)
+            raise RefusedError("tokenizer_files", self.tokenizer_files, allowed, ["tokenizer"])
         least_edges = (self.min_depth - 1) * self.min_width
         if self.max_edges < least_edges:
             allowed = (
-                f"at least {least_edges}, for {self.min_depth} layers of {self.min_width} items"
+                f"at least {least_edges}, for the {self.min_depth} layers (min_depth) of "
+                f"{self.min_width} items (min_width) that there are at least"
             )
-            raise RefusedError("max_edges", self.max_edges, allowed)
+            raise RefusedError("max_edges", self.max_edges, allowed, ["min_depth", "min_width"])
         reach = reachable_op(self)
         if self.op_cap > reach:
             allowed = (
                 f"at most {reach}, what max_edges={self.max_edges}, max_depth={self.max_depth}, "
                 f"max_width={self.max_width} and max_terms={self.max_terms} leave room for"
             )
-            raise RefusedError(cap, self.op_cap, allowed)
+            others = ["max_edges", "max_depth", "max_width", "max_terms"]
+            raise RefusedError(cap, self.op_cap, allowed, others)
 
     @property
     def op_cap(self) -> int:

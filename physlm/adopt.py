@@ -91,7 +91,7 @@ def adopt(
     changes = _told(directory)
     if not changes or inverse.differs(_model(changes, scale), content):
         changes |= _model_settings(directory, content)
-    changes |= dict(config_lib.parse_assignment(text) for text in assignments)
+    changes |= config_lib.parse_assignments(assignments)
     run = run_lib.make_run(config_lib.override(config_lib.base(scale), changes))
     decoder = run.settings.model
     if decoder.vocab != content["vocab_size"]:
@@ -142,10 +142,7 @@ def adopt(
 def _json_of(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path.parent} has no {path.name}: it is no directory of a model.")
-    found = files.read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no object.")
-    return found
+    return files.read_object(path)
 
 
 def _model(changes: Mapping[str, Any], scale: str) -> ModelConfig:

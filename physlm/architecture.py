@@ -195,10 +195,11 @@ class ModelConfig:
         if self.head_dim % 2:
             raise RefusedError("head_dim", self.head_dim, "even")
         if self.heads % self.shared_heads:
-            raise RefusedError("kv_heads", self.kv_heads, f"a divisor of heads, {self.heads}")
+            allowed = f"a divisor of heads, {self.heads}"
+            raise RefusedError("kv_heads", self.kv_heads, allowed, ["heads"])
         if self.mixture < self.experts_per_token and self.mixture > 1:
-            allowed = f"at most the number of experts, {self.mixture}"
-            raise RefusedError("experts_per_token", self.experts_per_token, allowed)
+            allowed = f"at most experts, {self.mixture}"
+            raise RefusedError("experts_per_token", self.experts_per_token, allowed, ["experts"])
         if self.head_dim * self.rotary_fraction % 2:
             allowed = f"such that it turns whole pairs of the {self.head_dim} channels of a head"
             raise RefusedError("rotary_fraction", self.rotary_fraction, allowed)

@@ -1,7 +1,11 @@
 """Checkpoints of training states, written in the background, each complete or not at all."""
 
+import functools
 import json
 import logging
+import re
+import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,10 +36,37 @@ def _fingerprint(state: Any) -> jax.Array:
     return jnp.stack(leaves)
 
 
-# Orbax warns of each directory that is opened to be read alone, which is what is wanted.
-logging.getLogger("absl").addFilter(
-    lambda record: not record.getMessage().startswith("Given directory is read only")
-)
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether what Orbax logs is not what is wanted, or what is said in one sentence anyway."""
+    text, error = record.getMessage(), record.exc_info[1] if record.exc_info else None
+    told = paths.says_full(text) or paths.is_full(error)
+    return not (told or text.startswith("Given directory is read only"))
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_is_news)
+
+
+@functools.cache
+def _quieted() -> None:
+    """Has nothing said of what Orbax was at when it failed, whose loops are closed by then."""
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+
+    def tell(found: "sys.UnraisableHookArgs") -> None:
+        code = getattr(found.object, "cr_code", None)
+        if code is None or "orbax" not in code.co_filename:
+            unraisable(found)
+
+    def catch(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # So the array store says that nobody waits any more for what it wrote.
+        if kind is not RuntimeError or str(error) != "Event loop is closed":
+            uncaught(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = tell, catch
+
+
+# Bytes that a checkpoint takes beside its arrays, generously.
+_BESIDE = 1 << 17
 
 
 class DamagedError(ValueError):
@@ -82,7 +113,10 @@ class Checkpoints:
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
         )
-        self._manager = self._opened()
+        self._manager, self._bytes = self._opened(), 0
+        if not read_only:
+            _quieted()
+            _open.add(self)
         if made_by is not None and jax.process_index() == 0:
             told = json.dumps(made_by, indent=2)
             paths.write_atomically(self._directory / _MADE_BY, told)
@@ -104,9 +138,29 @@ class Checkpoints:
           step: after which this is the state.
           state: what `restore_latest` returns.
           loss: by which the best is known; the lowest is kept.
+
+        Raises:
+          paths.FullError: there is no room for it, or was none for the one before.
         """
+        self._check_room(state)
         tree = {"state": state, "fingerprint": _fingerprint(state)}
-        self._manager.save(step, args=ocp.args.StandardSave(tree), metrics={"loss": loss})
+        # What fails in the background is raised by the next call.
+        with paths.room_for(f"a checkpoint in {self._directory}", self._directory):
+            self._manager.save(step, args=ocp.args.StandardSave(tree), metrics={"loss": loss})
+
+    def _check_room(self, state: Any) -> None:
+        """Sees to it that a state finds room, since half of one is not easily got rid of."""
+        self.wait()
+        self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _BESIDE
+        # What others are writing takes room that still looks free.
+        others = [other for other in _open if other is not self and other._bytes]
+        left = paths.free(self._directory)
+        if left is not None and left < self._bytes + sum(other._bytes for other in others):
+            for other in others:
+                other.wait()
+            if (paths.free(self._directory) or 0) < self._bytes:
+                self._bytes = 0
+                raise paths.FullError(f"a checkpoint in {self._directory}", self._directory)
 
     def restore_latest(self, abstract_state: Any, upto_step: int | None = None) -> Any | None:
         """The newest readable state, or None without one.
@@ -169,25 +223,49 @@ class Checkpoints:
         return ocp.CheckpointManager(self._directory, options=self._options)
 
     def _damaged(self, step: int, error: Exception) -> DamagedError:
-        cause = str(error).strip().splitlines() or [type(error).__name__]
+        # Where libraries say objects by their addresses, nothing is told by them.
+        said = re.sub(r"\s*<[^<>]*( object at |bound method )[^\n]*", "", str(error)).strip()
+        cause = said.splitlines() or [type(error).__name__]
         return DamagedError(f"Checkpoint {step} in {self._directory} is damaged ({cause[0][:200]})")
 
     def _set_aside(self, step: int, error: DamagedError) -> None:
-        logging.warning("%s, so the one before is used.", error)
         if jax.process_index() == 0:
+            print(f"warning: {error}, so the one before is used.", file=sys.stderr, flush=True)
             (self._directory / str(step)).rename(self._directory / f"damaged_{step}")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set aside {step}")
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
-        self._manager.wait_until_finished()
+        with paths.room_for(f"a checkpoint in {self._directory}", self._directory):
+            self._manager.wait_until_finished()
+        self._bytes = 0
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        _open.discard(self)
+        try:
+            with paths.room_for(f"a checkpoint in {self._directory}", self._directory):
+                self._manager.close()
+        except paths.FullError:
+            self._remove_halves()
+            if error is None:
+                raise
+        else:
+            if paths.is_full(error):
+                self._remove_halves()
+
+    def _remove_halves(self) -> None:
+        """Gives back the room of checkpoints that are not complete, and never will be."""
+        if jax.process_count() == 1 and not self._read_only:
+            for half in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                half.rmtree()
+
+
+# Those of this process that may write.
+_open: weakref.WeakSet[Checkpoints] = weakref.WeakSet()
 
 
 def _loss(metrics: Mapping[str, float]) -> float:

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.adapter and (options.plain or options.dtype != "float32"):
             raise ValueError("--adapter is given with --plain or --dtype, which it does not read.")
-        if str(options.out) in ("", "."):
+        if str(options.out) == ".":
             raise ValueError("--out is the current directory; it must be a new one.")
         said = export(
             options.run,

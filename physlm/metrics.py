@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from data_gen.text import lines
 from physlm import paths
 
 
@@ -65,17 +66,20 @@ def read_lines(path: epath.Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = paths.read_bytes(path).decode("utf-8").split("\n")
+    written = paths.read_bytes(path).split(b"\n")
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(written, start=1):
         if not line:
             continue
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
+            record = lines.value(line)
+            if not isinstance(record, dict):
+                raise ValueError("it is no object")
+            records.append(record)
+        except ValueError as error:
+            if number == len(written):
                 break
-            raise ValueError(f"Line {number} of {path} is not JSON: {error}.") from error
+            raise ValueError(f"line {number} of {path} is not valid JSON: {error}.") from error
     return records
 
 

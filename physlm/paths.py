@@ -1,21 +1,50 @@
 """Paths of local files and of objects in buckets, and writing each whole or not at all."""
 
+import contextlib
+import errno
 import importlib.util
+import io
 import os
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
 _BUCKET = "gs://"
 
+# A file system, or what one may have of it, is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FullError(OSError):
+    """There is no room for what was to be written; the text is one sentence."""
+
+    def __init__(self, what: str, place: os.PathLike[str]) -> None:
+        """Says that `what`, at a place, has no room, and how much there is."""
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.what, self.place, left = what, place, free(place)
+        room = "no room is left" if left is None else f"only {in_bytes(left)} are free"
+        where = "there" if os.fspath(place) in what else f"in {os.fspath(place)}"
+        self._text = (
+            f"{what} cannot be written: {room} {where}. Once there is more, the same command goes "
+            "on."
+        )
+
+    def __str__(self) -> str:
+        return self._text
+
 
 def path(text: str | os.PathLike[str]) -> epath.Path:
     """A local path, or one in a bucket of Google Cloud Storage, `gs://BUCKET/…`.
 
     Raises:
-      ValueError: it is a URL of another kind, names no bucket, or a package is missing.
+      ValueError: it is empty, a URL of another kind, names no bucket, or a package is missing.
     """
     written = os.fspath(text)
+    # Which would be the directory that one happens to be in.
+    if not written.strip():
+        raise ValueError(f"{written!r} is not allowed; a local path is, and gs://BUCKET/DIR.")
     kind, mark, rest = written.partition("://")
     if not mark:
         return epath.Path(written)
@@ -92,14 +121,17 @@ def write_atomically(place: epath.Path, content: str | bytes) -> None:
         _bucket(place).pipe_file(os.fspath(place), data)
         return
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(place)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with room_for(str(place), place):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(place)
+        finally:
+            # A file system that can be read alone has none, and says so once more.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def create(place: epath.Path, content: bytes) -> bool:
@@ -110,8 +142,9 @@ def create(place: epath.Path, content: bytes) -> bool:
     """
     try:
         if is_local(place):
-            with open(place, "xb") as file:
-                file.write(content)
+            # Nothing that waits to be written is tried once more when it is closed.
+            with open(place, "xb", buffering=0) as file:
+                _fill(file, place, content)
         else:
             _bucket(place).pipe_file(os.fspath(place), content, mode="create")
     except FileExistsError:
@@ -119,10 +152,87 @@ def create(place: epath.Path, content: bytes) -> bool:
     return True
 
 
+def free(place: os.PathLike[str]) -> int | None:
+    """Bytes that can still be written at a place, which need not exist; None where nobody knows."""
+    if not is_local(place):
+        return None
+    nearest = os.path.abspath(place)
+    while not os.path.exists(nearest) and nearest != os.path.dirname(nearest):
+        nearest = os.path.dirname(nearest)
+    return shutil.disk_usage(nearest).free
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes, as 1.5 GiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} TiB"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a file system is full."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in _FULL) or says_full(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def says_full(text: str) -> bool:
+    """Whether an error's text says so, as that of a library that has no numbers for errors."""
+    return any(os.strerror(number) in text for number in _FULL)
+
+
+def explained(error: Exception, what: str, place: os.PathLike[str]) -> Exception:
+    """An error, or a `FullError` in its place where that is what it means.
+
+    Args:
+      error: that was raised.
+      what: was to be written, where the error does not say.
+      place: where.
+    """
+    if isinstance(error, FullError):
+        # Without what led to it, which keeps alive what failed.
+        return FullError(error.what, error.place)
+    return FullError(what, place) if is_full(error) else error
+
+
+def unreachable(error: Exception, place: epath.Path) -> str:
+    """In one sentence, what one of `failures` means at a place where work went on."""
+    if is_full(error):
+        return str(explained(error, os.fspath(place), place))
+    what = getattr(error, "filename", None) or os.fspath(place)
+    return f"{what} cannot be read or written: {why(error)}. Once it can, the same command goes on."
+
+
+@contextlib.contextmanager
+def room_for(what: str, place: os.PathLike[str]) -> Iterator[None]:
+    """Raises `FullError` where something cannot be written for want of room."""
+    try:
+        yield
+    except Exception as error:
+        found = explained(error, what, place)
+        if found is error:
+            raise
+        raise found from None
+
+
 def _bucket(place: epath.Path) -> Any:
     import fsspec
 
     return fsspec.core.url_to_fs(os.fspath(place))[0]
+
+
+def _fill(file: io.FileIO, place: epath.Path, content: bytes) -> None:
+    """Writes a file that was just created, which is not left there without its content."""
+    with room_for(str(place), place):
+        try:
+            file.write(content)
+        except OSError:
+            place.unlink(missing_ok=True)
+            raise
 
 
 def failures(place: epath.Path) -> tuple[type[Exception], ...]:

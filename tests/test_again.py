@@ -207,7 +207,10 @@ def test_the_best_is_the_checkpoint_of_the_lowest_loss(
             "--set 'model.layers=1' is not allowed: settings of eval",
         ),
         (["--set", "evaluate.problem=1"], "unknown setting 'evaluate.problem'"),
-        (["--set", "data.names_file=x"], "names_file='x' cannot be read: "),
+        (
+            ["--set", "data.names_file=x"],
+            "data.names_file is 'x'; it must be a JSON file of names",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_refused(

@@ -1,6 +1,5 @@
 """Checkpoints: which are kept, which are read, and what damage does to them."""
 
-import logging
 import pathlib
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from test_train import same, truncate_data
 
-from physlm import checkpoint
+from physlm import checkpoint, paths
 from physlm.checkpoint import Checkpoints
 
 
@@ -52,7 +51,7 @@ def _empty(checkpoint: pathlib.Path) -> None:
     [_truncate, truncate_data, _flip_a_bit, _delete_data, _delete_metadata, _empty],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    damage: object, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+    damage: object, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "n": jnp.int32(3)}
     later = jax.tree.map(lambda x: x + 1, state)
@@ -62,17 +61,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damage(tmp_path / "20")
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
-    with caplog.at_level(logging.WARNING, "root"), Checkpoints(tmp_path, 2) as checkpoints:
+    capsys.readouterr()
+    with Checkpoints(tmp_path, 2) as checkpoints:
         restored = checkpoints.restore_latest(target)
         assert same(restored, state)
         # The step can be saved again.
         checkpoints.save(20, later, 1.0)
         checkpoints.wait()
         assert same(checkpoints.restore_latest(target), later)
-    warnings = [r.getMessage() for r in caplog.records if r.name == "root"]
-    assert len(warnings) == 1
-    assert warnings[0].startswith("Checkpoint 20 in ")
-    assert "\n" not in warnings[0]
+    (warning,) = [s for s in capsys.readouterr().err.splitlines() if "so the one before" in s]
+    assert warning.startswith(f"warning: Checkpoint 20 in {tmp_path} is damaged (")
+    assert "<" not in warning and not warning.endswith("()")
 
 
 _OTHER_DEVICES = """
@@ -126,3 +125,57 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: pathlib.Path) -
         checkpoints.wait()
         assert checkpoints.best == 6
     assert checkpoint.steps(tmp_path) == {5, 6}
+
+
+def test_a_checkpoint_that_finds_no_room_is_not_begun(tmp_path, monkeypatch):
+    state = {"w": jnp.zeros((64, 64))}
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(10, state, 2.0)
+        checkpoints.wait()
+        monkeypatch.setattr(paths, "free", lambda _: state["w"].nbytes)
+        with pytest.raises(paths.FullError) as full:
+            checkpoints.save(20, state, 1.0)
+        assert str(full.value) == (
+            f"a checkpoint in {tmp_path} cannot be written: only 16 KiB are free there. Once there "
+            "is more, the same command goes on."
+        )
+        assert {int(path.name) for path in tmp_path.iterdir() if path.is_dir()} == {10}
+        monkeypatch.undo()
+        checkpoints.save(20, state, 1.0)
+    assert checkpoint.steps(tmp_path) == {10, 20}
+
+
+def test_runs_that_save_together_do_not_count_on_one_room_twice(tmp_path, monkeypatch):
+    """What another one is still writing is waited for before there is said to be no room."""
+    state = {"w": jnp.zeros((64, 64))}
+    waited = []
+    with Checkpoints(tmp_path / "a", 2) as one, Checkpoints(tmp_path / "b", 2) as other:
+        monkeypatch.setattr(paths, "free", lambda _: 200_000)
+        one.save(10, state, 2.0)
+        monkeypatch.setattr(one, "wait", lambda: waited.append("a"))
+        other.save(10, state, 2.0)
+        assert waited == ["a"]
+        monkeypatch.undo()
+    assert checkpoint.steps(tmp_path / "a") == checkpoint.steps(tmp_path / "b") == {10}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        ValueError('RESOURCE_EXHAUSTED: Failed to write 9 bytes: No space left on device [os_e"]'),
+    ],
+)
+def test_a_full_disk_is_told_whoever_says_it(error, tmp_path):
+    def raised():
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("saving failed") from cause
+
+    told = pytest.raises(paths.FullError, match=r"^it cannot be written: only .* are free in ")
+    with told, paths.room_for("it", tmp_path):
+        raised()
+    with pytest.raises(OSError, match="Read-only"), paths.room_for("it", tmp_path):
+        raise OSError(30, "Read-only file system")

@@ -277,7 +277,10 @@ def test_what_others_wrote_in_the_meantime_stays(tmp_path, monkeypatch, capsys):
         (["--format", "tfds", "--count", "65537"], "count is 65537; it must be a whole number in"),
         (["--format", "tfds", "--test", "65537"], "test is 65537; it must be a whole number in"),
         (["--mistakes", "retry", "--rate", "1"], "rate is 1.0; it must be a number"),
-        (["--names-file", "/nowhere.json"], "names_file='/nowhere.json' cannot be read"),
+        (
+            ["--names-file", "/nowhere.json"],
+            "names_file is '/nowhere.json'; it must be a",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_is_made(

@@ -380,7 +380,10 @@ def test_decoding_is_the_text():
     ("fields", "said"),
     [
         ({"max_edges": 300}, "max_edges is 300; it must be a whole number in 1..255."),
-        ({"max_edges": 1}, "max_edges is 1; it must be at least 2, for 2 layers of 2 items."),
+        (
+            {"max_edges": 1},
+            "max_edges is 1; it must be at least 2, for the 2 layers (min_depth",
+        ),
         ({"modulus": 1}, "modulus is 1; it must be a whole number in 2..256."),
         ({"max_depth": 5}, "max_depth is 5; it must be a whole number in 2..4."),
         ({"max_op": 40, "max_edges": 4, "max_depth": 2}, "max_op is 40; it must be at most "),

@@ -365,7 +365,7 @@ def test_rate_zero_is_the_error_free_document(mistakes):
         ({"late": True, "whole": True}, "late is True; it must be a whole number in 0..16."),
         (
             {"late": 1, "rate": 0.5},
-            "late is 1; it must be 0, since skip stops at a name: whole=True writes its sentence.",
+            "late is 1; it must be 0, since skip stops at a name: whole=true writes its sentence.",
         ),
         ({"kind": "value", "rate": -0.1}, "rate is -0.1; it must be a number at least 0 and"),
         ({"kind": "nowhere.again"}, "kind is 'nowhere.again'; it must be one of skip, retry, "),

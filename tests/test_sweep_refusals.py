@@ -7,7 +7,7 @@ import shutil
 import pytest
 from fake_runs import STUDY, VIEW, main, times
 
-from physlm.experiments import plan, results, store
+from physlm.experiments import evaluate, plan, report, results, status, store, sweep
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
 
@@ -25,7 +25,11 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
         (["--set", "train.steps=3"], "optimizer.warmup_steps is 4"),
         (["--set", "data.modulus=1"], "^data.modulus is 1; "),
         (["--set", "data.max_edges=1"], "^data.max_edges is 1; "),
-        (["--set", "data.max_op=50", "data.letters=52"], "^data.max_op is 50; it must be at most "),
+        (
+            ["--set", "data.max_op=50", "data.letters=52"],
+            "^data.max_op is 50; it must be at most .*, what data.max_edges=.*, data.max_depth=.*, "
+            "data.max_width=.* and data.max_terms=.* leave room for",
+        ),
         (["--set", "mistakes.rate=1.5"], "rate"),
         (
             ["--set", "evaluate.beyond=2"],
@@ -36,6 +40,32 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
         (["--set", "train.window=8"], "^train.window is 8; it must be at least .*: the shortest"),
         (["--set", "mesh.data=1000"], "it must be at most the number of devices"),
         (["--colour"], "unrecognized arguments"),
+        (
+            ["--set", "seed=1", "--set", "seed=2"],
+            "^seed is given more than once, by seed=1 and seed=2; give one of them.",
+        ),
+        (
+            ["--set", "model.size=2-2", "model.layers=3"],
+            "^model.layers is given more than once, by model.size=2-2 and model.layers=3;",
+        ),
+        (
+            ["--set", "data.max_op=30", "data.letters=12"],
+            "^data.letters is 12; it must be at least data.max_op, 30, so that no letter",
+        ),
+        (["--set", "data.max_width=1"], "^data.max_width is 1; it must be at least data.min_width"),
+        (["--set", "mistakes.rate=1.0"], "^mistakes.rate is 1.0; it must be a number at least 0"),
+        (
+            ["--set", "mistakes.late=1"],
+            "^mistakes.late is 1; it must be 0, since skip stops at a name: mistakes.whole=true",
+        ),
+        (
+            ["--set", "data.names_file=/nowhere"],
+            "^data.names_file is '/nowhere'; it must be a JSON file of names that can be read",
+        ),
+        (
+            ["--set", "model.heads=2", "model.kv_heads=4"],
+            "^model.kv_heads is 4; it must be a divisor of model.heads, 2",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, arguments, complaint):
@@ -65,6 +95,23 @@ def refused(workdir, capsys, complaint, *arguments, **study):
     assert re.search(complaint, sentence)
     assert sentence.count("\n") == 1
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize("workdir", ["", " "])
+def test_no_workdir_is_not_the_directory_that_one_is_in(tmp_path, capsys, monkeypatch, workdir):
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        (sweep, [STUDY.name, "--scale", "smoke", "--workdir", workdir]),
+        (report, [workdir]),
+        (status, [workdir]),
+        (evaluate, [workdir]),
+    ]
+    for command, arguments in commands:
+        with pytest.raises(SystemExit) as leaving:
+            command.main(arguments)
+        assert leaving.value.code == 2
+        assert f"{workdir!r} is not allowed; a local path is" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_workdir_that_is_or_lies_in_a_file_is_refused(tmp_path, capsys):
@@ -140,6 +187,49 @@ def test_damaged_files_are_refused_untouched(tmp_path, capsys, name, text):
     error = capsys.readouterr().err
     assert str(path) in error and error.count("\n") == 1
     assert times(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[:-9], "line 2 of .*results.jsonl is not valid JSON ("),
+        (lambda data: b"\xff" + data, "line 1 of .*results.jsonl is not valid JSON (byte 0 is not"),
+        (lambda data: b"[" * 100_000, "line 1 of .*results.jsonl is not valid JSON (it is nested"),
+        (lambda data: b"[]\n" + data, "line 1 of .*results.jsonl is not a JSON object"),
+        (
+            lambda data: data.replace(b'"n": 9', b'"n": "9"'),
+            "line 1 of .* has n = '9', not a",
+        ),
+    ],
+)
+def test_results_that_are_damaged_are_made_again(tmp_path, capsys, damage, said):
+    """They follow from what evaluations wrote, and so the sweep goes on."""
+    main(tmp_path)
+    path = tmp_path / VIEW / results.FILE
+    before = path.read_bytes()
+    path.write_bytes(damage(before))
+    capsys.readouterr()
+    assert main(tmp_path, "--dry-run") == 0
+    assert path.read_bytes() != before
+    assert main(tmp_path) == 0
+    told = capsys.readouterr().err
+    assert re.search(said.replace("(", r"\("), told)
+    assert "the file is made again from the results of the runs." in told
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["[]", "", "null", "[" * 100_000, '{"seed": 0}', b"\xff"])
+def test_a_configuration_that_is_none_is_named(tmp_path, capsys, content):
+    main(tmp_path)
+    path = min((tmp_path / "models").glob("*/config.json"))
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    capsys.readouterr()
+    assert evaluate.main([str(path.parent)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and error.count("\n") == 1
+    assert report.main([str(tmp_path / VIEW)]) in (0, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") < 2 and (not error or str(path) in error)
 
 
 def test_checkpoints_of_other_settings_are_refused_untouched(tmp_path, capsys):

@@ -341,11 +341,11 @@ def test_dropout_keeps_the_mean_and_every_place_draws_anew(changes: dict[str, An
         ),
         (
             {"variant": "mixtral", "experts_per_token": 9},
-            "experts_per_token is 9; it must be at most the number of experts, 8.",
+            "experts_per_token is 9; it must be at most experts, 8.",
         ),
         (
             {"experts": 2, "experts_per_token": 3},
-            "experts_per_token is 3; it must be at most the number of experts, 2.",
+            "experts_per_token is 3; it must be at most experts, 2.",
         ),
         (
             {"experts_per_token": 0},

@@ -93,7 +93,8 @@ class Mistakes:
             raise RefusedError(
                 "late",
                 self.late,
-                f"0, since {named[0]} stops at a name: whole=True writes its sentence",
+                f"0, since {named[0]} stops at a name: whole=true writes its sentence",
+                ["whole"],
             )
 
     @property

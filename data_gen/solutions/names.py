@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from data_gen.settings import RefusedError
 from data_gen.solutions.grammar import AROUND_NAMES, MENDING_MARKERS, NEXT, PARAMETER
 
 HIERARCHY_COUNT = CATEGORY_COUNT = 4
@@ -56,8 +57,10 @@ def hierarchies(path: str = "") -> Hierarchies:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"names_file={path!r} cannot be read: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        allowed = f"a JSON file of names that can be read ({why})"
+        raise RefusedError("names_file", path, allowed) from error
     found = tuple(
         tuple(
             Category(_at(category, "name", where), tuple(map(tuple, _items(category, where))))

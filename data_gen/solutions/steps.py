@@ -144,7 +144,8 @@ def _distinct(
 def _strides(spec: Spec) -> np.ndarray:
     """int32[64]: the first primes above all counts of pairs."""
     (_, places), (*_, others) = _bounds(spec)
-    found, number = [], max(places * others, 2)
+    found: list[int] = []
+    number = max(places * others, 2)
     while len(found) < 64:
         number += 1
         if all(number % factor for factor in range(2, math.isqrt(number) + 1)):

@@ -152,9 +152,8 @@ def _load(directory: str) -> tuple["tokenizers.Tokenizer", pathlib.Path]:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # The package raises nothing narrower.
     except Exception as error:
-        raise ValueError(
-            f"tokenizer_files={directory!r} cannot be read: {' '.join(str(error).split())}."
-        ) from error
+        allowed = f"a directory of files that can be read ({' '.join(str(error).split())})"
+        raise RefusedError("tokenizer_files", directory, allowed) from error
     return backend, where
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from physlm.doctor.finding import Asked, Finding, Status
-from physlm.experiments.arguments import Parser, called, one_line, put
+from physlm.experiments.arguments import Parser, called, local, one_line, put
 
 _COLOURS: Mapping[Status, str] = {"ok": "32", "warning": "33", "failed": "31"}
 _SETTABLE = ("data", "fsdp", "sequence", "tensor", "cpu_devices")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog=called("physlm.doctor"), description="Says whether studies can run here.")
     parser.add_argument(
         "--path",
-        type=pathlib.Path,
+        type=local,
         default=pathlib.Path("runs"),
         metavar="DIR",
         help="where results are to be: a checkpoint is written, read and removed there (runs)",

@@ -56,7 +56,7 @@ class Asked:
         """
         from physlm.experiments import config as config_lib
 
-        chosen = dict(map(config_lib.parse_assignment, self.mesh))
+        chosen = config_lib.parse_assignments(self.mesh)
         config = config_lib.override(config_lib.base("smoke"), chosen)
         mesh, model = config.mesh, config.model
         heads = math.lcm(model.heads, mesh.tensor, mesh.fsdp // math.gcd(mesh.fsdp, model.head_dim))

@@ -31,7 +31,7 @@ def _load(run: Run, models: epath.Path) -> tuple[Run, epath.Path]:
             f"parent.run is {name!r}; it must be the name of a run in {models}, or the directory "
             "of a run."
         )
-    if "model_type" in (files.read_json(directory / run_lib.CONFIG_FILE) or {}):
+    if "model_type" in files.read_object(directory / run_lib.CONFIG_FILE):
         raise ValueError(
             f"parent.run is {name!r}, a model of Hugging Face; `python -m physlm.adopt {name}` "
             "makes a run of it."

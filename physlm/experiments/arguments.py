@@ -36,7 +36,9 @@ def place(text: str) -> epath.Path:
 
 
 def local(text: str) -> pathlib.Path:
-    """A path of this machine, as argparse takes it."""
+    """A path of this machine, as argparse takes it; none is not the directory that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; a path is")
     if re.match(r"[a-z0-9]+:/", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a path of this machine is")
     try:
@@ -66,6 +68,8 @@ def put(text: str) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line; an error that is not about input is called by its type."""
+    """What went wrong, in one line; one that is not about input or room is called by its type."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    if isinstance(error, ValueError | paths.FullError) and text:
+        return text
+    return f"{type(error).__name__}: {text}"

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flax.traverse_util import flatten_dict
@@ -254,6 +254,24 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, value = settings.assignment(text)
     return key, value if key in _ALIASES else _setting(key).parse(key, value)
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """The typed values of `key=value` texts, by key.
+
+    Raises:
+      ValueError: one is refused, or a setting is given twice, by its own name or by another's.
+    """
+    found: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for text in texts:
+        key, value = parse_assignment(text)
+        for name in expanded({key: value}):
+            if name in given:
+                raise settings.twice(name, [given[name], text])
+            given[name] = text
+        found[key] = value
+    return found
 
 
 def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,21 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from data_gen import keys
 from data_gen.keys import Purpose
 from physlm import model as model_lib
+from physlm import optimizer, paths, step
 from physlm.experiments import config as config_lib
+from physlm.experiments import run as run_lib
 from physlm.experiments.pace import Paces, pace_of
 from physlm.experiments.run import Run
+from physlm.experiments.store import Store
 from physlm.throughput import model_flops
 from physlm.tools import roofline
 from physlm.tools.chips import CHIPS
@@ -47,6 +52,53 @@ def parse_slice(text: str) -> Slice:
             f"--slice is {text!r}; it must be a chip and how many, as v5e-8, with one of {known}."
         )
     return Slice(chip, int(devices))
+
+
+def little_room(runs: Sequence[Run], store: Store) -> str:
+    """A warning where there is less room than the checkpoints of runs take; else empty."""
+    free, apart = paths.free(store.root), {run.name: run for run in runs}
+    taken = sum(checkpoint_bytes(run, store.of_run(name)) for name, run in apart.items())
+    if free is None or taken <= free:
+        return ""
+    return (
+        f"warning: checkpoints of {len(apart)} runs take about {paths.in_bytes(taken)}, and in "
+        f"{store.root} only {paths.in_bytes(free)} are free."
+    )
+
+
+def checkpoint_bytes(run: Run, directory: epath.Path) -> int:
+    """Room that what is still to be saved of a run takes while it is trained, about.
+
+    Args:
+        run: what is trained.
+        directory: of the run, which may have checkpoints.
+    """
+    if run_lib.status(directory) == "finished":
+        return 0
+    train = run.settings.train
+    # The newest ones, the best one, and one that is written before the oldest is removed.
+    count = min(train.keep + 2, -(-train.steps // train.save_every))
+    return max(count - len(run_lib.saved_steps(directory)), 1) * _state_bytes(
+        run_lib.shape(run), run
+    )
+
+
+_known: dict[str, int] = {}
+
+
+def _state_bytes(shape: str, run: Run) -> int:
+    """Bytes of a training state; runs of one shape have equally many."""
+    if shape not in _known:
+        settings = run.settings
+        init = functools.partial(
+            step.init_state,
+            settings.model,
+            optimizer.make(settings.optimizer, settings.train.steps),
+            adaptation=settings.learning.adaptation,
+        )
+        leaves = jax.tree.leaves(jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS)))
+        _known[shape] = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    return _known[shape]
 
 
 @dataclasses.dataclass(frozen=True)

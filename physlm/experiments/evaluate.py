@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from physlm import devices
+from physlm import devices, paths
 from physlm.decoding.recipe import manual
 from physlm.experiments import execution, leases, overlap, results, show
 from physlm.experiments import run as run_lib
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0: done; 1: another process has taken it over; 2: bad input.
+        0: done; 1: another process has taken it over, or it cannot be written; 2: bad input.
     """
     parser = Parser(
         prog=called("physlm.experiments.evaluate"),
@@ -103,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except leases.LostError as error:
         print(error, file=sys.stderr)
+        return 1
+    except paths.failures(options.run) as error:
+        print(paths.unreachable(error, options.run), file=sys.stderr)
         return 1
     if options.show:
         put(show.solutions(path.parent, options.show, colour=sys.stdout.isatty()))

@@ -119,10 +119,11 @@ def _judge_all(task: Task, directory: epath.Path, state: TrainState | None) -> E
         except leases.LostError as error:
             return error
         # One evaluation, or run, must not take the others with it, whatever went wrong in it.
-        except Exception as error:
+        except Exception as raised:
+            why = paths.explained(raised, f"what belongs to {task.run.name}", directory)
             if path := evaluation_lib.result_of(directory, evaluation.config):
-                record_failure(path.parent, error)
-            failed = failed or error
+                record_failure(path.parent, why)
+            failed = failed or why
     return failed
 
 
@@ -136,22 +137,23 @@ def _train_all(
     """
     if not runs:
         return {}
-    for run in runs if devices.is_first() else ():
-        directory = store.of_run(run.name)
-        paths.make_directory(directory)
-        files.write_json(directory / run_lib.CONFIG_FILE, run.config)
-        versions.write(directory / versions.FILE)
     started = clock.seconds()
     try:
+        for run in runs if devices.is_first() else ():
+            directory = store.of_run(run.name)
+            paths.make_directory(directory)
+            files.write_json(directory / run_lib.CONFIG_FILE, run.config)
+            versions.write(directory / versions.FILE)
         outcomes: Sequence[TrainState | Exception] = _train(runs, store, profile, log)
         _check_leases([store.of_run(run.name) for run in runs])
+        seconds = clock.seconds() - started
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if devices.is_first() and not isinstance(outcome, Exception):
+                run_lib.finish(store.of_run(run.name), int(outcome.step), seconds)
     # What ends a training ends that of all its runs.
     except Exception as error:
-        outcomes = [error] * len(runs)
-    seconds = clock.seconds() - started
-    for run, outcome in zip(runs, outcomes, strict=True):
-        if devices.is_first() and not isinstance(outcome, Exception):
-            run_lib.finish(store.of_run(run.name), int(outcome.step), seconds)
+        names = ", ".join(run.name for run in runs)
+        outcomes = [paths.explained(error, f"what belongs to {names}", store.models)] * len(runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
 
 
@@ -374,9 +376,11 @@ def say(text: str) -> None:
 
 
 def record_failure(directory: epath.Path, error: Exception) -> None:
-    """Leaves an error with its traceback in the directory of what failed."""
+    """Leaves an error with its traceback in the directory of what failed, where there is room."""
     if not devices.is_first():
         return
-    paths.make_directory(directory)
     text = "".join(traceback.format_exception(error))
-    paths.write_atomically(directory / run_lib.ERROR_FILE, text)
+    # What cannot be written may be why it failed, and is said where the failure is.
+    with contextlib.suppress(*paths.failures(directory)):
+        paths.make_directory(directory)
+        paths.write_atomically(directory / run_lib.ERROR_FILE, text)

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from data_gen.text import lines
 from physlm import paths
 
 
@@ -21,8 +22,22 @@ def read_json(path: epath.Path) -> Any:
         ValueError: it is not JSON, or cannot be read; the file is named.
     """
     try:
-        return json.loads(paths.read_bytes(path).decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error.msg}).") from error
+        content = paths.read_bytes(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return lines.value(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+
+
+def read_object(path: epath.Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        ValueError: it holds none, or cannot be read; the file is named.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object.")
+    return found

@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 
 from etils import epath
 
+from data_gen.text import lines
 from physlm import paths
 
 # Seconds between signs of life, until a lease without them is broken, and between two looks at it.
@@ -249,6 +250,7 @@ def _read(file: epath.Path) -> bytes | None:
 
 def _token(content: bytes | None) -> str | None:
     try:
-        return json.loads(content or b"{}").get("token")
-    except json.JSONDecodeError:
+        found = lines.value(content or b"{}")
+    except ValueError:
         return None
+    return found.get("token") if isinstance(found, dict) else None

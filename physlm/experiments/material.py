@@ -11,6 +11,7 @@ from etils import epath
 from data_gen import settings
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
+from data_gen.text import lines
 from physlm import model, paths
 from physlm.experiments import condition, files, outcomes, results
 from physlm.experiments import run as run_lib
@@ -65,8 +66,8 @@ class Material:
         for (run, name), evaluation in self.evaluations.items():
             paths = (self.store.of_run(run) / CONFIG_FILE, evaluation / CONFIG_FILE)
             if all(path.exists() for path in paths):
-                of_run, of_evaluation = map(files.read_json, paths)
-                del of_evaluation["step"]
+                of_run, of_evaluation = map(files.read_object, paths)
+                of_evaluation.pop("step", None)
                 found[run, name] = of_run | of_evaluation
         return found
 
@@ -166,11 +167,11 @@ class Material:
         if not path.exists():
             return []
         found = []
-        for line in paths.read_bytes(path).decode("utf-8").splitlines():
+        for line in paths.read_bytes(path).split(b"\n"):
             try:
-                noted = json.loads(line)
+                noted = lines.value(line)
                 found.append((noted["tokens"], noted["recent_loss"]))
-            except (json.JSONDecodeError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError):
                 # A killed run may have left half a line; it drops it when it goes on.
                 continue
         # From the end, so that where a run came to is always among them.
@@ -211,7 +212,7 @@ class Material:
                     (self.store.of_run(run) / run_lib.FINISHED_FILE, "train_seconds", trained),
                     (self.evaluations[run, evaluation] / RESULT_FILE, "evaluate_seconds", judged),
                 ):
-                    if path.exists() and name in (said := files.read_json(path)):
+                    if path.exists() and name in (said := files.read_object(path)):
                         into.append(said[name])
             found[line.label] = (_mean(trained), _mean(judged))
         return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from data_gen.text import lines
 from physlm.experiments.execution import SOLUTIONS_FILE
 
 
@@ -48,16 +49,19 @@ def read(evaluation: epath.Path) -> dict[str, Outcomes]:
     if not path.exists():
         return {}
     cells: dict[str, list[dict[str, Any]]] = {}
+    number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                whole = json.loads(line)
+        with path.open("rb") as written:
+            for number, line in enumerate(written, start=1):  # noqa: B007
+                whole = lines.value(line)
                 kept = {name: whole.get(name) for name in _KEPT}
                 cells.setdefault(whole["cell"], []).append(kept | {"correct": whole["correct"]})
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # What is no object has neither fields nor a cell.
+        why = str(error) if isinstance(error, ValueError) else "it is no solution of a problem"
         raise ValueError(
-            f"{path} is not what an evaluation writes ({error}); remove its directory to have the "
-            "run judged again."
+            f"line {number} of {path} is not what an evaluation writes ({why}); remove its "
+            "directory to have the run judged again."
         ) from error
     return {cell: _outcomes(rows) for cell, rows in cells.items()}
 

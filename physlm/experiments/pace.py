@@ -97,7 +97,7 @@ def measured(store: Store, wanted: set[str]) -> dict[str, float]:
     for path in sorted(store.models.glob(f"*/{METRICS_FILE}")):
         # A run that cannot be read is as good as none.
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            pace = pace_of(files.read_json(path.parent / run_lib.CONFIG_FILE))
+            pace = pace_of(files.read_object(path.parent / run_lib.CONFIG_FILE))
             if pace in wanted and _was_here(path.parent):
                 # The first steps are compiled.
                 lines = read_lines(path)
@@ -127,7 +127,7 @@ def judged(store: Store) -> dict[str, float]:
 
 
 def _was_here(directory: epath.Path) -> bool:
-    recorded = files.read_json(directory / versions.FILE)
+    recorded = files.read_object(directory / versions.FILE)
     devices = jax.devices()
     here = {"device_kind": devices[0].device_kind, "device_count": len(devices)}
     return all(recorded.get(name) == value for name, value in here.items())

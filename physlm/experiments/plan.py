@@ -35,8 +35,7 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
         ValueError: an unknown scale or key, a value of the wrong type, or one that a room refuses.
     """
     shared = registry.configure(study, scale)
-    chosen = dict(config_lib.parse_assignment(text) for text in assignments)
-    chosen = config_lib.expanded(chosen)
+    chosen = config_lib.expanded(config_lib.parse_assignments(assignments))
     defaults = config_lib.flatten(shared)
     set_apart = {key for key, value in chosen.items() if value != defaults[key]}
     entries: list[Entry] = []

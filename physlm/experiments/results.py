@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from data_gen.text import lines
 from physlm import paths
 
 Row = dict[str, Any]
@@ -83,8 +84,10 @@ def read(path: epath.Path) -> list[Row]:
         ValueError: a line is not valid JSON or breaks the contract; the line is named.
         OSError: the file cannot be read.
     """
-    lines = paths.read_bytes(path).decode("utf-8").splitlines()
-    return [_row(line, f"line {number} of {path}") for number, line in enumerate(lines, start=1)]
+    return [
+        _row(line, f"line {number} of {path}")
+        for number, line in enumerate(paths.read_bytes(path).splitlines(), start=1)
+    ]
 
 
 def read_whole(path: epath.Path) -> tuple[list[Row], int]:
@@ -97,22 +100,21 @@ def read_whole(path: epath.Path) -> tuple[list[Row], int]:
         OSError: the file cannot be read.
     """
     rows, cut = [], 0
-    lines = paths.read_bytes(path).decode("utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(paths.read_bytes(path).splitlines(), start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = lines.value(line)
+        except ValueError:
             cut += 1
             continue
         rows.append(validate(row, f"line {number} of {path}"))
     return rows, cut
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: bytes, where: str) -> Row:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON ({error.msg}).") from error
+        row = lines.value(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON ({error}).") from error
     return validate(row, where)
 
 
@@ -138,12 +140,14 @@ def cells(path: epath.Path) -> list[Row]:
         ValueError: the file is not what an evaluation writes.
     """
     try:
-        result = json.loads(paths.read_bytes(path).decode("utf-8"))
+        result = lines.value(paths.read_bytes(path))
         shared = {name: result[name] for name in RESULT_FIELDS}
         found = [{**shared, **cell} for cell in result["cells"]]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
+        # What is no object has no fields.
+        why = str(error) if isinstance(error, ValueError | KeyError) else "it is none"
         raise ValueError(
-            f"{path} is not the result of an evaluation ({error}); "
+            f"{path} is not the result of an evaluation ({why}); "
             "remove it to have the run judged again."
         ) from error
     for number, cell in enumerate(found, start=1):
@@ -171,22 +175,39 @@ def ordered(groups: Iterable[Sequence[Row]]) -> list[Row]:
     return [row for rows in found for row in rows]
 
 
-def refuse_other_study(path: epath.Path, study: str) -> None:
+def refuse_other_study(path: epath.Path, study: str) -> str:
     """Sees to it that no row of a `results.jsonl`, if there is one, belongs to another study.
 
+    Returns:
+        what is wrong with the first row that a sweep would not write; empty where nothing is. All
+        rows follow from the results of runs, and are made again from these.
+
     Raises:
-        ValueError: one does, or the file is not what a sweep writes.
+        ValueError: one does, or the file cannot be read.
     """
     try:
-        rows = read(path) if path.exists() else []
+        written = paths.read_bytes(path).splitlines() if path.exists() else []
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    for one in rows:
-        if one["study"] != study:
+    damage = ""
+    for number, line in enumerate(written, start=1):
+        where = f"line {number} of {path}"
+        try:
+            row = lines.value(line)
+        except ValueError as error:
+            damage = damage or f"{where} is not valid JSON ({error})"
+            continue
+        other = row.get("study") if isinstance(row, dict) else None
+        if isinstance(other, str) and other != study:
             raise ValueError(
-                f"{path.parent} holds results of the study {one['study']!r}, not of {study!r}: "
+                f"{path.parent} holds results of the study {other!r}, not of {study!r}: "
                 "choose another --workdir."
             )
+        try:
+            validate(row, where)
+        except ValueError as error:
+            damage = damage or str(error).rstrip(".")
+    return damage
 
 
 def _is(value: Any, kind: type) -> bool:

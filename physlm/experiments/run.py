@@ -120,9 +120,7 @@ def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
     path = directory / CONFIG_FILE
     if not paths.found(path):
         raise ValueError(f"{directory} is not the directory of a run: it has no {path.name}.")
-    found = files.read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not the configuration of a run.")
+    found = files.read_object(path)
     if any(key in found for key in config_lib.ARGUMENTS):
         raise ValueError(f"{directory} holds a run of an older version, which cannot be read.")
     # Every setting is given, so that it does not matter whose defaults these are.
@@ -136,7 +134,7 @@ def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
     if missing := [key for key in declared if key not in kept]:
         raise ValueError(f"{path} lacks the setting {missing[0]}: it is from another version.")
     config = config_lib.override(config, kept)
-    chosen = dict(config_lib.parse_assignment(text) for text in assignments)
+    chosen = config_lib.parse_assignments(assignments)
     run = make_run(config_lib.override(config, chosen))
     return dataclasses.replace(run, name=paths.absolute(directory).name)
 
@@ -175,14 +173,14 @@ def last_step(directory: epath.Path) -> int | None:
 def best_step(directory: epath.Path) -> int | None:
     """The step of a finished run's best checkpoint; None where it was never asked for."""
     path = directory / FINISHED_FILE
-    return files.read_json(path).get("best") if last_step(directory) is not None else None
+    return files.read_object(path).get("best") if last_step(directory) is not None else None
 
 
 def note_best(directory: epath.Path, step: int) -> None:
     """Notes the step of a finished run's best checkpoint, so that nobody has to look again."""
     if last_step(directory) is not None and best_step(directory) != step:
         path = directory / FINISHED_FILE
-        files.write_json(path, {**files.read_json(path), "best": step})
+        files.write_json(path, {**files.read_object(path), "best": step})
 
 
 def saved_steps(directory: epath.Path) -> set[int]:

@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import itertools
-import json
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,9 +14,11 @@ from etils import epath
 from data_gen.picture import figure, listing
 from data_gen.solutions.grammar import MENDING_MARKERS
 from data_gen.spec import Spec
+from data_gen.text import lines
 from data_gen.text.judge import split_sentences, standing_places
 from data_gen.text.parser import parse
 from data_gen.text.reader import read
+from physlm import paths
 from physlm.experiments.execution import SOLUTIONS_FILE
 
 _WIDTH = 100
@@ -72,9 +73,8 @@ def _read(path: epath.Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        with path.open(encoding="utf-8") as lines:
-            found = [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
+        found = [lines.value(line) for line in paths.read_bytes(path).splitlines()]
+    except ValueError as error:
         raise ValueError(f"{path} is not what an evaluation writes ({error}).") from error
     return [record for record in found if isinstance(record, dict) and record.keys() >= _NEEDED]
 

@@ -121,7 +121,7 @@ def _error(directory: epath.Path) -> str:
     path = directory / run_lib.ERROR_FILE
     if not path.exists():
         return ""
-    found = _ERROR.findall(paths.read_bytes(path).decode("utf-8"))
+    found = _ERROR.findall(paths.read_bytes(path).decode("utf-8", "replace"))
     return found[-1] if found else "for no reason that is known"
 
 

@@ -55,7 +55,7 @@ Execute = Callable[..., Iterator[tuple[Run, Exception | None]]]
 Work = Callable[[Callable[[Run], None]], Generator[Event, None, None]]
 
 
-def run_all(todo: Sequence[Task], view: View, work: Work) -> dict[str, str]:
+def run_all(todo: Sequence[Task], view: View, work: Work, failed: dict[str, str]) -> None:
     """Trains and judges what is not, and refreshes `results.jsonl` after each run.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
@@ -65,18 +65,18 @@ def run_all(todo: Sequence[Task], view: View, work: Work) -> dict[str, str]:
         todo: what there is to do, parents before children.
         view: what shows the results.
         work: does it, and tells what happens.
+        failed: takes the name of each failed run, with its error in one line.
 
-    Returns:
-        the name of each failed run, with its error in one line.
+    Raises:
+        one of `paths.failures`: the store can no longer be read or written.
     """
-    failed: dict[str, str] = {}
-    _refresh(view)
     head = {task.run.name: f"run {n}/{len(todo)} {task.run.name}" for n, task in enumerate(todo, 1)}
     started: dict[str, float] = {}
 
     def busy(run: Run) -> None:
         say(f"{head[run.name]}: another process trains it: waits for it")
 
+    _refresh(view)
     # What ends this also ends the work, and not only when it is forgotten.
     with contextlib.closing(work(busy)) as events:
         for event in events:
@@ -99,7 +99,6 @@ def run_all(todo: Sequence[Task], view: View, work: Work) -> dict[str, str]:
                 say(f"{head[name]}: finished in {format_seconds(clock.seconds() - began)}")
     if devices.is_first():
         leases.clear(_places(todo, view.store))
-    return failed
 
 
 def _places(todo: Sequence[Task], store: Store) -> Iterator[epath.Path]:
@@ -123,10 +122,12 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     # Workers on other nodes may have other working directories.
     store = Store(paths.absolute(options.workdir) if options.executor else options.workdir)
     view = View(store, options.study, options.scale)
+    failed: dict[str, str] = {}
+    unwritten = ""
     try:
         if options.settings:
             shared = registry.configure(registry.load(options.study), options.scale)
-            chosen = dict(config_lib.parse_assignment(text) for text in options.set)
+            chosen = config_lib.parse_assignments(options.set)
             put(manual(config_lib.override(shared, chosen)))
             return 0
         chips, ray = _place(options), _executor(options)
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                 "local directories alone."
             )
         entries = _asked(options)
-        view.check()
+        damage = view.check()
         todo = every = tasks(entries)
         if options.only:
             share = selection.parse_share(options.only)
@@ -181,6 +182,10 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             if options.log:
                 execute = functools.partial(execute, log=options.log)
             store.make(view.directory)
+            if little := estimate.little_room(runs, store):
+                say(little)
+            if damage:
+                say(f"{damage}: the file is made again from the results of the runs.")
             if devices.is_first():
                 view.remember(entries)
 
@@ -189,12 +194,14 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                     return ray.work(grouped, store, execute)
                 return Queue(groups(todo, store), store, busy).work(execute)
 
-            failed = run_all(todo, view, work)
+            run_all(todo, view, work, failed)
         if devices.is_first():
             _report(view)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
         return 2
+    except paths.failures(options.workdir) as error:
+        unwritten = paths.unreachable(error, options.workdir)
     except KeyboardInterrupt:
         say(
             "\ninterrupted: nothing finished is lost, and the same command "
@@ -211,8 +218,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             f"in {store.models} says why, and the same command tries them again.",
             file=sys.stderr,
         )
-        return 1
-    return 0
+    if unwritten:
+        print(unwritten, file=sys.stderr)
+    return 1 if failed or unwritten else 0
 
 
 def _parser() -> Parser:
@@ -323,6 +331,7 @@ def _steps(text: str) -> int:
 
 
 def _report(view: View) -> None:
+    view.refresh()
     if not results.read(view.directory / results.FILE):
         return
     with view.held():
@@ -332,7 +341,9 @@ def _report(view: View) -> None:
 
 def _refresh(view: View) -> None:
     if devices.is_first():
-        view.refresh()
+        # What cannot be written now is written after the next run, and last of all.
+        with contextlib.suppress(*paths.failures(view.directory)):
+            view.refresh()
 
 
 def _asked(options: argparse.Namespace) -> list[Entry]:

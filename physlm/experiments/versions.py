@@ -62,7 +62,7 @@ def write(path: epath.Path) -> None:
     """Records the versions; those of an interrupted earlier part stay under `before`."""
     current = versions()
     if path.exists():
-        earlier = files.read_json(path)
+        earlier = files.read_object(path)
         before = earlier.pop("before", [])
         current["before"] = before if earlier == current else [*before, earlier]
     files.write_json(path, current)

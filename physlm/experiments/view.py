@@ -80,17 +80,21 @@ class View:
         """Where results, table, plot and page are."""
         return self.store.root / f"{self.study}-{self.scale}"
 
-    def check(self) -> None:
+    def check(self) -> str:
         """Sees to it that the view can be added to, without touching it.
+
+        Returns:
+            what is wrong with `results.jsonl`, which `refresh` makes again; empty where nothing is.
 
         Raises:
             ValueError: the store is none, or cannot be written; or the directory holds results of
-                another study, or files that are damaged.
+                another study, or files are damaged that do not follow from others.
         """
         self.store.check(self.directory)
-        results.refuse_other_study(self.directory / results.FILE, self.study)
+        damage = results.refuse_other_study(self.directory / results.FILE, self.study)
         self.needed()
         self.rows()
+        return damage
 
     def held(self) -> AbstractContextManager[leases.Lease]:
         """The right to write what is shown, for which others wait: it takes seconds."""

@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[])
     options = parser.parse_args()
     config = config_lib.base(options.scale)
-    chosen = dict(config_lib.parse_assignment(text) for text in options.set)
+    chosen = config_lib.parse_assignments(options.set)
     settings = config_lib.resolve(config_lib.override(config, chosen))
     train = settings.train
     devices.prepare(settings.mesh, train.batch)
