@@ -13,6 +13,9 @@ from etils import epath
 
 _BUCKET = "gs://"
 
+# Seconds after which a file that was not put in its place is left over from a dead process.
+STALE = 60.0
+
 # A file system, or what one may have of it, is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -120,18 +123,39 @@ def write_atomically(place: epath.Path, content: str | bytes) -> None:
     if not is_local(place):
         _bucket(place).pipe_file(os.fspath(place), data)
         return
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     with room_for(str(place), place):
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(place)
-        finally:
-            # A file system that can be read alone has none, and says so once more.
+            _replace(place, data)
+        except FileNotFoundError:
+            # Others may have taken it for a dead process's, if this one stood still meanwhile.
+            _replace(place, data)
+    with contextlib.suppress(OSError):
+        _clear(place)
+
+
+def _replace(place: epath.Path, data: bytes) -> None:
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(place)
+    finally:
+        # A file system that can be read alone has none, and says so once more.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _clear(place: epath.Path) -> None:
+    """Removes what killed processes have left of earlier attempts to write a file."""
+    # By the clock of the file system alone.
+    written = os.stat(place).st_mtime
+    for left in os.scandir(os.path.dirname(place) or "."):
+        if left.name.startswith(f".{place.name}.") and left.name.endswith(".tmp"):
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                if written - left.stat().st_mtime > STALE:
+                    os.unlink(left)
 
 
 def create(place: epath.Path, content: bytes) -> bool:

@@ -69,6 +69,9 @@ def test_what_was_begun_is_not_put_with_what_was_not(tmp_path, monkeypatch):
     runs = runs_of(*({"seed": n} for n in range(5)))
     saved = [{5, 10}, set(), {10, 15}, {15, 20}, set()]
     assert grouped(tmp_path, monkeypatch, runs, saved=saved) == [[0, 2], [1, 4], [3]]
+    # But for first checkpoints, of which a kill may have left some.
+    saved = [{5}, set(), {5, 10}, {5}, set()]
+    assert grouped(tmp_path, monkeypatch, runs, saved=saved) == [[0, 1, 3, 4], [2]]
     # What is finished is no longer trained with others.
     saved = [set(), set(), {20}, {20}, set()]
     for one in runs[2:4]:

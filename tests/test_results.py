@@ -1,4 +1,6 @@
 import json
+import os
+import time
 
 import pytest
 from hypothesis import given
@@ -192,3 +194,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         paths.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_were_writing_is_removed_and_what_others_write_is_not(tmp_path):
+    path, now = tmp_path / "file", time.time()
+    dead, alive, other = (tmp_path / f".{name}.tmp" for name in ("file.7", "file.8", "file2.7"))
+    for left, age in ((dead, 2), (alive, 0.5), (other, 2)):
+        left.write_text("half")
+        os.utime(left, (now - age * paths.STALE,) * 2)
+    paths.write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other])
+
+
+def test_who_stood_still_while_writing_writes_once_more(tmp_path, monkeypatch):
+    path, fsync, taken = tmp_path / "file", os.fsync, []
+
+    def stand_still(descriptor):
+        fsync(descriptor)
+        if not taken:
+            taken.append([left.unlink() for left in tmp_path.glob(".file.*.tmp")])
+
+    monkeypatch.setattr(paths.os, "fsync", stand_still)
+    paths.write_atomically(path, "new")
+    assert taken == [[None]] and path.read_text() == "new"
+    with pytest.raises(FileNotFoundError):
+        paths.write_atomically(tmp_path / "nowhere" / "file", "new")

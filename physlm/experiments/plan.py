@@ -180,10 +180,14 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
         alone = run_lib.takes_longer(run.settings) or _spread(run.settings.mesh)
         alone = alone or run_lib.status(directory) == "finished"
         saved = run_lib.saved_steps(directory)
+        # Killed while the first checkpoints of a program were written, those that have one begin
+        # again with those that have none: alone they are another program, which rounds otherwise.
+        if max(saved, default=0) <= run.settings.train.save_every:
+            saved = saved | {0}
         # Parents are trained before their children, so that all of a program have equally many.
         shape = f"{task.depth} {run.name if alone else run_lib.shape(run)}"
         for other, steps, members in alike:
-            if other == shape and (steps & saved or not (steps or saved)):
+            if other == shape and steps & saved:
                 steps &= saved
                 members.append(task)
                 break

@@ -160,11 +160,12 @@ class Kept:
 def main() -> int:
     plan = Plan(**json.loads(sys.argv[1]))
     disturbance, kept = Disturbance(plan), Kept(plan.kept)
-    from physlm import cells
+    from physlm import cells, paths
     from physlm.experiments import execution, leases, report, sweep
 
     # Signs of life are many in that time.
     leases.BEAT, leases.EXPIRY, leases.LOOK = plan.expiry / 8, plan.expiry, plan.expiry / 20
+    paths.STALE = plan.expiry
     stream_of, test_sets, make = execution.stream_of, cells.test_sets, report.make
 
     class Windows:
