@@ -24,6 +24,7 @@ from physlm.experiments import (
     execution,
     leases,
     logs,
+    memory,
     pace,
     registry,
     report,
@@ -176,6 +177,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                 paces = _paces(todo, store, options.measure)
                 put(Tree(todo, store, paces, chips, entries, own).text())
                 return 0
+            for run in () if ray else runs:
+                # Only here, since what is only planned may be for another machine.
+                memory.check(run)
             if options.profile:
                 execute = functools.partial(execute, profile=options.profile)
             if options.log:
