@@ -62,14 +62,16 @@ def _class(args: argparse.Namespace) -> Spec:
 _OF_MISTAKES: dict[str, Any] = {"rate": 0.5, "whole": False, "mend": "back", "late": 0}
 
 
-def _mistakes(args: argparse.Namespace) -> Mistakes:
+def _mistakes(args: argparse.Namespace, spec: Spec) -> Mistakes:
     given = {name: getattr(args, name) for name in _OF_MISTAKES if getattr(args, name) is not None}
     if args.mistakes is None:
         if given:
             name = next(iter(given))
             raise ValueError(f"--{name} is given without --mistakes KIND, which puts mistakes in.")
         return ERROR_FREE
-    return Mistakes(args.mistakes, **(_OF_MISTAKES | given))
+    mistakes = Mistakes(args.mistakes, **(_OF_MISTAKES | given))
+    mistakes.check(spec)
+    return mistakes
 
 
 def _drawn(
@@ -96,7 +98,7 @@ def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from data_gen.frozen import rows
 
     spec = _class(args)
-    for found, asked in _drawn(args, spec, _mistakes(args)):
+    for found, asked in _drawn(args, spec, _mistakes(args, spec)):
         kept = found.only(np.arange(asked))
         yield from rows.written(kept, spec, name=args.spec, seed=args.seed, types=args.types)
 
@@ -116,7 +118,7 @@ def freeze(args: argparse.Namespace) -> str:
         dataclasses.replace(spec, split="all"),
         args.seed,
         {split: args.count, **counts},
-        _mistakes(args),
+        _mistakes(args, spec),
         args.spec,
     )
     # Whoever reads it later may have other defaults.
@@ -264,7 +266,8 @@ def draw(args: argparse.Namespace) -> None:
     from data_gen.windows.documents import whole_documents
 
     figure.check_out(args.out)
-    spec, mistakes = _class(args), _mistakes(args)
+    spec = _class(args)
+    mistakes = _mistakes(args, spec)
     keys_N = rows.row_keys(spec, args.seed, np.array([args.index], np.uint32))
     problems = stream.problems(keys_N, spec=spec)
     problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)

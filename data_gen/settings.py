@@ -14,8 +14,8 @@ from typing import Any
 
 _KEY = "setting"
 
-# JAX counts in 32 bits.
-_MOST = 2**31 - 1
+# Whole numbers, of which all can be counted in 32 bits with a sign, as JAX does.
+LIMIT = 2**31 - 1
 
 
 class RefusedError(ValueError):
@@ -80,10 +80,11 @@ class Setting:
           RefusedError: it is not; the setting is called `name`.
         """
         if not self.accepts(value):
-            raise RefusedError(name, value, self.allowed)
-        counts = value if isinstance(value, tuple) else (value,)
-        if any(_is_whole(count) and count > _MOST for count in counts):
-            raise RefusedError(name, value, f"{self.allowed}, and at most {_MOST}")
+            counts = value if isinstance(value, tuple) else (value,)
+            too_large = any(_is_whole(count) and count > LIMIT for count in counts)
+            # A range says its own end.
+            more = f", and at most {LIMIT}" if too_large and ".." not in self.allowed else ""
+            raise RefusedError(name, value, f"{self.allowed}{more}")
 
     def parse(self, name: str, text: str) -> Any:
         """The value that is written as `text`, as `written` writes it.
@@ -135,7 +136,7 @@ def whole(
     besides: Sequence[int | None] = (),
     **kinds: bool,
 ) -> Any:
-    """A whole number from `low` up to `high`, or one of the values `besides` these."""
+    """A whole number from `low` up to `high` (or `LIMIT`), or one of the values `besides` these."""
 
     def accepts(value: Any) -> bool:
         if value is None:
@@ -153,7 +154,8 @@ def check_whole(name: str, value: Any, low: int = 0, high: int | None = None) ->
       RefusedError: it is not.
     """
     if not (_is_whole(value) and _lies_in(value, low, high)):
-        raise RefusedError(name, value, _range(low, high))
+        above = high is None and _is_whole(value) and value > LIMIT
+        raise RefusedError(name, value, _range(low, LIMIT if above else high))
 
 
 def _is_whole(value: Any) -> bool:
@@ -161,7 +163,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _lies_in(value: int, low: int, high: int | None) -> bool:
-    return low <= value and (high is None or value <= high)
+    return low <= value <= (LIMIT if high is None else high)
 
 
 def _range(low: int, high: int | None) -> str:
@@ -224,7 +226,9 @@ def wholes(default: Any, meaning: str, low: int = 0, **kinds: bool) -> Any:
     """Whole numbers, each from `low` up."""
 
     def accepts(value: Any) -> bool:
-        return isinstance(value, tuple) and all(_is_whole(item) and item >= low for item in value)
+        return isinstance(value, tuple) and all(
+            _is_whole(item) and _lies_in(item, low, None) for item in value
+        )
 
     allowed = f"whole numbers with commas between them, each at least {low}"
     return declared(default, meaning, tuple, allowed, accepts, **kinds)

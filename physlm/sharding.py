@@ -74,6 +74,7 @@ class MeshConfig:
     cpu_devices: int = settings.whole(
         0,
         "Devices that a CPU is presented as; 0 means as many cores as can share a batch.",
+        high=1024,
         decides=False,
     )
 

@@ -18,6 +18,9 @@ MASKS = ("none", "name", "sentence", "all")
 # Solutions that are begun anew so often are mended by going back from then on.
 RESTARTS = 3
 LATE_LIMIT = 16
+# Sentences of a solution that there is room for, at most. Hundreds of solutions are written at
+# once, and a sentence takes a kilobyte of memory in each.
+SENTENCE_LIMIT = 1 << 13
 
 T = TypeVar("T")
 
@@ -136,18 +139,42 @@ class Mistakes:
 
     def sentence_cap(self, spec: Spec) -> int:
         """Sentences of a solution that there is room for; all but one in ten million need less."""
-        steps, rate = spec.op_room, self.rate
+        return self._cap_at(self.rate, spec.op_room)
+
+    def _cap_at(self, rate: float, steps: int) -> int:
+        """The same of a rate; where that is beyond `SENTENCE_LIMIT`, some number beyond it."""
         if rate == 0.0:
             return steps
         # Mistakes before `steps` steps are distributed as failures before as many successes.
         most, left = 0, 1.0
-        while True:
+        while most <= SENTENCE_LIMIT:
             log = math.lgamma(most + steps) - math.lgamma(steps) - math.lgamma(most + 1)
             left -= math.exp(log + most * math.log(rate) + steps * math.log1p(-rate))
             if left < 1e-7:
                 break
             most += 1
         return steps * (1 + RESTARTS * self.restarts) + most * (1 + self.late)
+
+    def check(self, spec: Spec) -> None:
+        """Refuses so many mistakes that there is no room for them, before anything compiles.
+
+        Raises:
+          RefusedError: says how many there is room for.
+        """
+        if self.sentence_cap(spec) <= SENTENCE_LIMIT:
+            return
+        fits, beyond = 0, math.ceil(self.rate * 1000)
+        while beyond - fits > 1:
+            middle = (fits + beyond) // 2
+            if self._cap_at(middle / 1000, spec.op_room) <= SENTENCE_LIMIT:
+                fits = middle
+            else:
+                beyond = middle
+        allowed = (
+            f"at most {fits / 1000:g}, so that {SENTENCE_LIMIT:,} sentences are enough for a "
+            "solution with its mistakes"
+        )
+        raise RefusedError("rate", self.rate, allowed)
 
     def usual_sentences(self, spec: Spec) -> int:
         """Sentences that about nineteen of twenty solutions do with (measured on `med`)."""

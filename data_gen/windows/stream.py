@@ -37,6 +37,8 @@ from data_gen.windows.tokenizer import tokenizer
 # Windows that are packed from one run of documents. More of them waste fewer documents at
 # the run's end; fewer let a host make its rows without making its neighbours'.
 SEGMENT = 16
+# Windows of a stream that can be told apart: segments have numbers below 2**31.
+WINDOW_LIMIT = SEGMENT << 31
 # Documents made at once for each segment, and windows made at once for the whole batch.
 CHUNK = 16
 BLOCK_WINDOWS = 512
@@ -281,6 +283,7 @@ class Stream:
             raise RefusedError(
                 "rows", taken, f"one or more of 0 to {batch - 1}, in increasing order"
             )
+        mistakes.check(spec)
         windows.check(spec, mistakes)
         self._make = functools.partial(
             segments, spec=spec, mistakes=mistakes, windows=windows, records=records

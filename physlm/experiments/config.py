@@ -19,7 +19,7 @@ from data_gen import settings
 from data_gen.settings import RefusedError, Setting
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from data_gen.windows import recorded
+from data_gen.windows import recorded, stream
 from data_gen.windows.configuration import Windows
 from data_gen.windows.questions import answers
 from data_gen.windows.tokenizer import tokenizer
@@ -98,6 +98,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         settings.check(self)
+        with _of("mistakes"):
+            self.mistakes.check(self.data)
         with _of("train"):
             self.windows.check(self.data, self.mistakes)
         self._check_records()
@@ -125,6 +127,10 @@ class Settings:
                 longest,
                 f"at most model.positions, {self.model.positions}",
             )
+        if self.train.steps * self.train.batch > stream.WINDOW_LIMIT:
+            most = stream.WINDOW_LIMIT // self.train.batch
+            allowed = f"at most {most} of train.batch = {self.train.batch} windows each"
+            raise RefusedError("train.steps", self.train.steps, allowed)
         # Refuses a warm-up that does not end before the run does.
         schedule(self.optimizer, self.train.steps)
         if self.adaptation.kind != FULL:

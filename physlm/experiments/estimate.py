@@ -12,8 +12,9 @@ from etils import epath
 from data_gen import keys
 from data_gen.keys import Purpose
 from physlm import model as model_lib
-from physlm import optimizer, paths, step
+from physlm import paths
 from physlm.experiments import config as config_lib
+from physlm.experiments import memory
 from physlm.experiments import run as run_lib
 from physlm.experiments.pace import Paces, pace_of
 from physlm.experiments.run import Run
@@ -78,27 +79,7 @@ def checkpoint_bytes(run: Run, directory: epath.Path) -> int:
     train = run.settings.train
     # The newest ones, the best one, and one that is written before the oldest is removed.
     count = min(train.keep + 2, -(-train.steps // train.save_every))
-    return max(count - len(run_lib.saved_steps(directory)), 1) * _state_bytes(
-        run_lib.shape(run), run
-    )
-
-
-_known: dict[str, int] = {}
-
-
-def _state_bytes(shape: str, run: Run) -> int:
-    """Bytes of a training state; runs of one shape have equally many."""
-    if shape not in _known:
-        settings = run.settings
-        init = functools.partial(
-            step.init_state,
-            settings.model,
-            optimizer.make(settings.optimizer, settings.train.steps),
-            adaptation=settings.learning.adaptation,
-        )
-        leaves = jax.tree.leaves(jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS)))
-        _known[shape] = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    return _known[shape]
+    return max(count - len(run_lib.saved_steps(directory)), 1) * memory.state_bytes(run)
 
 
 @dataclasses.dataclass(frozen=True)

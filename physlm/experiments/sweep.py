@@ -24,6 +24,7 @@ from physlm.experiments import (
     execution,
     leases,
     logs,
+    memory,
     pace,
     registry,
     report,
@@ -177,6 +178,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                 judging = pace.judged(store)
                 put(Tree(todo, store, paces, judging, chips, entries, own).text())
                 return 0
+            for run in () if ray else runs:
+                # Only here, since what is only planned may be for another machine.
+                memory.check(run)
             if options.profile:
                 execute = functools.partial(execute, profile=options.profile)
             if options.log:

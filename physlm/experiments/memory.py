@@ -1,0 +1,103 @@
+"""What a run takes at least of a device's memory, known before anything is compiled."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from data_gen import keys
+from data_gen.keys import Purpose
+from data_gen.settings import RefusedError
+from physlm import devices, optimizer, paths, sharding, step
+from physlm.experiments import run as run_lib
+from physlm.experiments.run import Run
+
+_known: dict[str, int] = {}
+
+
+def state_bytes(run: Run) -> int:
+    """Bytes of a run's training state, which is what a checkpoint holds."""
+    # Runs of one shape have equally many.
+    shape = run_lib.shape(run)
+    if shape not in _known:
+        _known[shape] = _bytes(_state(run))
+    return _known[shape]
+
+
+def check(run: Run) -> None:
+    """Sees to it that what a training step surely holds at once finds room.
+
+    That is its state, the gradients, and what enters each block of a part of its batch; a step
+    takes more, which only compiling tells.
+
+    Args:
+        run: what is trained, on the devices that are here.
+
+    Raises:
+        ValueError: it does not; says what would.
+    """
+    settings, mesh = run.settings, sharding.make_mesh(run.settings.mesh)
+    device = mesh.local_devices[0]
+    room = devices.room(device)
+    # Those that a CPU is presented as have one memory.
+    sharing = len(mesh.local_devices) if device.platform == "cpu" else 1
+    working = _batch_bytes(run, _sequences(run, mesh), mesh)
+    # As nearly all runs are, of which no more need be known: gradients are a part of as much again.
+    if (2 * state_bytes(run) + working) * sharing <= room:
+        return
+    state = _state(run)
+    layout = sharding.shardings(state, mesh)
+    held = sum(jax.tree.leaves(jax.tree.map(_share, state, layout)))
+    held += sum(jax.tree.leaves(jax.tree.map(_share, state.params, layout.params)))
+    left = room / sharing - held
+    if left <= 0:
+        raise ValueError(
+            f"{run.name} takes {paths.in_bytes(held)} of each device for parameters, their "
+            f"gradients and what the optimizer knows of them, and there are "
+            f"{paths.in_bytes(room / sharing)}: a smaller model does, or a larger mesh.fsdp on "
+            "more devices."
+        )
+    most = math.floor(left / _batch_bytes(run, 1, mesh))
+    if most < _sequences(run, mesh):
+        config = settings.train
+        fits = most * sharding.batch_shards(mesh) * config.accumulate
+        allowed = (
+            f"at most {fits}, for which {paths.in_bytes(room / sharing)} of memory may be enough; "
+            "or train.accumulate larger"
+        )
+        raise RefusedError("train.batch", config.batch, allowed)
+
+
+def _state(run: Run) -> Any:
+    """The shapes of a training state."""
+    settings = run.settings
+    init = functools.partial(
+        step.init_state,
+        settings.model,
+        optimizer.make(settings.optimizer, settings.train.steps),
+        adaptation=settings.learning.adaptation,
+    )
+    return jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS))
+
+
+def _sequences(run: Run, mesh: Mesh) -> int:
+    """Of a batch, those that a device works on at once."""
+    config = run.settings.train
+    return config.batch // (sharding.batch_shards(mesh) * config.accumulate)
+
+
+def _batch_bytes(run: Run, sequences: int, mesh: Mesh) -> int:
+    """Bytes of what enters the blocks, kept for the way back, in the smallest type there is."""
+    model = run.settings.model
+    positions = model.window // mesh.shape["sequence"]
+    return 2 * sequences * positions * model.width * model.layers
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _share(leaf: Any, place: Any) -> int:
+    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
