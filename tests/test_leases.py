@@ -3,8 +3,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 import types
@@ -26,8 +24,6 @@ from physlm.experiments import (
 )
 from physlm.experiments.store import Store
 from physlm.experiments.view import View
-from physlm.journal import METRICS_FILE as FILE
-from physlm.metrics import read_lines
 from physlm.train import TerminatedError
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
@@ -367,52 +363,3 @@ def test_of_four_workers_two_are_killed_and_the_others_do_all_of_it(tmp_path, se
     assert [row["condition"]["retry_rate"] for row in view.rows()] == [n / 20 for n in range(12)]
     assert left_over(tmp_path) == []
     assert not list(tmp_path.rglob("error.txt"))
-
-
-_WORKER = """
-import sys
-from physlm.experiments import leases, sweep
-leases.BEAT, leases.EXPIRY, leases.LOOK = 1.0, 20.0, 0.5
-sys.exit(sweep.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-def test_workers_that_train_and_are_killed_end_as_one_that_is_left_alone(tmp_path):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    settings = ["evaluate.beyond=4", "evaluate.problems=8", "mesh.population=1"]
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    environment = cache | os.environ | {"JAX_PLATFORMS": "cpu"}
-
-    def start(workdir):
-        command = [sys.executable, "-c", _WORKER, "--scale", "smoke", "--workdir", str(workdir)]
-        return subprocess.Popen(
-            [*command, "--set", *settings], env=environment, stderr=subprocess.PIPE, text=True
-        )
-
-    process = start(alone)
-    _, err = process.communicate(timeout=400)
-    assert process.returncode == 0, err
-    workers = [start(shared) for _ in range(4)]
-    while not list(shared.glob("models/*/checkpoints/10")):
-        assert any(worker.poll() is None for worker in workers)
-        time.sleep(0.05)
-    draw = random.Random(0)
-    killed = draw.sample(workers, 2)
-    for worker in killed:
-        worker.kill()
-        time.sleep(draw.uniform(0, 2))
-    errors = [worker.communicate(timeout=400)[1] for worker in workers]
-    assert [worker.returncode for worker in workers if worker not in killed] == [0, 0], errors
-    file = "quickstart-smoke/results.jsonl"
-    assert (shared / file).read_bytes() == (alone / file).read_bytes()
-    for directory in (alone / "models").iterdir():
-        lines = [
-            [(line["step"], line["loss"]) for line in read_lines(models / directory.name / FILE)]
-            for models in (alone / "models", shared / "models")
-        ]
-        assert lines[0] and lines[0] == lines[1]
-    assert left_over(tmp_path) == []

@@ -1,19 +1,11 @@
 import dataclasses
-import json
-import os
-import pathlib
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in, times
 
-import physlm
-from physlm.experiments import plan, registry, results, run, sweep, versions
+from physlm.experiments import plan, run, sweep
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
 
@@ -157,59 +149,3 @@ def test_what_is_trained_and_not_judged_is_judged(tmp_path, capsys):
     assert main(tmp_path, execute=fake) == 0
     assert (fake.trained, fake.judged) == ([], [(0.0, 16)])
     assert f"run 1/2 {planned.run.name}: trained before, is judged" in capsys.readouterr().err
-
-
-# The real thing: the study that comes with this.
-
-
-SHIPPED = registry.load("quickstart")
-FEWER_CELLS = ("evaluate.beyond=4",)
-
-
-def start_sweep(workdir):
-    command = [sys.executable, "-m", "physlm.experiments.sweep", "--scale", "smoke"]
-    command += ["--workdir", str(workdir), "--set", *FEWER_CELLS]
-    # All sweeps of the test share their compiled programs, which take most of its time.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    environment = cache | os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for(path, process, seconds=120.0):
-    limit = time.monotonic() + seconds
-    while not path.exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert path.exists()
-
-
-@pytest.mark.slow
-def test_killed_sweep_ends_where_the_undisturbed_one_ends(tmp_path):
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    process = start_sweep(undisturbed)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "Strict accuracy" in out
-    view, entries = f"{SHIPPED.name}-smoke", plan.plan(SHIPPED, "smoke", FEWER_CELLS)
-    rows = rows_in(undisturbed, view)
-    assert {row["step"] for row in rows} == {20}
-    assert {row["run"] for row in rows} == {entry.run.name for entry in entries}
-
-    directory = killed / "models" / entries[-1].run.name
-    process = start_sweep(killed)
-    # All runs are one program, and some way past their first checkpoint.
-    wait_for(directory / "checkpoints" / "10", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    process = start_sweep(killed)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "goes on" in err
-    file = pathlib.Path(view) / results.FILE
-    assert (killed / file).read_bytes() == (undisturbed / file).read_bytes()
-    recorded = json.loads((directory / versions.FILE).read_text())
-    assert recorded["physlm"] == physlm.__version__
