@@ -10,8 +10,8 @@ arrays of fixed shapes, so that `jit`, `vmap` and sharding apply, and problem `i
     from data_gen.problems import search
     problem = search.sample(keys.problem_key(0, 0), spec.MED)
 
-`spec` states a class, `settings` how settings are declared, `keys` names all random keys, and each
-of the wings uses those above it:
+`spec` states a class, `settings` how settings are declared, `keys` names all random keys,
+`interrupts` is how commands end early, and each of the wings uses those above it:
 
 problems: what a problem is and how one is found.
 solutions: what a solution says, right or wrong, from the grammar to a document of symbols.
@@ -20,3 +20,7 @@ windows: tokens and training windows.
 picture: a problem's two graphs and its solution, drawn.
 frozen: sets of problems in files, for TFDS, Hugging Face datasets and others.
 """
+
+from data_gen import interrupts
+
+interrupts.leave_while_imported()

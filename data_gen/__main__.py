@@ -21,9 +21,9 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from data_gen import keys, settings
+from data_gen import interrupts, keys, settings
 from data_gen.arguments import Parser
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
@@ -429,5 +429,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def command() -> NoReturn:
+    """The command that is installed."""
+    interrupts.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

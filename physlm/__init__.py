@@ -5,10 +5,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from data_gen import interrupts
+
 if TYPE_CHECKING:
     from physlm.analysis import load as load
 
 __version__ = "0.1.0"
+
+interrupts.leave_while_imported()
 
 __all__ = ["__version__", "load"]
 

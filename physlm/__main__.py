@@ -4,8 +4,10 @@ import difflib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import physlm
+from data_gen import interrupts
 from physlm.experiments.arguments import put
 
 # Each with the module whose `main` it is, which alone is imported, and what it does.
@@ -56,11 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{what}: there are {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(COMMANDS[name][0]).main(rest)
+        with interrupts.importing():
+            module = importlib.import_module(COMMANDS[name][0])
+        return module.main(rest)
     except KeyboardInterrupt:
         # Commands that have something to say of it have said it.
         return 130
 
 
+def command() -> NoReturn:
+    """The command that is installed."""
+    interrupts.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

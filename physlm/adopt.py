@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from data_gen import interrupts
 from data_gen import settings as settings_lib
 from physlm import checkpoint, devices, optimizer, paths, sharding, train
 from physlm.architecture import ModelConfig
@@ -210,4 +211,4 @@ def _tensors(directory: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

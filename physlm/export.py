@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from data_gen import interrupts
 from physlm import cells, devices, model
 from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
@@ -176,4 +177,4 @@ def export(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -45,8 +45,8 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
             "^seed is given more than once, by seed=1 and seed=2; give one of them.",
         ),
         (
-            ["--set", "model.size=2-2", "model.layers=3"],
-            "^model.layers is given more than once, by model.size=2-2 and model.layers=3;",
+            ["--set", "model.size=2-2", "model.size=3-2"],
+            "^model.size is given more than once, by model.size=2-2 and model.size=3-2;",
         ),
         (
             ["--set", "data.max_op=30", "data.letters=12"],

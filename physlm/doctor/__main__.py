@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from data_gen import interrupts
 from physlm.doctor.finding import Asked, Finding, Status
 from physlm.experiments.arguments import Parser, called, local, one_line, put
 
@@ -109,4 +110,4 @@ def _check_input(asked: Asked) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -266,18 +266,11 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
     """The typed values of `key=value` texts, by key.
 
     Raises:
-      ValueError: one is refused, or a setting is given twice, by its own name or by another's.
+      ValueError: one is refused, or a key is given twice. (What `model.size` is short for may be
+        changed after it.)
     """
-    found: dict[str, Any] = {}
-    given: dict[str, str] = {}
-    for text in texts:
-        key, value = parse_assignment(text)
-        for name in expanded({key: value}):
-            if name in given:
-                raise settings.twice(name, [given[name], text])
-            given[name] = text
-        found[key] = value
-    return found
+    settings.assignments(texts)
+    return dict(map(parse_assignment, texts))
 
 
 def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:

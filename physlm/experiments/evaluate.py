@@ -19,6 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from data_gen import interrupts
 from physlm import devices, paths
 from physlm.decoding.recipe import manual
 from physlm.experiments import execution, leases, overlap, results, show
@@ -117,4 +118,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from data_gen import interrupts
 from physlm import paths
 from physlm.experiments import (
     comparison,
@@ -258,4 +259,4 @@ def _csv(table: Table) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

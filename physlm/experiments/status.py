@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
+from data_gen import interrupts
 from physlm.experiments import standing as standing_lib
 from physlm.experiments import view as view_lib
 from physlm.experiments.arguments import Parser, called, one_line, place
@@ -216,4 +217,4 @@ def _cut(name: str, width: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from etils import epath
 
+from data_gen import interrupts
 from physlm import clock, devices, paths
 from physlm.experiments import (
     ancestry,
@@ -402,4 +403,4 @@ def _paces(todo: Sequence[Task], store: Store, measure: bool) -> dict[str, float
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

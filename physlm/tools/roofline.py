@@ -53,7 +53,7 @@ import numpy as np
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from data_gen import keys
+from data_gen import interrupts, keys
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
 from data_gen.spec import Spec
@@ -366,4 +366,4 @@ def _print(rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    interrupts.run(lambda: main(sys.argv[1:]))
