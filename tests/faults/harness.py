@@ -153,7 +153,16 @@ class Sweep:
 
 @dataclasses.dataclass
 class Fault:
-    """One fault: what is drawn for it, and that the sweep recovers from it."""
+    """One fault: what is drawn for it, and that the sweep recovers from it.
+
+    Attributes:
+        undisturbed: what has to come of it.
+        store: of the sweep.
+        seed: of what is drawn.
+        record: takes what is told in the summary.
+        told: what the fault is.
+        rounds: whether losses may be rounded otherwise than those of the undisturbed sweep.
+    """
 
     undisturbed: Undisturbed
     store: pathlib.Path
