@@ -17,7 +17,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,9 @@ from physlm.step import first_state
 _CONFIG_FILE = "config.json"
 _INDEX_FILE = "model.safetensors.index.json"
 _WEIGHTS_FILE = "model.safetensors"
+
+# Settings that can name something in a module.
+_IMPORTING = ("mistakes.kind", "evaluate.decode", "train.records_decode")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,10 +92,11 @@ def adopt(
             the class of problems. Then nothing is written.
     """
     content = _json_of(directory / _CONFIG_FILE)
-    changes = _told(directory)
+    given = config_lib.parse_assignments(assignments)
+    changes = _told(directory, given)
     if not changes or inverse.differs(_model(changes, scale), content):
         changes |= _model_settings(directory, content)
-    changes |= config_lib.parse_assignments(assignments)
+    changes |= given
     run = run_lib.make_run(config_lib.override(config_lib.base(scale), changes))
     decoder = run.settings.model
     if decoder.vocab != content["vocab_size"]:
@@ -151,13 +155,28 @@ def _model(changes: Mapping[str, Any], scale: str) -> ModelConfig:
     return config_lib.resolve(config_lib.override(config_lib.base(scale), changes)).model
 
 
-def _told(directory: pathlib.Path) -> dict[str, Any]:
-    """The settings of the run that was exported, where the directory says them."""
+def _told(directory: pathlib.Path, given: Collection[str]) -> dict[str, Any]:
+    """The settings of the run that was exported, where the directory says them.
+
+    Args:
+        directory: which is somebody else's.
+        given: keys whose values are taken from elsewhere.
+
+    Raises:
+        ValueError: a setting would have a module imported, and so run what is in it.
+    """
     if not (directory / RUN_FILE).is_file():
         return {}
     found = config_lib.flatten(_json_of(directory / RUN_FILE))
     kept = ("data.", "mistakes.", "model.", "train.", "evaluate.", "optimizer.")
-    unset = ("evaluate.probe",)
+    unset = ("evaluate.probe", *given)
+    for key in _IMPORTING:
+        parts = str(found.get(key, "")).split(",") if key not in given else []
+        if named := [name for name in (part.partition(":")[0] for part in parts) if "." in name]:
+            raise ValueError(
+                f"{directory / RUN_FILE} has {key} = {found[key]!r}, and {named[0]} would be "
+                f"imported, which what is read may not ask for; --set {key}=… may."
+            )
     return {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in found.items()

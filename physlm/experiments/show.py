@@ -159,7 +159,8 @@ def as_html(record: Record) -> str:
     """A problem and its solution as HTML: each step, what was taken back struck out, and the first
     wrong step with its reason. Nothing that a model wrote is taken for HTML."""
     verdict, after = _verdict(record)
-    head = f'op {record["op"]} (cell {html.escape(record["cell"])}): <span class="{verdict}">'
+    op, cell = (html.escape(str(record[name])) for name in ("op", "cell"))
+    head = f'op {op} (cell {cell}): <span class="{verdict}">'
     parts = [f"<p>{head}{verdict}</span>{after}</p>"]
     for name in ("problem", "question"):
         parts.append(f"<p><b>{name.capitalize()}:</b> {html.escape(record[name].strip())}</p>")
