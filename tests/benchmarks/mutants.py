@@ -36,7 +36,7 @@ NEAREST = {
     ],
     "data_gen/solutions/script.py": [
         "test_mistakes.py -k 'leave or candidates'",
-        "test_mended.py -k 'rate or late or beginnings or mendings or geometric or few_letters or drawn'",
+        "test_mended.py -k 'rate or late or begin or mendings or geometric or letters or drawn'",
     ],
     "data_gen/solutions/wrong_sentences.py": ["test_wrong_sentences.py", "test_mended.py"],
     "data_gen/solutions/computation.py": ["test_wrong_sentences.py", "test_mended.py"],
