@@ -74,6 +74,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "<" not in warning and not warning.endswith("()")
 
 
+def test_what_is_damaged_is_said(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the first line of what reading it ended in."""
+    (tmp_path / "20" / "metrics").mkdir(parents=True)
+    (tmp_path / "20" / "metrics" / "metrics").write_text("torn")
+    with caplog.at_level(logging.WARNING, "root"), Checkpoints(tmp_path, 2) as checkpoints:
+        assert checkpoints.latest is None
+    [warning] = [r.getMessage() for r in caplog.records if r.name == "root"]
+    assert "is damaged (Expecting value: line 1" in warning
+
+
 _OTHER_DEVICES = """
 import pathlib, sys
 import jax

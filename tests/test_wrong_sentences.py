@@ -120,3 +120,55 @@ def test_a_wrong_constant_changes_the_value_and_no_factor_is_0(spec):
             changed_O[0] = False
         np.testing.assert_array_equal(offered_NxO[n], changed_O)
     assert factors > 0
+
+
+def products():
+    """The sentence of an abstract parameter: two products."""
+    terms_F = jnp.array([0, 1, -1, -1])
+    one, no = jnp.int32(1), jnp.bool_(False)
+    return Expression(
+        terms_F, jnp.where(terms_F >= 0, terms_F + 2, -1), 2 * one, ~no, no, no, no, one
+    )
+
+
+@pytest.mark.parametrize("factor", [0, 1])
+@pytest.mark.parametrize("term", [0, 1])
+def test_a_wrong_reference_is_one_and_at_its_place(term, factor):
+    of, cap = products(), computation.terms_cap(TINY)
+    chosen = Chosen(jnp.int32(factor * cap + term), jnp.int32(9), of, None, TINY)
+    made, slip = wrong_sentences.write_reference(chosen)
+    wanted = [of.first_F.tolist(), of.second_F.tolist()]
+    wanted[factor][term] = 9
+    assert [made.first_F.tolist(), made.second_F.tolist()] == wanted
+    assert (int(slip.term), bool(slip.factor), int(slip.wrong)) == (term, bool(factor), 0)
+
+
+@pytest.mark.parametrize("term", [0, 1])
+def test_an_omitted_term_takes_its_factor_with_it(term):
+    of = products()._replace(minus=jnp.bool_(True))
+    made, slip = wrong_sentences.write_omission(
+        Chosen(jnp.int32(term), jnp.int32(0), of, None, TINY)
+    )
+    assert made.first_F.tolist() == [1 - term, -1, -1, -1]
+    assert made.second_F.tolist() == [3 - term, -1, -1, -1]
+    assert int(made.terms) == 1 and not made.minus
+    assert int(slip.wrong) == 0 and int(slip.term) == -1 and not slip.constant
+
+
+@pytest.mark.parametrize("place", range(2))
+def test_a_wrong_number_is_quoted_for_its_letter(place):
+    """Places are the left letters of all lines, then the right ones."""
+    lines_cap = computation.lines_cap(TINY)
+    right = computation.Line(*(jnp.full(lines_cap, n) for n in range(8)))
+    chosen = Chosen(
+        place=jnp.int32(place * lines_cap + 1),
+        other=jnp.int32(4),
+        of=None,
+        line_at=lambda line: jax.tree.map(lambda x_J: x_J[line], right),
+        spec=TINY,
+    )
+    _, slip = wrong_sentences.write_quotation(chosen)
+    value = [right.left_value_J, right.right_value_J][place][1]
+    assert int(slip.instead) == (value + 4) % TINY.modulus
+    assert int(slip.wrong) == [computation.LEFT_VALUE, computation.RIGHT_VALUE][place]
+    assert int(slip.line) == 1

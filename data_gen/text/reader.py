@@ -123,7 +123,7 @@ def read(layers: Layers, problem: str, question: str, modulus: int = 23) -> Fact
     return _stated(layers, problem, modulus).facts(question.strip())
 
 
-def right_sides(layers: Layers, problem: str, modulus: int = 23) -> dict[str, Right]:
+def right_sides(layers: Layers, problem: str, modulus: int) -> dict[str, Right]:
     """What each parameter that the problem states equals, in the order of its sentences.
 
     Raises:
