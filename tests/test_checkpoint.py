@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, which are read, and what damage does to them."""
 
+import logging
 import pathlib
 import subprocess
 import sys

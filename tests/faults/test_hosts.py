@@ -4,9 +4,10 @@ import re
 import socket
 
 import pytest
-from harness import Sweep, seeds
+from harness import FAULTS, Sweep, seeds
 
-pytestmark = pytest.mark.slow
+# The others notice, and end, after minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(FAULTS == 1, reason="takes minutes")]
 
 
 def start(plans) -> list[Sweep]:
