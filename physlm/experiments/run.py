@@ -120,7 +120,9 @@ def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
     path = directory / CONFIG_FILE
     if not paths.found(path):
         raise ValueError(f"{directory} is not the directory of a run: it has no {path.name}.")
-    found = files.read_object(path)
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not the configuration of a run.")
     if any(key in found for key in config_lib.ARGUMENTS):
         raise ValueError(f"{directory} holds a run of an older version, which cannot be read.")
     # Every setting is given, so that it does not matter whose defaults these are.
