@@ -1,6 +1,5 @@
 """Checkpoints: which are kept, which are read, and what damage does to them."""
 
-import logging
 import pathlib
 import subprocess
 import sys
@@ -75,14 +74,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "<" not in warning and not warning.endswith("()")
 
 
-def test_what_is_damaged_is_said(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_damaged_is_said(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """With the first line of what reading it ended in."""
     (tmp_path / "20" / "metrics").mkdir(parents=True)
     (tmp_path / "20" / "metrics" / "metrics").write_text("torn")
-    with caplog.at_level(logging.WARNING, "root"), Checkpoints(tmp_path, 2) as checkpoints:
+    with Checkpoints(tmp_path, 2) as checkpoints:
         assert checkpoints.latest is None
-    [warning] = [r.getMessage() for r in caplog.records if r.name == "root"]
-    assert "is damaged (Expecting value: line 1" in warning
+    assert "is damaged (Expecting value: line 1" in capsys.readouterr().err
 
 
 _OTHER_DEVICES = """
