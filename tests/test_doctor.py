@@ -88,7 +88,7 @@ def test_marks_are_coloured_on_a_terminal_alone():
     [
         (["--path", "FILE"], "it must be a directory, and FILE is a file."),
         (["--path", "FILE/below"], "it must be a directory, and FILE is a file."),
-        (["--path", "gs://bucket/runs"], "it must be a directory, as which a bucket can be"),
+        (["--path", "gs://bucket/runs"], "is not allowed: a path of this machine is"),
         (["--set", "mesh.data=0"], "mesh.data is 0; it must be a whole number, at least 1, or -1."),
         (["--set", "mesh.pipeline=2"], "--set 'mesh.pipeline=2' is not allowed: mesh.data, mesh."),
         (["--set", "model.layers=2"], "--set 'model.layers=2' is not allowed: mesh.data, mesh.fs"),

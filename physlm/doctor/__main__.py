@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import pathlib
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -88,10 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check_input(asked: Asked) -> None:
     text, path = str(asked.path), asked.path.absolute()
-    if re.match(r"[a-z0-9]+:/", text):
-        raise ValueError(
-            f"--path is {text!r}; it must be a directory, as which a bucket can be mounted."
-        )
     nearest = next(place for place in (path, *path.parents) if place.exists())
     if not nearest.is_dir():
         raise ValueError(f"--path is {text!r}; it must be a directory, and {nearest} is a file.")
