@@ -446,8 +446,9 @@ def test_a_size_by_name_is_its_three_settings() -> None:
     (spelled, _) = smoke_plan("model.layers=3", "model.heads=5", "model.head_dim=64")
     assert named == spelled
     assert ",gpt2-3-5," in named.run.name
-    with pytest.raises(ValueError, match=r"^model\.heads is given more than once, by model\.size="):
-        smoke_plan("model.size=3-5", "model.heads=2")
+    # What stands later counts.
+    (later, _) = smoke_plan("model.size=3-5", "model.heads=2")
+    assert (later.run.settings.model.layers, later.run.settings.model.heads) == (3, 2)
     for text in ("model.size=12", "model.size=0-12", "model.size=a-b"):
         with pytest.raises(ValueError, match=r"^model\.size is '.*'; it must be layers-heads, as "):
             smoke_plan(text)
