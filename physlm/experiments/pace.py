@@ -118,11 +118,11 @@ def judged(store: Store) -> dict[str, float]:
         # An evaluation that cannot be read is as good as none.
         with contextlib.suppress(ValueError, KeyError, TypeError):
             run = path.parent.parent.parent
-            protocol = files.read_json(path.parent / run_lib.CONFIG_FILE)
+            protocol = files.read_object(path.parent / run_lib.CONFIG_FILE)
             del protocol["step"]
-            name = judging_of(files.read_json(run / run_lib.CONFIG_FILE), protocol)
+            name = judging_of(files.read_object(run / run_lib.CONFIG_FILE), protocol)
             if _was_here(run):
-                found.setdefault(name, []).append(files.read_json(path)["evaluate_seconds"])
+                found.setdefault(name, []).append(files.read_object(path)["evaluate_seconds"])
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
