@@ -51,7 +51,10 @@ NEAREST = {
     "physlm/decoding/loop.py": ["test_decode.py", "test_strategies.py test_regret.py"],
     "physlm/step.py": ["test_step.py", "test_train.py", "test_mesh.py test_accelerator.py"],
     "physlm/checkpoint.py": ["test_checkpoint.py", "test_train.py test_start.py test_again.py"],
-    "physlm/experiments/identity.py": ["test_plan.py test_names.py", "test_settings.py"],
+    "physlm/experiments/identity.py": [
+        "test_identity.py test_plan.py",
+        "test_names.py test_settings.py",
+    ],
 }
 
 _BINARY = {
