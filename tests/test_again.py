@@ -34,7 +34,9 @@ SMALL = (
 
 def swept(workdir: pathlib.Path, *more: str) -> list[results.Row]:
     """Runs a study of one run, and returns what it shows."""
-    command = [STUDY, "--scale", "smoke", "--workdir", str(workdir), "--set", *SMALL, *more]
+    # A setting may be given once; what stands later counts here.
+    given = {text.partition("=")[0]: text for text in (*SMALL, *more)}
+    command = [STUDY, "--scale", "smoke", "--workdir", str(workdir), "--set", *given.values()]
     with pytest.MonkeyPatch.context() as patch:
         # The devices of this process were chosen when the first test touched JAX.
         patch.setattr(sweep.devices, "prepare", lambda mesh, batch, cache_dir: None)
