@@ -34,7 +34,7 @@ from physlm.experiments.arguments import Parser, called, local, one_line, place,
 from physlm.experiments.store import Store
 from physlm.huggingface import inverse
 from physlm.huggingface.directory import RUN_FILE
-from physlm.step import first_state
+from physlm.step import TrainState, first_state
 
 _CONFIG_FILE = "config.json"
 _INDEX_FILE = "model.safetensors.index.json"
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0: done; 2: bad input.
+        0: done; 1: there is no room for it; 2: bad input.
     """
     parser = Parser(
         prog=called("physlm.adopt"),
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         name = adopt(options.directory, options.workdir, options.scale, options.set)
-    except ValueError as error:
+    except (ValueError, paths.FullError) as error:
         print(one_line(error), file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
     put(f"{options.workdir / 'models' / name}: begin with it by --set parent.run={name}")
     return 0
 
@@ -90,6 +90,7 @@ def adopt(
     Raises:
         ValueError: a file is missing or damaged, the model's class is unknown, or it does not fit
             the class of problems. Then nothing is written.
+        paths.FullError: there is no room for it; nothing is left of what was begun.
     """
     content = _json_of(directory / _CONFIG_FILE)
     given = config_lib.parse_assignments(assignments)
@@ -112,9 +113,9 @@ def adopt(
     words = run_lib.in_a_path(directory.resolve().name)
     size = f"{decoder.variant}-{decoder.layers}-{decoder.heads}"
     name = f"adopted,{words[:80]},{size}-{digest}"
-    store, local = Store(workdir), paths.is_local(workdir)
+    store = Store(workdir)
     target = store.of_run(name)
-    if not local:
+    if not paths.is_local(workdir):
         store.check(store.models)
     if run_lib.status(target) == "finished":
         return name
@@ -126,8 +127,18 @@ def adopt(
     mesh = sharding.make_mesh(run.settings.mesh)
     transform = optimizer.make(run.settings.optimizer, run.settings.train.steps)
     state = first_state(decoder, transform, mesh, 0, base=params)
+    with paths.room_for(str(target), workdir):
+        _place(target, run, state)
+    return name
+
+
+def _place(target: epath.Path, run: run_lib.Run, state: TrainState) -> None:
+    """Writes a run that has ended after no step."""
+    local = paths.is_local(target)
     # A bucket cannot rename a directory at once; there it counts when it is marked as finished.
-    made = epath.Path(tempfile.mkdtemp(prefix=".adopted-", dir=store.models)) if local else target
+    made = target
+    if local:
+        made = epath.Path(tempfile.mkdtemp(prefix=".adopted-", dir=target.parent))
     try:
         if not local:
             target.rmtree(missing_ok=True)
@@ -141,7 +152,6 @@ def adopt(
     finally:
         if local:
             shutil.rmtree(made, ignore_errors=True)
-    return name
 
 
 def _json_of(path: pathlib.Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import numpy as np
 from etils import epath
 
 from data_gen import interrupts
-from physlm import cells, devices, model
+from physlm import cells, devices, model, paths
 from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
 from physlm.experiments import run as run_lib
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0: written; 2: bad input, or the model that is read back is another.
+        0: written; 1: there is no room for it; 2: bad input, or the model that is read back is
+        another.
     """
     parser = Parser(
         prog=called("physlm.export"),
@@ -83,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kind=options.plain,
             base=options.adapter,
         )
-    except ValueError as error:
+    except (ValueError, paths.FullError) as error:
         print(one_line(error), file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
     put(said)
     return 0
 
@@ -115,6 +116,7 @@ def export(
     Raises:
         ValueError: there is no such run or checkpoint, `out` is not empty, a package is missing,
             or what is read back is another model. Then nothing is written.
+        paths.FullError: there is no room for it; nothing is left of what was begun.
     """
     if kind is None:
         directories.need()
@@ -133,7 +135,7 @@ def export(
             raise ValueError(f"--adapter is {base}, which is no exported directory.")
     devices.prepare(settings.mesh, 1)
     at = weights.step_of(run, path, step)
-    with directories.fresh(out) as made:
+    with paths.room_for(str(out), out.parent), directories.fresh(out) as made:
         state = weights.restored(run, path, step)
         params, _ = weights.joined(run, path, state)
         params = directories.rounded(jax.device_get(params), dtype)

@@ -1,11 +1,15 @@
 """File systems that fill up, that turn read-only, and that lose the last bytes of a file."""
 
 import pathlib
+import re
 import shutil
 
 import mounts
 import pytest
 from harness import Sweep, seeds
+from test_again import swept
+
+from physlm import adopt, export
 
 pytestmark = pytest.mark.slow
 
@@ -79,3 +83,34 @@ def lose(fault) -> None:
     fault.say(f"{path.relative_to(fault.store)} has {kept} bytes left of {size}")
     with path.open("r+b") as file:
         file.truncate(kept)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    pytest.importorskip("transformers", minversion="5.14", reason="physlm[export]")
+    workdir = tmp_path_factory.mktemp("runs")
+    swept(workdir)
+    return next((workdir / "models").iterdir())
+
+
+@pytest.mark.parametrize("left", [0, 1 << 16])
+def test_a_model_that_is_taken_elsewhere(tmp_path, capsys, monkeypatch, trained, left):
+    """Out of a store, and into another: one sentence, nothing left behind, and done once it can."""
+    full = r"cannot be written: .* (is|are) (left|free) there. Once there is more, the same command"
+    with mounts.small(tmp_path / "small") as place:
+        for room in (adopt, export):
+            monkeypatch.setattr(room.devices, "prepare", lambda mesh, batch, cache_dir=None: None)
+        out, workdir = place / "model", place / "runs"
+        commands = {
+            export: [str(trained), "--out", str(out)],
+            adopt: [str(out), "--workdir", str(workdir)],
+        }
+        for module, arguments in commands.items():
+            capsys.readouterr()
+            with mounts.filled(place, left):
+                assert module.main(arguments) == 1
+                (sentence,) = capsys.readouterr().err.splitlines()
+                assert re.search(full, sentence), sentence
+                (target,) = (path for path in (out, workdir) if str(path) in sentence)
+                assert not [p for p in target.rglob("*") if p.is_file()]
+            assert module.main(arguments) == 0
