@@ -1,8 +1,8 @@
 """Conditions with mistakes against error-free ones, on what fake runs wrote."""
 
 import pytest
+from fake_results import RETRY, fake_rows, fake_sweep
 from test_outcomes import found_in, write_solutions
-from test_report import RETRY, fake_rows, fake_sweep
 
 from physlm.experiments import comparison, inference, report
 from physlm.experiments.summary import summarise

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from test_report import fake_rows, png_size
+from fake_results import fake_rows, png_size
 
 from physlm import model
 from physlm.experiments import figures, registry

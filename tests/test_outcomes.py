@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_report import drawn, fake_rows, fake_sweep, png_size
+from fake_results import drawn, fake_rows, fake_sweep, png_size
 
 from physlm.experiments import outcomes, report, tables
 from physlm.experiments.summary import summarise

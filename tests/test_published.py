@@ -3,7 +3,7 @@
 import statistics
 
 import pytest
-from test_report import fake_rows, fake_sweep
+from fake_results import fake_rows, fake_sweep
 
 from physlm.experiments import material, published, registry, report, tables
 from physlm.experiments.summary import summarise

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_report import fake_rows
+from fake_results import fake_rows
 
 from physlm import model
 from physlm.experiments import (
