@@ -100,7 +100,7 @@ def test_without_solutions_or_an_error_free_run_nothing_is_compared(shown):
     fake_sweep(shown, rows)
     text = report.make(shown)
     assert "Against error-free" not in text
-    assert f"Not compared: {RETRY} (what the models wrote" in text
+    assert f"Not compared: {RETRY} (what the models made of each problem is" in text
     rows = fake_rows(rates=(0.2, 0.5))
     assert comparison.compare(summarise(rows), {}) == []
     # The error-free run of another setting is none to compare with.

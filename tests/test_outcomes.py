@@ -1,11 +1,13 @@
 """What became of every problem, read from what evaluations write."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from fake_results import drawn, fake_rows, fake_sweep, png_size
 
-from physlm.experiments import outcomes, report, tables
+from physlm.experiments import outcomes, report, results, tables
 from physlm.experiments.summary import summarise
 
 
@@ -83,3 +85,93 @@ def test_damaged_solutions_are_named(shown, capsys):
     (path / "solutions.jsonl").write_text("{")
     assert report.main([str(shown)]) == 2
     assert "solutions.jsonl is not what an evaluation writes" in capsys.readouterr().err
+
+
+def statistics(text):
+    """What a report says that takes every problem's outcome."""
+    wanted = ("Against error-free", "Wrong solutions by")
+    tables_in = [part.split("\n\n")[1] for part in text.split("## ") if part.startswith(wanted)]
+    assert len(tables_in) == 2
+    return [
+        line for line in text.splitlines() if ", against error-free solutions: " in line
+    ], tables_in
+
+
+def made(directory):
+    report.make(directory)
+    return statistics((directory / report.MARKDOWN_FILE).read_text())
+
+
+def test_a_report_says_the_same_where_its_store_is_not(shown, tmp_path):
+    rows = fake_rows(seeds=2)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    said = made(shown)
+    found = found_in(shown, rows)
+    kept, damaged = outcomes.kept(shown / outcomes.FILE)
+    assert kept.keys() == found.keys() and not damaged
+    for key, cells in found.items():
+        assert list(kept[key]) == list(cells)
+        for cell, one in cells.items():
+            other = kept[key][cell]
+            assert (other.problems, other.wrong) == (one.problems, one.wrong)
+            np.testing.assert_array_equal(other.correct_N, one.correct_N)
+            np.testing.assert_array_equal(other.retries_N, one.retries_N)
+    alone = tmp_path / "elsewhere" / shown.name
+    alone.mkdir(parents=True)
+    for name in (results.FILE, outcomes.FILE):
+        shutil.copy(shown / name, alone / name)
+    assert made(alone) == said
+    assert (alone / outcomes.FILE).read_bytes() == (shown / outcomes.FILE).read_bytes()
+
+
+def test_results_of_several_stores_are_one_after_the_other(shown, tmp_path):
+    rows = fake_rows(seeds=3)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    said = made(shown)
+    together = tmp_path / "together" / shown.name
+    together.mkdir(parents=True)
+    for seeds in ((0, 2), (1,)):
+        store = tmp_path / f"store-{len(seeds)}" / shown.name
+        store.mkdir(parents=True)
+        mine = [row for row in rows if row["seed"] in seeds]
+        fake_sweep(store, mine)
+        write_solutions(store, mine)
+        made(store)
+        for name in (results.FILE, outcomes.FILE):
+            with (together / name).open("ab") as file:
+                file.write((store / name).read_bytes())
+    assert made(together) == said
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda row: json.dumps(row)[:-20],
+        lambda row: json.dumps({name: row[name] for name in row if name != "problems"}),
+        lambda row: json.dumps(row | {"run": 3}),
+        lambda row: json.dumps(row | {"correct": row["correct"] + "2"}),
+        lambda row: json.dumps(row | {"correct": row["correct"] + "1"}),
+        lambda row: json.dumps(row | {"retries": [0.5] * len(row["correct"])}),
+        lambda row: json.dumps(row | {"wrong": {"skip": "many"}}),
+        lambda row: "[" * 10_000,
+    ],
+)
+def test_damaged_lines_are_left_out_and_said(shown, damage):
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    report.make(shown)
+    path = shown / outcomes.FILE
+    whole = path.read_bytes()
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([damage(json.loads(first)), *rest]) + "\n")
+    said = "1 line of outcomes.jsonl could not be read and left out."
+    # What the store still knows is not lost.
+    assert said in report.make(shown) and path.read_bytes() == whole
+    assert said not in report.make(shown)
+    path.write_text("\n".join([damage(json.loads(first)), *rest]) + "\n")
+    shutil.rmtree(shown.parent / "models")
+    assert said in report.make(shown)
+    assert outcomes.kept(path)[1] == 0

@@ -121,7 +121,10 @@ def _corrected(compared: Sequence[Comparison]) -> list[Comparison]:
 def _why_not(line: Line, base: Line, found: outcomes.All) -> str:
     for one in (line, base):
         if any(not found.get(judged) for judged in one.judged):
-            return "what the models wrote for each problem is not in the store any more"
+            return (
+                "what the models made of each problem is neither in the store nor in "
+                f"{outcomes.FILE}"
+            )
         if len({run for run, _ in one.judged}) < len(one.judged):
             return "a run is there by several evaluations"
     return ""

@@ -72,9 +72,21 @@ class Material:
         return found
 
     @functools.cached_property
+    def _kept(self) -> tuple[outcomes.All, int]:
+        return outcomes.kept(self.directory / outcomes.FILE)
+
+    @functools.cached_property
     def outcomes(self) -> dict[tuple[str, str], outcomes.OfCells]:
-        """What became of every problem, as far as solutions are still there."""
-        return {key: outcomes.read(path) for key, path in self.evaluations.items()}
+        """What became of every problem, as far as solutions are there, or an earlier report was."""
+        known, _ = self._kept
+        return {
+            key: outcomes.read(path) or known.get(key, {}) for key, path in self.evaluations.items()
+        }
+
+    @property
+    def damaged(self) -> int:
+        """Lines of `outcomes.jsonl` that cannot be read."""
+        return self._kept[1]
 
     @functools.cached_property
     def told(self) -> list[results.Row]:

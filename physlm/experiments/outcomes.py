@@ -1,4 +1,9 @@
-"""What became of every test problem, as evaluations write it beside their results."""
+"""What became of every test problem: as evaluations write it, and as a report keeps it.
+
+An evaluation's directory has the solutions themselves. `outcomes.jsonl`, beside `results.jsonl`,
+has of each run, evaluation and cell what statistics need of them, so that results can be compared
+where their store is not, and those of several stores together: one file is written after the other.
+"""
 
 import collections
 import dataclasses
@@ -11,7 +16,10 @@ import numpy as np
 from etils import epath
 
 from data_gen.text import lines
+from physlm import paths
 from physlm.experiments.execution import SOLUTIONS_FILE
+
+FILE = "outcomes.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +44,10 @@ OfCells = Mapping[str, Outcomes]
 All = Mapping[tuple[str, str], OfCells]
 
 
+# Of a solution.
 _KEPT = ("problem", "question", "retries", "kind")
+
+_MARKS = {"0": False, "1": True}
 
 
 def read(evaluation: epath.Path) -> dict[str, Outcomes]:
@@ -77,3 +88,61 @@ def _outcomes(rows: Sequence[Mapping[str, Any]]) -> Outcomes:
             row["kind"] for row in rows if row["kind"] and not row["correct"]
         ),
     )
+
+
+def kept(path: epath.Path) -> tuple[dict[tuple[str, str], dict[str, Outcomes]], int]:
+    """What an `outcomes.jsonl` has, and how many of its lines are not what `text` writes.
+
+    Where a run's cell stands twice, the later counts.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    found: dict[tuple[str, str], dict[str, Outcomes]] = {}
+    damaged = 0
+    for line in paths.read_bytes(path).splitlines() if path.exists() else ():
+        try:
+            row = lines.value(line)
+            names = [row[name] for name in ("run", "evaluation", "cell", "problems")]
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError("a name is no text")
+            run, evaluation, cell, problems = names
+            found.setdefault((run, evaluation), {})[cell] = Outcomes(
+                problems=problems,
+                correct_N=np.array([_MARKS[mark] for mark in row["correct"]], bool),
+                retries_N=_retries(row["retries"], len(row["correct"])),
+                wrong={kind: int(number) for kind, number in row["wrong"].items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            damaged += 1
+    return found, damaged
+
+
+def _retries(counts: Sequence[int] | None, size: int) -> np.ndarray | None:
+    if counts is None:
+        return None
+    counts_N = np.array(counts)
+    if counts_N.shape != (size,) or counts_N.dtype.kind != "i":
+        raise ValueError("it has not a number of retries for each problem")
+    return counts_N
+
+
+def text(found: All) -> str:
+    """An `outcomes.jsonl`: a line for each run, evaluation and cell.
+
+    `correct` has a 1 for each problem that is solved, in order, and a 0 for each other one.
+    """
+    rows = [
+        {
+            "run": run,
+            "evaluation": evaluation,
+            "cell": cell,
+            "problems": one.problems,
+            "correct": "".join("01"[right] for right in one.correct_N.tolist()),
+            "retries": None if one.retries_N is None else one.retries_N.tolist(),
+            "wrong": dict(sorted(one.wrong.items())),
+        }
+        for (run, evaluation), cells in found.items()
+        for cell, one in cells.items()
+    ]
+    return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)

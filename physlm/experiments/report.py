@@ -3,8 +3,8 @@
 `python -m physlm.experiments.report DIR/<study>-<scale>` reads `results.jsonl` there and writes,
 beside it, `report.html`, `results.md`, `table.csv`, `table.md`, and each picture as PNG and SVG.
 What `results.jsonl` does not say, it finds in the models of the store DIR, as far as they are still
-there: how conditions compare problem by problem, intervals of retries, held-out problems, losses,
-settings.
+there: held-out problems, losses, settings, and what became of every problem, by which conditions
+are compared. The last it also keeps in `outcomes.jsonl`, and reads there when the models are gone.
 """
 
 import csv
@@ -19,6 +19,7 @@ from physlm import paths
 from physlm.experiments import (
     comparison,
     material,
+    outcomes,
     overlap,
     page,
     published,
@@ -66,6 +67,8 @@ def make(directory: epath.Path) -> str:
         TABLE_FILE: page.tables(content.tables[:2]),
         CSV_FILE: _csv(tables.flat(found.lines)),
     }
+    if kept := outcomes.text(found.outcomes):
+        texts[outcomes.FILE] = kept
     written: dict[str, str | bytes] = {}
     for drawing in content.drawings:
         written |= {f"{drawing.name}.png": drawing.png, f"{drawing.name}.svg": drawing.svg}
@@ -229,9 +232,10 @@ def _missing(found: Material, name: str, scale: str, cut: int) -> list[str]:
         said.append(
             f"Incomplete: {len(missing)} of {len(asked)} runs are not trained and judged: {names}."
         )
-    if cut:
-        plural = "lines" if cut > 1 else "line"
-        said.append(f"{cut} {plural} of {results.FILE} could not be read and left out.")
+    for number, file in ((cut, results.FILE), (found.damaged, outcomes.FILE)):
+        if number:
+            plural = "lines" if number > 1 else "line"
+            said.append(f"{number} {plural} of {file} could not be read and left out.")
     return said
 
 
