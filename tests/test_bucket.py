@@ -17,6 +17,7 @@ from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in
 
 import physlm
 from physlm import export, metrics, paths
+from physlm.doctor import __main__ as doctor
 from physlm.experiments import evaluate, leases, plan, report, results, run
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
@@ -230,6 +231,24 @@ def test_a_study_in_a_bucket_is_the_same_as_in_a_directory(cloud, bucket, tmp_pa
     assert f"Written: {store}/{VIEW}/accuracy.png" in capsys.readouterr().out
     assert main(store, "--dry-run") == 0
     assert f"2 runs in {store}/models: 2 finished; 2 eval" in capsys.readouterr().out
+
+
+@needs_gcsfs
+def test_the_doctor_examines_a_bucket(cloud, bucket, capsys, monkeypatch):
+    """A checkpoint is written and read there, and nothing is left; or it is said why not."""
+    wanted = {name: doctor.CHECKS[name] for name in ("checkpoint", "disk")}
+    monkeypatch.setattr(doctor, "CHECKS", wanted)
+    assert doctor.main(["--path", f"gs://{bucket}/deep/runs"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("ok ") and f"MiB in gs://{bucket}/deep/runs, written in " in first
+    assert second.startswith("ok ") and f"gs://{bucket}/deep/runs is in a bucket, " in second
+    assert any("checkpoints" in str(call) for call in cloud.calls)
+    assert not cloud.files(bucket)
+    cloud.forbidden.add("secret")
+    for name, why in (("nobodys", "there is no such bucket"), ("secret", "Forbidden: b/secret/o")):
+        assert doctor.main(["--path", f"gs://{name}/runs"]) == 1
+        first, _ = capsys.readouterr().out.splitlines()
+        assert first.startswith("failed ") and f"gs://{name}/runs: {why}" in first
 
 
 @needs_gcsfs

@@ -12,6 +12,7 @@ import types
 
 import jax
 import pytest
+from etils import epath
 
 from physlm import cache
 from physlm.doctor import __main__ as doctor
@@ -25,7 +26,7 @@ GIB = 2**30
 
 @pytest.fixture
 def asked(tmp_path):
-    return Asked(tmp_path / "results")
+    return Asked(epath.Path(tmp_path / "results"))
 
 
 def printed(capsys):
@@ -88,7 +89,7 @@ def test_marks_are_coloured_on_a_terminal_alone():
     [
         (["--path", "FILE"], "it must be a directory, and FILE is a file."),
         (["--path", "FILE/below"], "it must be a directory, and FILE is a file."),
-        (["--path", "gs://bucket/runs"], "is not allowed: a path of this machine is"),
+        (["--path", "s3://bucket/runs"], "is not allowed; a local path is, and gs://BUCKET/DIR"),
         (["--set", "mesh.data=0"], "mesh.data is 0; it must be a whole number, at least 1, or -1."),
         (["--set", "mesh.pipeline=2"], "--set 'mesh.pipeline=2' is not allowed: mesh.data, mesh."),
         (["--set", "model.layers=2"], "--set 'model.layers=2' is not allowed: mesh.data, mesh.fs"),
@@ -185,11 +186,11 @@ def test_a_gpu_is_known_by_its_tool(asked, monkeypatch):
 
 
 def test_a_mesh_that_the_devices_do_not_make_is_refused(tmp_path):
-    asked = Asked(tmp_path, ("mesh.data=1000",))
+    asked = Asked(epath.Path(tmp_path), ("mesh.data=1000",))
     with pytest.raises(ValueError, match="it must be at most the number of devices"):
         trials.mesh(asked)
     # Positions are divided, too.
-    asked = Asked(tmp_path)
+    asked = Asked(epath.Path(tmp_path))
     narrow = dataclasses.replace(asked.settings.model, window=127)
     asked.__dict__["settings"] = dataclasses.replace(asked.settings, model=narrow)
     asked.__dict__["made"] = jax.sharding.AbstractMesh(
@@ -200,9 +201,9 @@ def test_a_mesh_that_the_devices_do_not_make_is_refused(tmp_path):
 
 
 def test_the_model_is_as_wide_as_the_mesh_needs(tmp_path):
-    wide = Asked(tmp_path, ("mesh.tensor=3", "mesh.fsdp=16")).settings.model
+    wide = Asked(epath.Path(tmp_path), ("mesh.tensor=3", "mesh.fsdp=16")).settings.model
     assert wide.heads % 3 == 0 and wide.width % 16 == 0
-    assert Asked(tmp_path).settings.model.heads == 2
+    assert Asked(epath.Path(tmp_path)).settings.model.heads == 2
 
 
 def test_devices_that_do_not_add_up_are_seen(asked, monkeypatch):
@@ -282,7 +283,7 @@ def test_a_disk_that_is_full_fails_and_nothing_stays(asked, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(trials.paths, "write_atomically", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ValueError, match="results: No space left"):
             trials.checkpoint(asked)
     assert not asked.path.exists()
 
@@ -389,10 +390,10 @@ def test_two_hosts_are_examined_together(tmp_path):
 
 
 _CHECKPOINT = """
-import pathlib, sys
+from etils import epath, sys
 from physlm.doctor import machine, trials
 from physlm.doctor.finding import Asked
-asked = Asked(pathlib.Path(sys.argv[1]), ("mesh.cpu_devices=1",), sys.argv[2])
+asked = Asked(epath.Path(sys.argv[1]), ("mesh.cpu_devices=1",), sys.argv[2])
 machine.devices(asked)
 print(trials.checkpoint(asked).advice)
 """

@@ -2,13 +2,16 @@
 
 import contextlib
 import importlib
-import pathlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from etils import epath
+
 from data_gen import interrupts
+from physlm import paths
 from physlm.doctor.finding import Asked, Finding, Status
-from physlm.experiments.arguments import Parser, called, local, one_line, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 
 _COLOURS: Mapping[Status, str] = {"ok": "32", "warning": "33", "failed": "31"}
 _SETTABLE = ("data", "fsdp", "sequence", "tensor", "cpu_devices")
@@ -57,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog=called("physlm.doctor"), description="Says whether studies can run here.")
     parser.add_argument(
         "--path",
-        type=local,
-        default=pathlib.Path("runs"),
+        type=place,
+        default=epath.Path("runs"),
         metavar="DIR",
         help="where results are to be: a checkpoint is written, read and removed there (runs)",
     )
@@ -86,10 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_input(asked: Asked) -> None:
-    text, path = str(asked.path), asked.path.absolute()
-    nearest = next(place for place in (path, *path.parents) if place.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"--path is {text!r}; it must be a directory, and {nearest} is a file.")
+    text = os.fspath(asked.path)
+    if paths.is_local(asked.path):
+        path = paths.absolute(asked.path)
+        nearest = next(place for place in (path, *path.parents) if place.exists())
+        if not nearest.is_dir():
+            raise ValueError(
+                f"--path is {text!r}; it must be a directory, and {nearest} is a file."
+            )
     allowed = [f"mesh.{name}" for name in _SETTABLE]
     for assignment in asked.mesh:
         if not assignment.startswith(tuple(f"{name}=" for name in allowed)):

@@ -7,8 +7,9 @@ is there to say so.
 import dataclasses
 import functools
 import math
-import pathlib
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from etils import epath
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -37,13 +38,13 @@ class Asked:
     """What is to be examined.
 
     Attributes:
-        path: the directory that is to hold results.
+        path: the directory that is to hold results, of this machine or of a bucket.
         mesh: assignments to settings of the mesh, as `mesh.tensor=2`.
         distributed: how this process joins others, as `physlm.devices.join` takes it; empty where
             it is alone.
     """
 
-    path: pathlib.Path
+    path: epath.Path
     mesh: tuple[str, ...] = ()
     distributed: str = ""
 

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import physlm
+from physlm import paths
 from physlm.doctor.finding import Asked, Finding
 
 _GIB = 2**30
@@ -110,11 +111,14 @@ _ACCELERATORS = (
 
 def disk(asked: Asked) -> Finding:
     """Free disk where results are to be, beside what checkpoints of the paper's models take."""
-    path = asked.path.absolute()
+    needed = _bytes_of_a_run("paper")
+    keeps = f"where a run of the scale paper keeps {needed / _GIB:.1f} GiB"
+    if not paths.is_local(asked.path):
+        return Finding("ok", f"{asked.path} is in a bucket, {keeps}")
+    path = paths.absolute(asked.path)
     nearest = next(place for place in (path, *path.parents) if place.exists())
-    free, needed = shutil.disk_usage(nearest).free, _bytes_of_a_run("paper")
-    seen = f"{free / _GIB:.1f} GiB free for {asked.path}, where a run of the scale paper keeps "
-    seen += f"{needed / _GIB:.1f} GiB"
+    free = shutil.disk_usage(nearest).free
+    seen = f"{free / _GIB:.1f} GiB free for {asked.path}, {keeps}"
     if free < _LEAST_FREE:
         least = f"{_LEAST_FREE / _GIB:.0f} GiB"
         return Finding("failed", seen, f"make {least} of room, or give another --path")

@@ -7,9 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-import pathlib
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -151,16 +149,19 @@ def checkpoint(asked: Asked) -> Finding:
     state = step.first_state(settings.model, transform, made, settings.seed)
     abstract = step.abstract_state(settings.model, transform, made)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    own, trouble = asked.path / _OWN, None
+    own = asked.path / _OWN
+    trouble: ValueError | None = None
     with contextlib.ExitStack() as stack:
         if devices.is_first():
             try:
                 stack.enter_context(_directory(own))
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 # Other hosts, which wait for this one, are told first.
                 trouble = error
+            except paths.failures(own) as error:
+                trouble = ValueError(f"{asked.path}: {paths.why(error)}")
         devices.wait_for_all("the doctor has made its directory")
-        everywhere = multihost_utils.process_allgather(np.array((own / _MARK).exists())).all()
+        everywhere = multihost_utils.process_allgather(np.array(_sees(own / _MARK))).all()
         if trouble is not None:
             raise trouble
         if not everywhere:
@@ -182,25 +183,35 @@ def checkpoint(asked: Asked) -> Finding:
     return Finding("ok", seen)
 
 
+def _sees(mark: epath.Path) -> bool:
+    # A host that cannot look there sees nothing, and others wait for its answer.
+    with contextlib.suppress(*paths.failures(mark)):
+        return mark.exists()
+    return False
+
+
 def _all_equal(one: Any, other: Any) -> jax.Array:
     equal = jax.tree.map(lambda x, y: (x == y).all(), one, other)
     return jnp.stack(jax.tree.leaves(equal)).all()
 
 
 @contextlib.contextmanager
-def _directory(path: pathlib.Path) -> Iterator[None]:
+def _directory(path: epath.Path) -> Iterator[None]:
     """Makes a directory with a mark in it, for a while; nobody else has it then."""
-    new = [place for place in path.parents if not place.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    local = paths.is_local(path)
+    if not local:
+        paths.check_bucket(path)
+    new = [place for place in path.parents if not place.exists()] if local else []
+    paths.make_directory(path.parent)
     try:
         # Another doctor takes seconds, or is dead.
-        with leases.held(epath.Path(path), lambda: None):
-            path.mkdir(exist_ok=True)
+        with leases.held(path, lambda: None):
+            paths.make_directory(path)
             try:
                 paths.write_atomically(path / _MARK, "here")
                 yield
             finally:
-                shutil.rmtree(path)
+                path.rmtree()
     finally:
         for place in new:
             # Somebody else may have begun to use it.
