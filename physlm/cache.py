@@ -1,7 +1,7 @@
-"""What a model keeps of texts that go on: keys, values and the inputs of Canon layers.
+"""The cache of decoding: keys, values and the inputs of Canon layers.
 
-Slots belong to rows: token t of a row's text has slot t of that row, whatever other rows do. So a
-row goes back by forgetting how long it was, and another text can take its place.
+Slots belong to rows: token t of a row's text is in slot t of that row, whatever other rows do. So
+a row is rolled back by shortening its length, and can be given to another text at any time.
 
 Names as in `physlm.model`, and S: slots, R: rows that are replaced, A: tokens that a row adds.
 """
@@ -27,7 +27,7 @@ Cache = list[Memory]
 
 
 def read(config: ModelConfig, params: Params, tokens_BxP: jax.Array) -> Cache:
-    """Reads texts, all positions at once.
+    """Prefill: reads texts, all positions at once.
 
     Args:
       config: the model's configuration.
@@ -60,7 +60,7 @@ def go_on(
     before_B: jax.Array,
     cache: Cache,
 ) -> tuple[Frame, jax.Array, Cache]:
-    """Runs the model on further tokens of each row.
+    """Runs the model on the next tokens of each row.
 
     Args:
       config: the model's configuration.
@@ -103,7 +103,7 @@ def go_on(
 
 
 def _written(held: jax.Array, new: jax.Array, start_B: jax.Array, axis: int) -> jax.Array:
-    """Slots of each row replaced, from its own `start` on."""
+    """`held` with `new` written to the slots of each row from its own `start` on."""
 
     def put(row: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(row, part, start, axis - 1)
@@ -112,7 +112,7 @@ def _written(held: jax.Array, new: jax.Array, start_B: jax.Array, axis: int) -> 
 
 
 def resized(cache: Cache, slots: int) -> Cache:
-    """The cache with more slots, or with the first ones alone."""
+    """The cache grown by empty slots, or cut to its first `slots`."""
 
     def resize(x: jax.Array, axis: int) -> jax.Array:
         spare = slots - cache[0].attention.k_BxNxSxK.shape[2]
@@ -126,10 +126,10 @@ def resized(cache: Cache, slots: int) -> Cache:
 
 
 def once(pending: jax.Array, change: Callable[[Any], Any], carry: Any) -> Any:
-    """What `change` makes of the carry where something is pending, and else the carry.
+    """`change(carry)` where `pending` is true, else `carry`; as `jax.lax.cond`, without copies.
 
-    A loop that runs once at most: what it leaves as it is stays where it is, while both branches of
-    a condition write their results anew.
+    It is a loop of at most one turn, which XLA updates in place, whereas both branches of a `cond`
+    copy the arrays that they leave unchanged.
     """
 
     def body(pair: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
@@ -139,10 +139,10 @@ def once(pending: jax.Array, change: Callable[[Any], Any], carry: Any) -> Any:
 
 
 def continued(rows: Any, source_B: jax.Array) -> Any:
-    """Arrays of which row b is what row `source` was.
+    """Arrays in which row b is a copy of row `source_B[b]`.
 
-    Only rows that another one continues are moved, a few at a time, unless one of those rows is
-    continued itself.
+    Only rows whose source is another row are copied, a few at a time, unless one of those is a
+    source itself; then all are gathered at once.
     """
     count = source_B.shape[0]
     moved_B = source_B != jnp.arange(count)
@@ -167,8 +167,8 @@ def continued(rows: Any, source_B: jax.Array) -> Any:
 
 
 def put(cache: Cache, rows_R: jax.Array, other: Cache) -> Cache:
-    """The cache with other rows in these places, of at most as many slots; rows past the last are
-    left out."""
+    """The cache with the rows of `other`, of at most as many slots, at the indices `rows_R`;
+    indices past the last row are dropped."""
 
     def place(x: jax.Array, new: jax.Array) -> jax.Array:
         at = (rows_R, *(slice(0, size) for size in new.shape[1:]))
@@ -178,7 +178,7 @@ def put(cache: Cache, rows_R: jax.Array, other: Cache) -> Cache:
 
 
 def _each(change: Callable[[jax.Array, int], jax.Array], cache: Cache) -> Cache:
-    """Changes every array, given the axis of its slots."""
+    """Applies `change(array, axis of its slots)` to every array."""
     return [
         Memory(
             jax.tree.map(lambda x: change(x, 2), layer.attention),
@@ -190,7 +190,7 @@ def _each(change: Callable[[jax.Array, int], jax.Array], cache: Cache) -> Cache:
 
 @functools.lru_cache(maxsize=64)
 def bytes_a_token(config: ModelConfig) -> int:
-    """Bytes that a slot of a row takes, in all layers."""
+    """Bytes of the cache for one token of a row, over all layers."""
     shapes = jax.eval_shape(
         lambda params, tokens: read(config, model.unrolled(config, params), tokens),
         model.shapes(config),

@@ -18,7 +18,7 @@ NEVER = -1e9
 
 
 class Beams(NamedTuple):
-    """The state of a search: of each running beam, and of the finished texts, best first."""
+    """The state of a search: its running beams, and its finished texts, best first."""
 
     score_B: jax.Array  # float32: the log-probability of a running text
     text_BxL: jax.Array  # int32: a finished text
@@ -30,7 +30,7 @@ class Beams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beam(Drawing):
-    """The likeliest continuations go on together, and the best finished text is taken.
+    """Beam search; the result is the best finished text.
 
     A text's score is its log-probability divided by its number of new tokens. The search ends as
     soon as no running text would be better than all finished ones if it ended now, which is what
@@ -57,13 +57,13 @@ class Beam(Drawing):
 
     @property
     def width(self) -> int:
-        """The beams."""
+        """The number of beams."""
         return self.beams
 
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Beams:
-        """One running beam of each problem counts; the others would be the same."""
+        """One live beam for each problem: the others, equal to it, begin with the score `NEVER`."""
         del resources, prompt_F
         size = len(prompts_FxP) * self.beams
         first_B = jnp.arange(size) % self.beams == 0
@@ -78,7 +78,7 @@ class Beam(Drawing):
         )
 
     def choose(self, rows: Rows, own: Beams, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
-        """The next tokens of the beams that go on, and whose texts they continue."""
+        """The next token of each beam, and the beam that it continues."""
         vocab, beams = logits_BxV.shape[-1], self.beams
         log_BxV = jax.nn.log_softmax(logits_BxV)
         if self.sample:
@@ -127,7 +127,7 @@ class Beam(Drawing):
         )
 
     def _candidates(self, rows: Rows, total_GxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Scores and places of the candidates, best first."""
+        """Scores of the candidates, best first, and their indices into [W * V]."""
         count = 2 * self.beams
         if not self.sample:
             return jax.lax.top_k(total_GxT, count)
@@ -148,7 +148,7 @@ class Beam(Drawing):
         token_GxW: jax.Array,
         from_GxW: jax.Array,
     ) -> Beams:
-        """The best of what was finished before and of what is now."""
+        """The W best of the texts finished before and of those that finish now."""
         beams = self.beams
 
         def merge(own: Beams) -> Beams:
@@ -197,8 +197,8 @@ class Beam(Drawing):
 
 
 def _in_place(source_GxW: jax.Array) -> jax.Array:
-    """An order of continuations, given whose texts they continue, in which as many as can be stand
-    in the place of that text: what stays in its place need not be moved."""
+    """A permutation of the next beams that leaves as many as possible in the row of the beam that
+    they continue, since such rows of the cache need not be copied."""
     beams = source_GxW.shape[1]
     place_W = jnp.arange(beams)
     same_GxWxW = source_GxW[:, :, None] == source_GxW[:, None, :]

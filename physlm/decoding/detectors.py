@@ -1,4 +1,4 @@
-"""Whom retry upon regret asks: the problem itself, or a trained probe.
+"""Detectors of premature steps: perfect knowledge of the problem, or a trained probe.
 
 Names as in `physlm.decoding.naming`, and P: slots of a problem's parameters, Z: steps of a text.
 """
@@ -21,7 +21,7 @@ from physlm.cache import Cache
 from physlm.decoding.naming import Marks, Named
 from physlm.decoding.strategy import Rows
 
-# Steps of a text that the perfect detector can keep in mind; later ones take the last place.
+# Steps of a text that the perfect detector remembers; later ones overwrite the last.
 _STEPS = 128
 
 # Tokens that a probe reads at once.
@@ -29,7 +29,7 @@ _AT_ONCE = 16
 
 
 class Known(NamedTuple):
-    """What is true of problems (leading axis N)."""
+    """The facts that the perfect detector needs of problems (leading axis N)."""
 
     asked_NxPxA: jax.Array  # int32: each parameter in brackets
     exists_NxP: jax.Array  # bool: the slot is a parameter of the problem
@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="spec")
 def known(problems_N: Problem, *, spec: Spec) -> Known:
-    """What the perfect detector is to know of problems."""
+    """The facts of some problems."""
 
     def one(problem: Problem) -> Known:
         params = parameters(problem, spec)
@@ -58,9 +58,9 @@ class Steps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Perfect:
-    """Knows the problem: yes where all that a parameter needs has been computed and it has not.
+    """Says yes where all that a parameter needs has been computed, and the parameter itself not.
 
-    Its `resources` are a pair of which the second is `Known`, of each row.
+    Its `resources` are a pair, the second of which is the `Known` of each row.
     """
 
     marks: Marks
@@ -68,20 +68,20 @@ class Perfect:
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Steps:
-        """No step."""
+        """The state of new texts: no step."""
         del resources, prompts_FxP, room
         none_FxZ = jnp.zeros((len(prompt_F), _STEPS), jnp.int32)
         return Steps(none_FxZ, none_FxZ, jnp.zeros(len(prompt_F), jnp.int32))
 
     def resized(self, own: Steps, slots: int) -> Steps:
-        """The same."""
+        """The state as it is: it does not depend on the cache's size."""
         del slots
         return own
 
     def ask(
         self, resources: tuple[Any, Known], rows: Rows, named: Named, own: Steps
     ) -> tuple[jax.Array, Steps]:
-        """Whether each can be computed next, by the steps that stand before it."""
+        """Whether each name can be computed next, given the steps that stand before it."""
         can = []
         for place in range(named.there_BxQ.shape[1]):
             there_B, cut_B, _, asked_BxA, _ = (x[:, place] for x in named)
@@ -98,7 +98,7 @@ class Perfect:
         asked_BxA: jax.Array,
         own: Steps,
     ) -> tuple[jax.Array, Steps]:
-        """As `ask`, about one name of each text."""
+        """As `ask`, for one name of each text."""
         every_B = jnp.arange(len(cut_B))
         count_B = self._standing(rows, cut_B, own)
         same_BxP = (facts.asked_NxPxA == asked_BxA[:, None]).all(-1) & facts.exists_NxP
@@ -116,7 +116,7 @@ class Perfect:
         )
 
     def _standing(self, rows: Rows, cut_B: jax.Array, own: Steps) -> jax.Array:
-        """How many steps stand before a name: not those that the text, or the writer, took back."""
+        """How many steps before a name count: those retracted by markers or rolled back do not."""
         place_Z = jnp.arange(_STEPS)
         before_BxZ = (place_Z < own.count_B[:, None]) & (own.begin_BxZ < cut_B[:, None])
         count_B = before_BxZ.sum(-1)
@@ -131,7 +131,7 @@ class Perfect:
 
 
 class Reading(NamedTuple):
-    """What a probe has read of each text."""
+    """How far a probe has read each text."""
 
     read_B: jax.Array  # int32: how many tokens
     cache: Cache
@@ -139,14 +139,14 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Probed:
-    """A trained probe of the task can_next; it reads what is new when it is asked.
+    """A trained probe of the task can_next, with a cache of its own that it fills when asked.
 
-    Its `resources` are a pair of which the first are the parameters of the joined model, `unrolled`
-    and with the head (`physlm.probe`).
+    Its `resources` are a pair, the first of which are the parameters of the model joined with the
+    probe, `unrolled`, its head among them (`physlm.probe`).
 
     Attributes:
       config: of the model that was probed.
-      least: the probability from which on the answer is yes.
+      least: the least probability of a yes.
     """
 
     config: ModelConfig
@@ -162,13 +162,13 @@ class Probed:
         )
 
     def resized(self, own: Reading, slots: int) -> Reading:
-        """With a cache of so many slots, and those that are read in vain."""
+        """The state with its cache resized; chunks of reading may overrun by `_AT_ONCE` slots."""
         return own._replace(cache=cache_lib.resized(own.cache, slots + _AT_ONCE))
 
     def ask(
         self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Reading
     ) -> tuple[jax.Array, Reading]:
-        """Reads up to the last name's sentence, and then all names in brackets."""
+        """Reads each text up to its last name's sentence, then evaluates all bracketed names."""
         params, text_BxL = resources[0], rows.text_BxL
         model_params, place_A = self._model(params), jnp.arange(_AT_ONCE)
         upto_B = jnp.where(named.there_BxQ, named.cut_BxQ, own.read_B[:, None]).max(1)

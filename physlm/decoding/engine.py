@@ -1,4 +1,4 @@
-"""The engine: problems wait, a row takes the next one as soon as it is free.
+"""The decoding engine: problems wait in a queue, and a free row takes the next one.
 
 It owns the cache, its growth, stopping, the division over devices and the count of what was spent;
 a strategy (`physlm.decoding.strategy`) says which token comes next, which row it continues and how
@@ -39,7 +39,7 @@ _ROWS_OF_A_CPU = 8
 
 
 class Written(NamedTuple):
-    """What was written after N prompts, each S times (`Strategy.samples`).
+    """The texts generated after N prompts, S for each (`Strategy.samples`).
 
     Attributes:
       tokens_NxSxM: int32; after the token that ends a text there is nothing else.
@@ -142,7 +142,7 @@ def _check(prompts_NxP: np.ndarray, prompt_N: np.ndarray, most: int) -> None:
 
 
 def _check_memory(config: ModelConfig, rows: int, slots: int, mesh: Mesh) -> None:
-    """Sees to it that the longest texts of all rows of a device fit its memory."""
+    """Raises ValueError where the cache of all rows of a device would not fit its memory."""
     each = slots * cache_lib.bytes_a_token(config) // mesh.shape["tensor"]
     room = devices.room(mesh.local_devices[0])
     if rows * each > room:
@@ -154,7 +154,7 @@ def _check_memory(config: ModelConfig, rows: int, slots: int, mesh: Mesh) -> Non
 
 
 def _laid_out(params: Params) -> tuple[Params, Mesh]:
-    """The parameters, whole on each device or divided along `tensor` only, and a mesh for decoding.
+    """The parameters, replicated or sharded along `tensor` only, and a mesh for decoding.
 
     The mesh has the axes `data`, over which rows are divided, and `tensor`. Devices along any other
     axis of the training mesh are along `data` here, since rows do not depend on each other.
@@ -175,7 +175,7 @@ def _laid_out(params: Params) -> tuple[Params, Mesh]:
 
 
 def _groups(rows: int, strategy: Strategy, mesh: Mesh) -> int:
-    """Problems that a device works on at once."""
+    """Problems that a device decodes at once."""
     here = max(rows // mesh.shape["data"], 1)
     if mesh.devices.flat[0].platform == "cpu":
         here = min(here, _ROWS_OF_A_CPU)
@@ -183,7 +183,7 @@ def _groups(rows: int, strategy: Strategy, mesh: Mesh) -> int:
 
 
 def _divided(arrays: Any, each: int, mesh: Mesh) -> Queue:
-    """The problems as queues of the devices, as long as each other, with room for `each`."""
+    """The problems as one queue for each device, all padded to `each` problems."""
     count, shards = len(arrays[1]), mesh.shape["data"]
     share = -(-count // shards)
 
@@ -205,7 +205,7 @@ def _divided(arrays: Any, each: int, mesh: Mesh) -> Queue:
 
 
 def _collected(answers: Answers, count: int, samples: int, shards: int) -> Written:
-    """What was written, in the order of the problems."""
+    """The answers in the order of the problems."""
     if jax.process_count() > 1:
         answers = multihost_utils.process_allgather(answers, tiled=True)
     share = -(-count // shards)
@@ -218,7 +218,7 @@ def _collected(answers: Answers, count: int, samples: int, shards: int) -> Writt
 
 
 def _run_all(program: Program, params: Params, resources: Any, queue: Queue) -> Answers:
-    """Solves all problems of a queue, with as many slots as are needed at a time."""
+    """Decodes all problems of a queue, resizing the cache as texts grow and end."""
     width, most = queue.prompts_ExP.shape[1], program.most
     steps = [width + grown for grown in (*_doublings(loop.FIRST_GROWTH, most), most)]
     state = loop.begun(program, steps[0], params, resources, queue)

@@ -1,6 +1,7 @@
-"""The loop of decoding on a device: free rows take problems, write, are looked at, are done.
+"""The decoding loop on a device (continuous batching): free rows take waiting problems, generate,
+are reviewed and rolled back, and finish.
 
-Nothing here waits for the host, but for a cache of another size.
+It returns to the host only to resize the cache.
 
 Names as in `physlm.decoding.engine`.
 """
@@ -27,7 +28,7 @@ FIRST_GROWTH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What the loop is compiled for.
+    """The static arguments of the loop: one program is compiled for each value.
 
     Attributes:
       config: the model's configuration.
@@ -47,7 +48,7 @@ class Program:
 
 
 class Answers(NamedTuple):
-    """`physlm.decoding.engine.Written` while it is made, with the solutions as one axis."""
+    """The results so far: fields of `physlm.decoding.engine.Written`, [N * S] flattened to Q."""
 
     tokens_QxM: jax.Array
     length_Q: jax.Array
@@ -58,7 +59,7 @@ class Answers(NamedTuple):
 
 
 class Queue(NamedTuple):
-    """Problems that wait, of each device its own."""
+    """Waiting problems; every device has a queue of its own."""
 
     prompts_ExP: jax.Array
     prompt_E: jax.Array
@@ -68,10 +69,10 @@ class Queue(NamedTuple):
 
 
 class State(NamedTuple):
-    """What rows are at, on every device."""
+    """The loop's state on every device."""
 
     rows: Rows
-    solution_B: jax.Array  # number of what a row works on in the queue; Q where it is on nothing
+    solution_B: jax.Array  # index of the row's solution in the queue; Q for an idle row
     own: Any
     cache: Cache
     next_X: jax.Array  # number of the next solution
@@ -97,7 +98,7 @@ def _on_each_device(mesh: Mesh, places: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def begun(program: Program, slots: int, params: Params, resources: Any, queue: Queue) -> State:
-    """Rows without a problem."""
+    """The initial state: all rows idle."""
     strategy, groups, most, stop = program.strategy, program.groups, program.most, program.stop
 
     def on_device(params: Params, resources: Any, queue: Queue) -> State:
@@ -138,7 +139,7 @@ def begun(program: Program, slots: int, params: Params, resources: Any, queue: Q
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def resized(program: Program, slots: int, state: State) -> State:
-    """The state with a cache of so many slots."""
+    """The state with its cache resized to `slots` tokens a row."""
 
     def on_device(state: State) -> State:
         own = program.strategy.resized(state.own, slots)
@@ -151,10 +152,10 @@ def resized(program: Program, slots: int, state: State) -> State:
 def run(
     program: Program, params: Params, resources: Any, queue: Queue, state: State
 ) -> tuple[State, jax.Array, jax.Array]:
-    """Goes on until all is done, or until texts need another number of slots than there are.
+    """Decodes until all problems are done, or until the cache has to be resized.
 
     Returns:
-      The state, how many problems are not done, and how many slots are needed.
+      The state, on how many devices problems are left, and how many slots are needed.
     """
     width = queue.prompts_ExP.shape[1]
     slots, strategy = slots_of(state), program.strategy
@@ -216,7 +217,7 @@ def run(
 
 
 def _step(program: Program, params: Params, state: State) -> State:
-    """Writes one more token of each row that is not done."""
+    """Generates one token in each unfinished row."""
     stop, most = program.stop, program.most
     rows, cache = state.rows, state.cache
     all_B = jnp.arange(rows.length_B.shape[0])
@@ -252,14 +253,14 @@ def _step(program: Program, params: Params, state: State) -> State:
 
 
 def _continued(rows: Rows, cache: Cache, source_B: jax.Array) -> tuple[Rows, Cache]:
-    """Rows that continue the texts of others of their problem."""
+    """Rows with the text and cache of the rows that they continue, as beams do."""
     texts = (rows.text_BxL, rows.score_BxL, cache)
     text_BxL, score_BxL, cache = cache_lib.continued(texts, source_B)
     return rows._replace(text_BxL=text_BxL, score_BxL=score_BxL), cache
 
 
 def _reviewed(strategy: Strategy, resources: Any, queue: Queue, state: State) -> State:
-    """Lets the strategy look at what has been written, and rows go back."""
+    """Lets the strategy review the texts, and rolls rows back as it decides."""
     rows = state.rows
     problem_B = jnp.maximum(rows.problem_B, 0)
     given = (resources, jax.tree.map(lambda x: x[problem_B], queue.resources_E))
@@ -280,7 +281,7 @@ def _reviewed(strategy: Strategy, resources: Any, queue: Queue, state: State) ->
 def _admitted(
     program: Program, params: Params, resources: Any, queue: Queue, together: int, state: State
 ) -> State:
-    """Lets rows that are free take the next problems, `together` of them at most."""
+    """Gives the next waiting problems, at most `together`, to free rows and prefills them."""
     strategy = program.strategy
     rows, total = state.rows, queue.prompts_ExP.shape[0] * strategy.samples
     count = rows.done_B.shape[0] // strategy.width
@@ -335,7 +336,7 @@ def _admitted(
 
 
 def _flushed(program: Program, state: State) -> Answers:
-    """The answers with those of rows that are done."""
+    """The answers, with those of finished rows written to them."""
     strategy = program.strategy
     rows, answers = state.rows, state.answers
     first = slice(None, None, strategy.width)

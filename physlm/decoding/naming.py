@@ -1,4 +1,5 @@
-"""Where the texts of solutions name parameters, found on the device; and who can be asked of it.
+"""Finds, on the device, where solutions name parameters; and the interface of detectors, which
+say whether a named parameter can be computed next.
 
 Names as in `physlm.decoding.strategy`, A: tokens of a name in brackets, Q: names of a text.
 """
@@ -19,15 +20,15 @@ from physlm.decoding.strategy import Rows
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """The tokens by which steps and their names are found in a text.
+    """The tokens by which steps and the names in them are found in a text.
 
     Attributes:
       stop: the last token of a sentence.
       lead: how many tokens stand before the name that begins a sentence.
       after: the token after a name.
-      opening, closing: of the brackets around a name that is asked about.
+      opening, closing: the brackets around a name in a question to a probe.
       back: the tokens of the markers that take sentences back, one each.
-      restart: of the one that takes back all of them.
+      restart: the token of the marker that takes back all of them.
       room: A.
     """
 
@@ -42,7 +43,7 @@ class Marks:
 
 
 def marks_of(spec: Spec) -> Marks:
-    """The marks of a class's texts, whatever its tokenizer."""
+    """The marks of a class's texts, in the ids of its tokenizer."""
     table, vocab = tokenizer(spec), vocabulary(spec)
 
     def tokens(symbol: str) -> list[int]:
@@ -63,39 +64,40 @@ def marks_of(spec: Spec) -> Marks:
 
 
 class Named(NamedTuple):
-    """Names of each text that nobody has been asked about, in their order."""
+    """Unchecked names of each text, in their order."""
 
-    there_BxQ: jax.Array  # bool: there is one; those that are stand first
-    cut_BxQ: jax.Array  # int32: tokens before its sentence
-    after_BxQ: jax.Array  # int32: tokens up to what stands after the name, that included
+    there_BxQ: jax.Array  # bool: there is a name at this place; padding comes last
+    cut_BxQ: jax.Array  # int32: tokens before the name's sentence
+    after_BxQ: jax.Array  # int32: tokens up to and including the one after the name
     asked_BxQxA: jax.Array  # int32: the name in brackets, padded with the closing one
     count_BxQ: jax.Array  # int32: how many tokens that is
 
 
 class Detector(Protocol):
-    """Tells, on the device, whether what a text has just named can be computed next.
+    """Says, on the device, whether the parameter that a text has just named can be computed next.
 
-    A value; its arrays are the strategy's `resources`, and what it keeps of a text its state.
+    Hashable and without arrays: these are in the strategy's `resources`, and what it remembers of
+    each text is in its state.
     """
 
     def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
-        """The state for texts that begin."""
+        """The state of new texts, given their prompts."""
         ...
 
     def resized(self, own: Any, slots: int) -> Any:
-        """The state for texts of at most so many tokens."""
+        """The state for a cache of `slots` tokens a row."""
         ...
 
     def ask(self, resources: Any, rows: Rows, named: Named, own: Any) -> tuple[jax.Array, Any]:
-        """Whether each can, bool [B, Q], and the state.
+        """Whether each name can be computed next, bool [B, Q], and the new state.
 
-        What a text says after a name that was refused is taken back, that name's sentence included.
+        The caller drops the sentence of a refused name and all that comes after it.
         """
         ...
 
 
 def names(marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array, count: int) -> Named:
-    """Looks for the first `count` names that end after what has been asked about."""
+    """The first `count` names of each text after its checked prefix."""
     found = []
     for _ in range(count):
         found.append(_next(marks, rows, length_B, asked_B))
@@ -106,7 +108,7 @@ def names(marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array, cou
 def _next(
     marks: Marks, rows: Rows, length_B: jax.Array, asked_B: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """What `Named` says of one name of each text."""
+    """The fields of `Named` for the next name of each text."""
     place_L = jnp.arange(rows.text_BxL.shape[1])
     text_BxL = rows.text_BxL
     new_BxL = (place_L >= asked_B[:, None]) & (place_L < length_B[:, None])
@@ -129,7 +131,7 @@ def _next(
 
 
 def bracketed(marks: Marks, text_BxL: jax.Array, cut_B: jax.Array, end_B: jax.Array) -> jax.Array:
-    """What a sentence that begins at `cut` names up to `end`, in brackets: int32 [B, A]."""
+    """The name in the sentence from `cut` to `end`, in brackets: int32 [B, A]."""
     begin_B = cut_B + marks.lead
     # What has no name of a possible length is nothing to ask about; it ends after the same token.
     place_A = jnp.arange(marks.room)

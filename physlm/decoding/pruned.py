@@ -1,4 +1,4 @@
-"""Retry upon regret inside a beam: what a detector refuses leaves it, and the other texts go on."""
+"""Retry upon regret inside beam search: beams that a detector refuses are dropped."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -13,26 +13,26 @@ from physlm.decoding.strategy import Choice, Each, Review, Rows
 
 
 class Asked(NamedTuple):
-    """The state of a search, and what has been asked about each running text."""
+    """The state of the beam search, and which names of each running beam were checked."""
 
     beams: Beams
-    asked_B: jax.Array  # int32: tokens in which all names have been asked about
+    asked_B: jax.Array  # int32: length of the prefix whose names are all checked
     detector: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Pruned(Each):
-    """Beam search without the texts that have named a parameter too early.
+    """Beam search that drops beams which have named a parameter too early.
 
-    As soon as a running text has named a parameter, the detector is asked. A refused text is left,
-    and the next candidates take its place; where all running texts of a problem would be refused,
-    they stay.
+    As soon as a running beam has named a parameter, the detector checks it. A refused beam is
+    dropped and the next candidates take its place; where all running beams of a problem would be
+    refused, they are kept.
 
     Attributes:
       beam: the search.
-      detector: whom to ask.
-      marks: of the texts.
-      tries: how many texts of a problem are left at most.
+      detector: says which names can be computed next.
+      marks: tokens by which names are found in texts.
+      tries: how many beams of a problem are dropped at most.
     """
 
     beam: Beam
@@ -42,40 +42,40 @@ class Pruned(Each):
 
     @property
     def width(self) -> int:
-        """The beams."""
+        """The number of beams."""
         return self.beam.width
 
     @property
     def looks(self) -> bool:
-        """Names are asked about."""
+        """Names are checked in every review."""
         return True
 
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Asked:
-        """Nothing has been named."""
+        """The state of new texts: no name was checked."""
         beams = self.beam.begin(resources, prompts_FxP, prompt_F, room)
         once = (prompt_F, self.detector.begin(resources, prompts_FxP, prompt_F, room))
         return Asked(beams, *jax.tree.map(lambda x: jnp.repeat(x, self.width, axis=0), once))
 
     def resized(self, own: Asked, slots: int) -> Asked:
-        """With the detector's state resized."""
+        """The state with the detector's resized."""
         return own._replace(detector=self.detector.resized(own.detector, slots))
 
     def choose(self, rows: Rows, own: Asked, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
-        """What the search chooses; what has been asked goes with the texts."""
+        """The beam search's choice; checks and the detector's state move with the beams."""
         chosen = self.beam.choose(rows, own.beams, logits_BxV, stop, most)
         assert chosen.source_B is not None
         moved = cache_lib.continued((own.asked_B, own.detector), chosen.source_B)
         return chosen._replace(own=Asked(chosen.own, *moved))
 
     def due(self, rows: Rows, own: Asked) -> jax.Array:
-        """At once: what is left decides which texts go on."""
+        """Always: a dropped beam changes the next choice."""
         del rows, own
         return jnp.array(True)
 
     def review(self, resources: Any, rows: Rows, own: Asked) -> Review:
-        """Asks about names that are new, and leaves what is refused."""
+        """Checks new names, and drops the refused beams."""
         named = names(self.marks, rows, rows.length_B, own.asked_B, 1)
         there_B = named.there_BxQ[:, 0] & ~rows.done_B
         named = named._replace(there_BxQ=there_B[:, None])

@@ -1,4 +1,4 @@
-"""A strategy in a text, as command lines and studies have it: `NAME[:VALUE][,SETTING=VALUE…]`.
+"""Strategies as texts, as command lines and studies give them: `NAME[:VALUE][,SETTING=VALUE…]`.
 
 `greedy`, `sample:temperature=0.8,n=16`, `beam:4`, `regret:perfect,tries=50`. A strategy of one's
 own is a dataclass in a file of one's own, with settings as its fields, and is called by its whole
@@ -26,7 +26,7 @@ STRATEGIES: Mapping[str, type] = {
 
 
 def parse(text: str) -> Recipe:
-    """The strategy of a text, not yet `bound`.
+    """The strategy that a text describes, not yet `bound` to a model.
 
     Raises:
       RefusedError: there is no such strategy, or it has no such setting, or not with this value;
@@ -75,7 +75,7 @@ def _own(name: str) -> type:
 
 
 def canonical(text: str) -> str:
-    """The one text of all that mean the same strategy: settings in order, defaults unsaid."""
+    """The canonical text of a strategy: settings in order, without defaults."""
     strategy: Any = parse(text)
     name = text.partition(":")[0]
     first = getattr(strategy, "FIRST", None)
@@ -89,7 +89,7 @@ def canonical(text: str) -> str:
 
 
 def manual() -> str:
-    """The strategies there are, with their settings, in a line."""
+    """All strategies with their settings, in a line."""
     found = []
     for name, kind in STRATEGIES.items():
         settings_of = ", ".join(

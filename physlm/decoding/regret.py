@@ -1,10 +1,10 @@
-"""Retry upon regret: what a detector takes for a mistake is taken back and tried again.
+"""Retry upon regret: a step that a detector takes for a mistake is rolled back and sampled again.
 
-Part 2.2, Section 3: as soon as a step has named its parameter, a detector says whether it can be
-computed next. Where it cannot, the writer goes back to the end of the step before and draws that
-step again.
+Part 2.2, Section 3: as soon as a step has named its parameter, a detector says whether that
+parameter can be computed next. Where it cannot, decoding returns to the end of the previous step
+and samples that step again.
 
-Names as in `physlm.decoding.naming`, and R: names that a step may have been refused.
+Names as in `physlm.decoding.naming`, and R: names refused at one step, at most.
 """
 
 import dataclasses
@@ -26,21 +26,21 @@ from physlm.decoding.strategy import Choice, Each, Review, Rows
 
 
 class Regrets(NamedTuple):
-    """The state of a row: what has been asked about, and whether its step is tried again."""
+    """The state of each row: which names were checked, and whether its step is being retried."""
 
-    asked_B: jax.Array  # int32: tokens in which all names have been asked about
-    again_B: jax.Array  # bool: the step that is being written is drawn
-    cut_B: jax.Array  # int32: tokens before the step whose names have been refused
+    asked_B: jax.Array  # int32: length of the prefix whose names are all checked
+    again_B: jax.Array  # bool: the current step is a retry, which is sampled
+    cut_B: jax.Array  # int32: tokens before the step whose names were refused
     refused_BxRxA: jax.Array  # int32: those names in brackets
     count_B: jax.Array  # int32: how many they are
-    same_B: jax.Array  # bool: the step has just named one of them again
-    waits_B: jax.Array  # int32: tokens since the first name that has not been asked about
+    same_B: jax.Array  # bool: the retried step has named one of them again
+    waits_B: jax.Array  # int32: tokens since the first unchecked name
     detector: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Regret(Drawing):
-    """Greedy, but for steps that a detector has refused, which are drawn again.
+    """Greedy decoding in which steps that a detector refuses are sampled again.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -68,11 +68,11 @@ class Regret(Drawing):
 
     @property
     def asks(self) -> str:
-        """The detector's name."""
+        """The detector's name, `probe` or `perfect`."""
         return self.detector
 
     def bound(self, spec: Spec, model: ModelConfig) -> "Retrying | Pruned":
-        """With the detector, and the marks of a class's texts."""
+        """The strategy with its detector, for the texts of a class; with several beams `Pruned`."""
         marks = marks_of(spec)
         ask: Detector = detectors.Probed(model)
         if self.detector == "perfect":
@@ -84,18 +84,18 @@ class Regret(Drawing):
 
 @dataclasses.dataclass(frozen=True)
 class Retrying(Each):
-    """What `Regret` says, with a detector.
+    """`Regret`, bound to a detector.
 
-    Texts go on while names of theirs wait for an answer, and as many texts as make it worth while
-    are asked about together. When that is changes what is computed in vain, and not what comes out:
-    nothing after a refused name stays.
+    Rows keep generating while their names wait to be checked, so that several rows are checked in
+    one batch. The delay changes how much is computed in vain, but not the result: everything after
+    a refused name is dropped.
 
     Attributes:
-      how: what it says.
-      detector: whom to ask.
-      marks: of the texts.
-      often: tokens that a name waits at most.
-      together: names of a text that are asked about at once.
+      how: the settings.
+      detector: says which names can be computed next.
+      marks: tokens by which names are found in texts.
+      often: tokens that a name waits for its check at most.
+      together: names of one text that are checked at once.
     """
 
     how: Regret
@@ -106,13 +106,13 @@ class Retrying(Each):
 
     @property
     def looks(self) -> bool:
-        """Names are asked about."""
+        """Names are checked by the detector."""
         return True
 
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Regrets:
-        """Nothing has been named."""
+        """The state of new texts: no name was checked or refused."""
         detector = self.detector.begin(resources, prompts_FxP, prompt_F, room)
         zero_F = jnp.zeros_like(prompt_F)
         refused_FxRxA = jnp.zeros((len(prompt_F), self.how.tries, self.marks.room), jnp.int32)
@@ -120,13 +120,13 @@ class Retrying(Each):
         return Regrets(prompt_F, *nothing, detector)
 
     def resized(self, own: Regrets, slots: int) -> Regrets:
-        """With the detector's state resized."""
+        """The state with the detector's resized."""
         return own._replace(detector=self.detector.resized(own.detector, slots))
 
     def choose(
         self, rows: Rows, own: Regrets, logits_BxV: jax.Array, stop: int, most: int
     ) -> Choice:
-        """The likeliest token, or one that is drawn where the step is tried again."""
+        """The likeliest token, or a sampled one in rows that retry a step."""
         del most
         likeliest_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
 
@@ -148,12 +148,12 @@ class Retrying(Each):
         return Choice(token_B, own)
 
     def due(self, rows: Rows, own: Regrets) -> jax.Array:
-        """Where enough texts wait, or one has for long, or has said again what was refused."""
+        """Whether enough rows wait, one has waited long, or one has repeated a refused name."""
         enough = (own.waits_B > 0).sum() >= _share(rows)
         return enough | own.same_B.any() | (own.waits_B >= self.often).any()
 
     def review(self, resources: Any, rows: Rows, own: Regrets) -> Review:
-        """Asks about names that are new, and goes back to before the first refused one."""
+        """Checks new names, and rolls each row back to before its first refused one."""
         zero_B = jnp.zeros_like(rows.length_B)
         first = Review(own, rows.length_B, zero_B, zero_B, zero_B)
         begun = (first, *self._open(rows, first))
@@ -175,7 +175,7 @@ class Retrying(Each):
         )
 
     def _open(self, rows: Rows, before: Review) -> tuple[Named, jax.Array]:
-        """Names that wait for an answer, and the texts that are to have one now, bool [B]."""
+        """The unchecked names, and the rows to be checked now, bool [B]."""
         own: Regrets = before.own
         named = names(self.marks, rows, before.length_B, own.asked_B, self.together)
         left_B = rows.returns_B + before.returns_B < self.how.tries
@@ -195,7 +195,7 @@ class Retrying(Each):
     def _answered(
         self, resources: Any, rows: Rows, before: Review, named: Named, now_B: jax.Array
     ) -> Review:
-        """What becomes of texts some of whose names are answered now."""
+        """The review after the rows `now_B` were checked."""
         own: Regrets = before.own
         named = named._replace(there_BxQ=named.there_BxQ & now_B[:, None])
         # Whoever says the same name again need not be asked again.
@@ -240,8 +240,10 @@ class Retrying(Each):
     def _asked(
         self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Any
     ) -> tuple[jax.Array, Any]:
-        """Which names are refused, bool [B, Q], of the texts that have one: those are put together,
-        and the others cost nothing."""
+        """Which names the detector refuses, bool [B, Q], and its state.
+
+        Rows with a name are gathered into a smaller batch, so that the others cost nothing.
+        """
         there_B, count = named.there_BxQ.any(-1), len(rows.length_B)
         row_R = jnp.nonzero(there_B, size=_share(rows), fill_value=count)[0]
         at_R = jnp.minimum(row_R, count - 1)
@@ -262,12 +264,12 @@ class Retrying(Each):
 
 
 def _share(rows: Rows) -> int:
-    """Texts that are asked about together."""
+    """Rows that are checked in one batch."""
     return max(1, len(rows.length_B) // 4)
 
 
 def _refused(own: Regrets, asked_BxQxA: jax.Array) -> jax.Array:
-    """Which names in brackets are among those that the step has been refused, bool [B, Q]."""
+    """Which bracketed names are among those already refused at the step, bool [B, Q]."""
     same_BxQxR = (asked_BxQxA[:, :, None] == own.refused_BxRxA[:, None]).all(-1)
     place_R = jnp.arange(own.refused_BxRxA.shape[1])
     return (same_BxQxR & (place_R < own.count_B[:, None, None])).any(-1)

@@ -1,4 +1,4 @@
-"""Rows that go on alone: the likeliest token, or one drawn from a distribution."""
+"""Greedy decoding, and sampling with temperature, top-k, top-p and min-p."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ DETECTORS = ("probe", "perfect")
 
 @dataclasses.dataclass(frozen=True)
 class Greedy(Each):
-    """The likeliest token, always."""
+    """Greedy decoding: always the likeliest token."""
 
     def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
         """The first of the likeliest tokens."""
@@ -26,7 +26,7 @@ class Greedy(Each):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawing(Each):
-    """What may be drawn: rules that apply one after the other, in the order of Hugging Face's.
+    """The rules of sampling, applied one after the other in the order of Hugging Face's.
 
     Raises:
       RefusedError: a rule has a value that is not allowed.
@@ -52,12 +52,12 @@ class Drawing(Each):
 
     @property
     def plain(self) -> bool:
-        """Whether no rule changes anything."""
+        """Whether all rules have their defaults, which change nothing."""
         rules = settings.of(Drawing)
         return all(getattr(self, name) == known.default for name, known in rules.items())
 
     def warped(self, logits_BxV: jax.Array) -> jax.Array:
-        """Logits of what may be drawn, -inf elsewhere."""
+        """The logits after all rules; -inf for tokens that are excluded."""
         x_BxV = logits_BxV / self.temperature
         if self.top_k:
             least_Bx1 = jax.lax.top_k(x_BxV, min(self.top_k, x_BxV.shape[-1]))[0][:, -1:]
@@ -78,7 +78,7 @@ class Drawing(Each):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample(Drawing):
-    """Tokens drawn by their probabilities; one of `n` solutions is chosen.
+    """Sampling of `n` solutions, of which one is selected.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -105,21 +105,21 @@ class Sample(Drawing):
 
     @property
     def samples(self) -> int:
-        """How many solutions are drawn."""
+        """The number of solutions, `n`."""
         return self.n
 
     @property
     def asks(self) -> str:
-        """The detector's name, where votes are weighted by what it says."""
+        """The detector's name, where it weights the votes; else ""."""
         return self.detector if self.n > 1 and self.pick == "weighted" else ""
 
     def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
-        """Draws from what is left, by each row's key and how much it has written."""
+        """Samples the next tokens after the rules."""
         del stop, most
         return Choice(drawn(rows, self.warped(logits_BxV)), own)
 
 
 def drawn(rows: Rows, logits_BxV: jax.Array) -> jax.Array:
-    """A token of each row, drawn by its key and how much it has written."""
+    """A token for each row, sampled by its key and its number of generated tokens."""
     key_B = jax.vmap(keys.numbered)(rows.key_B, rows.tokens_B)
     return jax.vmap(jax.random.categorical)(key_B, logits_BxV).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Which of several solutions of a problem counts."""
+"""Selection of one of several solutions of a problem: by vote, or by likelihood."""
 
 import collections
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ def chosen(
     score_S: np.ndarray,
     trust_S: np.ndarray | None = None,
 ) -> int:
-    """The number of the solution that counts.
+    """The index of the selected solution.
 
     A vote is about answers, each solution's or, weighted, what a detector trusts it; of the
     solutions with the answer that wins, the likeliest (the most trusted) counts. Without an answer

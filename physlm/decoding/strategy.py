@@ -1,4 +1,4 @@
-"""What a strategy of decoding is: how each token is chosen, and whether a row goes back.
+"""The interface of decoding strategies: how each token is chosen, and whether a row rolls back.
 
 Names as in `physlm.model`, and L: tokens that a row's text has room for, G: problems at once, F:
 problems that begin together, E: problems in all.
@@ -13,9 +13,9 @@ from physlm.architecture import ModelConfig
 
 
 class Rows(NamedTuple):
-    """What is being written; all of them int32 [B] where nothing else is said.
+    """The texts that are being decoded, one a row; arrays are int32 [B] unless noted.
 
-    The rows of a problem, `Strategy.width` of them, stand together.
+    The rows of a problem, `Strategy.width` of them, are adjacent.
     """
 
     problem_B: jax.Array  # number of the row's problem, -1 where there is none
@@ -23,11 +23,11 @@ class Rows(NamedTuple):
     prompt_B: jax.Array  # how many tokens the prompt has
     length_B: jax.Array  # how many tokens the text has
     score_BxL: jax.Array  # float32: the log-probability of each written token, 0 elsewhere
-    done_B: jax.Array  # bool: nothing more is to be written
-    tokens_B: jax.Array  # tokens written, those that were taken back too
-    passes_B: jax.Array  # forward passes one after the other, those of a detector too
-    returns_B: jax.Array  # how often the row went back
-    key_B: jax.Array  # the key of what is drawn for it
+    done_B: jax.Array  # bool: the text is finished
+    tokens_B: jax.Array  # tokens generated, including those rolled back later
+    passes_B: jax.Array  # sequential forward passes, including those of a detector
+    returns_B: jax.Array  # how often the row was rolled back
+    key_B: jax.Array  # the random key of the row
 
 
 class Choice(NamedTuple):
@@ -48,15 +48,15 @@ class Choice(NamedTuple):
 
 
 class Review(NamedTuple):
-    """What becomes of texts that have been looked at.
+    """The outcome of `Strategy.review`: how far each text is rolled back, and at what cost.
 
     Attributes:
       own: the strategy's state afterwards.
-      length_B: int32, tokens of each text that stay.
-      unsaid_B: int32, those of the tokens taken back that would not have been written if the
-        strategy had looked at once; they do not count.
-      passes_B: int32, forward passes that looking would have taken then.
-      returns_B: int32, how often each row has gone back, or a text of its problem been left.
+      length_B: int32, tokens of each text that are kept.
+      unsaid_B: int32, dropped tokens that would not have been generated if the review had not
+        been delayed for batching; they are subtracted from the reported cost.
+      passes_B: int32, forward passes that an undelayed review would have taken.
+      returns_B: int32, how often each row was rolled back, or a beam of its problem was dropped.
     """
 
     own: Any
@@ -67,45 +67,45 @@ class Review(NamedTuple):
 
 
 class Recipe(Protocol):
-    """What a text says of decoding (`physlm.decoding.recipe`)."""
+    """A strategy's settings, before it knows model and problems (`physlm.decoding.recipe`)."""
 
     @property
     def asks(self) -> str:
-        """The detector that is needed, `probe` or `perfect`; "" for none."""
+        """The detector that the strategy needs, `probe` or `perfect`; "" for none."""
         ...
 
     def bound(self, spec: Spec, model: ModelConfig) -> "Strategy":
-        """The strategy for a class of problems and a model."""
+        """The strategy itself, for a class of problems and a model."""
         ...
 
 
 class Strategy(Protocol):
-    """How what is written is chosen. A value: equal ones are compiled once.
+    """Chooses the tokens of each row. Hashable: equal strategies share one compiled program.
 
-    What is random is drawn from a row's key and the number of tokens written so far, so that
-    neither batch nor neighbours decide it.
+    Random draws depend on a row's key and its number of generated tokens alone, so that neither
+    the batch size nor neighbouring rows change them.
     """
 
     @property
     def width(self) -> int:
-        """Rows that work on a problem together."""
+        """Rows that a problem takes, e.g. the number of beams."""
         ...
 
     @property
     def samples(self) -> int:
-        """How often each problem is solved, each time with another key."""
+        """Independent solutions of each problem, each with a key of its own."""
         ...
 
     @property
     def looks(self) -> bool:
-        """Whether texts are looked at (`review`)."""
+        """Whether the strategy reviews texts and may roll them back (`due`, `review`)."""
         ...
 
     def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
-        """The state of the F * width rows of problems that begin.
+        """The strategy's state for F new problems, F * width rows.
 
         Args:
-          resources: arrays that the strategy was given beside the model.
+          resources: arrays that the strategy needs beside the model.
           prompts_FxP: int32, their prompts, padded on the right.
           prompt_F: int32, how many tokens each has.
           room: L.
@@ -113,11 +113,11 @@ class Strategy(Protocol):
         ...
 
     def resized(self, own: Any, slots: int) -> Any:
-        """The state for texts of at most so many tokens: the cache grows and shrinks with them."""
+        """The state for a cache of `slots` tokens a row; called whenever the cache is resized."""
         ...
 
     def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
-        """Chooses the next tokens; for rows that are done, any.
+        """Chooses the next token of every row; those of finished rows are ignored.
 
         Args:
           rows: what has been written.
@@ -129,67 +129,70 @@ class Strategy(Protocol):
         ...
 
     def due(self, rows: Rows, own: Any) -> jax.Array:
-        """Whether to look now, bool []; asked after every token where `looks` is true."""
+        """Whether to review now, bool []; called after every token where `looks` is true."""
         ...
 
     def review(self, resources: Any, rows: Rows, own: Any) -> Review:
-        """Looks at what has been written, where that is due and before anything else happens than
-        writing. A row that is done may be replaced by another problem's as soon as it returns."""
+        """Reviews all texts and decides how far each is rolled back.
+
+        Called where `due` is true, and whenever generation pauses for something else. Afterwards a
+        finished row may be given to another problem.
+        """
         ...
 
     def best(self, rows: Rows, own: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What a problem's rows have come to: texts int32 [G, L], how many tokens each has
-        int32 [G], and a score float32 [G], higher for what the model takes to be likelier."""
+        """The result of each problem: text int32 [G, L], its length in tokens int32 [G], and its
+        score float32 [G], by default the log-likelihood."""
         ...
 
 
 class Each:
-    """What strategies have in common whose rows go on alone."""
+    """Defaults for strategies with one independent row a problem."""
 
     @property
     def width(self) -> int:
-        """One row a problem."""
+        """One row for each problem."""
         return 1
 
     @property
     def samples(self) -> int:
-        """Once."""
+        """One solution for each problem."""
         return 1
 
     @property
     def looks(self) -> bool:
-        """Nothing is looked at."""
+        """Texts are not reviewed."""
         return False
 
     @property
     def asks(self) -> str:
-        """Nobody."""
+        """No detector is needed."""
         return ""
 
     def bound(self, spec: Spec, model: ModelConfig) -> Any:
-        """The same for all."""
+        """The strategy itself: it depends on neither problems nor model."""
         del spec, model
         return self
 
     def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
-        """No state."""
+        """An empty state."""
         del resources, prompts_FxP, prompt_F, room
         return ()
 
     def resized(self, own: Any, slots: int) -> Any:
-        """The same."""
+        """The state as it is: it does not depend on the cache's size."""
         del slots
         return own
 
     def due(self, rows: Rows, own: Any) -> jax.Array:
-        """Nothing is looked at."""
+        """Never called, since `looks` is false."""
         raise NotImplementedError
 
     def review(self, resources: Any, rows: Rows, own: Any) -> Review:
-        """Nothing is looked at."""
+        """Never called, since `looks` is false."""
         raise NotImplementedError
 
     def best(self, rows: Rows, own: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The row's text, and its log-likelihood."""
+        """Each row's text, its length, and its log-likelihood."""
         del own
         return rows.text_BxL, rows.length_B, rows.score_BxL.sum(-1)
