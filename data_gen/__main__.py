@@ -180,7 +180,7 @@ def bench(args: argparse.Namespace) -> str:
 def _read(
     lines: Iterable[bytes | str], texts: Sequence[str], modulus: int
 ) -> Iterator[tuple[int, Any, Facts | str]]:
-    """Of each line that is not blank its number, what it holds and, if it is a problem, its facts.
+    """The number, the value and, for problems, the facts of each line that is not blank.
 
     Where it is none, a sentence stands in their place that says why.
     """
@@ -225,7 +225,7 @@ def check(
 
 
 def correct(lines: Iterable[bytes | str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The wrong solutions of JSON lines, mended where they go wrong; then says how many and why."""
+    """Corrects wrong solutions among JSON lines at their first error, and counts errors by kind."""
 
     from data_gen.text.corrections import corrected, mixture, table
 
@@ -387,7 +387,7 @@ def _open(path: str) -> IO[bytes]:
 
 
 def _why(error: ValueError | OSError) -> str:
-    """One sentence, which names the file where there is one."""
+    """An error in one sentence, with its file's name."""
     said = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         said = f"{error.filename} cannot be read or written: {error.strerror}."

@@ -1,13 +1,13 @@
-"""How a command line says what is wrong with its arguments."""
+"""The argument parser of all commands."""
 
 import argparse
 from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage before it."""
+    """An argument parser whose errors are one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Leaves with code 2."""
+        """Prints the error and exits with code 2."""
         # Arguments are repeated as they were given, line breaks and all.
         self.exit(2, f"{' '.join(message.split())} (--help lists what there is).\n")

@@ -1,4 +1,4 @@
-"""Commands that are interrupted: they leave quietly, with code 130, also before they begin.
+"""Handling of Ctrl-C in commands: they exit quietly with code 130, even while importing.
 
 What takes seconds at the start of a command is importing packages, some of which turn an interrupt
 into errors of their own. So a command of these packages leaves at once while it is imported, where
@@ -47,7 +47,7 @@ def importing() -> Iterator[None]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command, and leaves with its code, or quietly with 130 where it is interrupted."""
+    """Runs a command and exits with its code, or quietly with 130 on Ctrl-C."""
     try:
         if signal.getsignal(signal.SIGINT) is _leave:
             signal.signal(signal.SIGINT, _usual())

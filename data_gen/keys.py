@@ -1,4 +1,4 @@
-"""All random keys, by name: nobody else derives one from another.
+"""Derivation of all random keys; no other module splits keys or folds data into them.
 
 Keys are a tree. Below a key stand its named children, which say what they are for, and its
 numbered ones (a problem of a seed, a draft of a problem). No two of them are equal: names stand
@@ -21,7 +21,7 @@ _NAMES = 1 << 31
 
 
 class Purpose(enum.Enum):
-    """What a seed is used for."""
+    """The purposes of a seed, each with a key of its own."""
 
     SAMPLE = "problems of any template, of the command line and of notebooks, by index"
     TRAINING = "training windows, by segment and document"
@@ -38,7 +38,7 @@ class Purpose(enum.Enum):
 
 
 class Stage(enum.Enum):
-    """What a part of a problem, of its solution or of a model is drawn from."""
+    """The stages of sampling a problem, a solution or a model, each with a key of its own."""
 
     GOAL = "operations that a problem is to have"
     DRAFTS = "attempts at a problem, by plan and structure"
@@ -74,7 +74,7 @@ assert len(set(_NUMBERS.values())) == len(_NUMBERS)
 
 
 def root(seed: int | jax.Array, purpose: Purpose) -> jax.Array:
-    """The key of all that a seed is used for under one purpose."""
+    """The root key of a seed for one purpose."""
     return jax.random.fold_in(jax.random.key(seed), _NUMBERS[purpose])
 
 

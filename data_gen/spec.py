@@ -202,7 +202,7 @@ class Spec:
 
     @property
     def op_room(self) -> int:
-        """Operations that arrays have room for: the cap, or all letters where it can be passed."""
+        """The capacity of arrays in operations: the cap, or all letters where more can occur."""
         return self.letters if self.reask or self.solution == "any" else self.op_cap
 
     @property
@@ -227,7 +227,7 @@ class Spec:
 
 
 def reachable_op(spec: Spec) -> int:
-    """The largest number of operations that the caps leave room for.
+    """The largest number of operations that is possible under the caps.
 
     An instance parameter costs up to `max_terms` - 1 operations, and at least one; the first
     three in the solution's order cost no more than what is there to add up, 1, 1 and 2. An abstract

@@ -1,4 +1,4 @@
-"""What of a model is trained: all of it, low-rank changes of some matrices (LoRA), or a probe.
+"""What is trained of a model: all of it, low-rank adapters of some matrices (LoRA), or a probe.
 
 An adaptation parts a model into what is trained and what is frozen (`split`) and makes it one again
 (`join`). Gradients, the optimizer's memory and checkpoints are those of the trained part alone.
@@ -39,7 +39,7 @@ PUBLISHED = "attention/(query|value)/kernel,embed/embedding:2"
 
 @dataclasses.dataclass(frozen=True)
 class AdaptationConfig:
-    """What of a model is trained, and how the rest is changed.
+    """Which parameters are trained, and the ranks of adapters.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -136,7 +136,7 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """How a model is parted and joined; one value for all that `config` says.
+    """Splits a model into trained and frozen parameters, and joins them again; hashable.
 
     Attributes:
       config: what is trained.
@@ -186,7 +186,7 @@ class Adaptation:
         return found
 
     def split(self, params: Params, model: ModelConfig, key: jax.Array) -> tuple[Params, Params]:
-        """What is trained, as it is at first, and what is frozen.
+        """The trained parameters at their initial values, and the frozen ones.
 
         Joined they are `params`, to the bit, beside the head of a probe.
 
@@ -222,7 +222,7 @@ class Adaptation:
         return jax.random.uniform(key, shape, minval=-most, maxval=most)
 
     def join(self, trained: Params, frozen: Params, key: jax.Array | None = None) -> Params:
-        """The parameters of a model that is run, beside them `probe`, the head of a probe.
+        """The parameters of the model as it is run, with the head of a probe under `probe`.
 
         Args:
           trained: what is trained.
@@ -279,7 +279,7 @@ def step_keys(seed: int, step: int, rows: int) -> jax.Array:
 
 
 def counted(trained: Params, frozen: Params) -> str:
-    """How much is trained of a model of which some is frozen, in words."""
+    """The number of trained and of all parameters, in words."""
     count, total = (sum(leaf.size for leaf in jax.tree.leaves(p)) for p in (trained, frozen))
     adapters = len(jax.tree.leaves(trained["lora"])) // 2
     head = " and a head" if "probe" in trained else ""

@@ -133,7 +133,7 @@ def adopt(
 
 
 def _place(target: epath.Path, run: run_lib.Run, state: TrainState) -> None:
-    """Writes a run that has ended after no step."""
+    """Writes the run, finished at step 0, to its directory in the store."""
     local = paths.is_local(target)
     # A bucket cannot rename a directory at once; there it counts when it is marked as finished.
     made = target
@@ -166,7 +166,7 @@ def _model(changes: Mapping[str, Any], scale: str) -> ModelConfig:
 
 
 def _told(directory: pathlib.Path, given: Collection[str]) -> dict[str, Any]:
-    """The settings of the run that was exported, where the directory says them.
+    """The settings of the exported run, where the directory has them.
 
     Args:
         directory: which is somebody else's.
@@ -210,7 +210,7 @@ def _model_settings(directory: pathlib.Path, content: dict[str, Any]) -> dict[st
 
 
 def _tensors(directory: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """The weights as float32, and eight hexadecimal digits that tell them from others."""
+    """The weights as float32, and the first eight hexadecimal digits of their hash."""
     try:
         from safetensors.numpy import load_file
     except ImportError as error:

@@ -43,7 +43,7 @@ _ALONE = [f"mesh.{axis}=1" for axis in ("cpu_devices", "data", "fsdp", "sequence
 
 
 class Texts(NamedTuple):
-    """Problems with solutions, and what is true of every token and parameter; NumPy arrays."""
+    """Problems with solutions, and labels of every token and parameter, as NumPy arrays."""
 
     tokens_NxT: np.ndarray  # int32, padded on the right with the end marker
     length_N: np.ndarray  # int32: tokens of each text
@@ -57,7 +57,7 @@ class Texts(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a model computes on texts; float32."""
+    """Logits, hidden states and attention maps of a model on some texts, in float32."""
 
     logits_NxTxV: np.ndarray
     # The stream before each block and after the last one, and what the head reads: normalised.
@@ -68,7 +68,7 @@ class Read(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A run's model.
+    """The model of a run, ready for analysis.
 
     Attributes:
       run: whose model it is, with all settings.
@@ -81,7 +81,7 @@ class Loaded:
 
     @property
     def spec(self) -> Spec:
-        """The class of its test problems."""
+        """The class of problems that the run is tested on."""
         return cells.test_spec(self.run.settings.data, self.run.settings.evaluate)
 
     def texts(
@@ -146,7 +146,7 @@ class Loaded:
     def read(
         self, tokens_NxT: np.ndarray | Sequence[Sequence[int]], *, attention: bool = False
     ) -> Read:
-        """What the model computes on texts: of each position, from those up to it alone.
+        """Runs the model on texts, causally.
 
         Args:
           tokens_NxT: int token ids, padded on the right with any.

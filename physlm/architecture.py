@@ -1,4 +1,4 @@
-"""What the decoder looks like: its variants, its size, its numerics."""
+"""The configuration of the decoder: its variant, size and numerics."""
 
 import dataclasses
 import re
@@ -216,7 +216,7 @@ class ModelConfig:
 
     @property
     def family(self) -> Variant:
-        """What the variant decides."""
+        """The properties of the variant's family."""
         return VARIANTS[self.variant]
 
     @property
@@ -226,7 +226,7 @@ class ModelConfig:
 
     @property
     def shared_heads(self) -> int:
-        """Heads of keys and values."""
+        """The number of key-value heads."""
         return self.kv_heads or self.heads
 
     @property
@@ -236,7 +236,7 @@ class ModelConfig:
 
     @property
     def mixture(self) -> int:
-        """MLPs of a block; 1 is an ordinary one."""
+        """Experts of a block; 1 is an ordinary MLP."""
         return self.experts or self.family.experts
 
     @property

@@ -1,4 +1,4 @@
-"""A block of the decoder, what is around the blocks, and how earlier tokens are read.
+"""A block of the decoder, and the layers before the first and after the last block.
 
 Names of arrays are those of `physlm.model`.
 """
@@ -33,7 +33,7 @@ Attend = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 class Reading(NamedTuple):
-    """How blocks read earlier tokens: training, prefill and decoding differ in this alone.
+    """How blocks access earlier tokens: the only difference between training, prefill and decoding.
 
     Attributes:
       attend: by attention.
@@ -48,7 +48,7 @@ class Reading(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a layer keeps for later tokens."""
+    """A layer's share of the cache."""
 
     attention: KeyValue
     canon: dict[str, jax.Array]  # inputs of each Canon layer, [B, W - 1 + S, …], zeros first
@@ -157,7 +157,7 @@ def norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm | nnx.RMSNorm:
 
 
 def dropped(config: ModelConfig, x_BxTxD: jax.Array, keys_B: Any, place: Any) -> jax.Array:
-    """Dropout from a key of each row, so that it does not depend on which device has the row."""
+    """Dropout with a key for each row, so that it does not depend on the mesh."""
     if keys_B is None or not config.dropout:
         return x_BxTxD
     length, parts = x_BxTxD.shape[1], manual_size("sequence")

@@ -1,4 +1,4 @@
-"""Short texts that go on from prefixes of one document, which is read once for all of them.
+"""Several short continuations of prefixes of one document, which is read once for all of them.
 
 A branch attends to the document up to where it leaves it, and to itself; its positions go on from
 there. What the model computes on it is what it would compute on that prefix and the branch alone,
@@ -26,7 +26,7 @@ def states(
     cuts_BxQ: jax.Array,
     asked_BxQxA: jax.Array,
 ) -> jax.Array:
-    """The normalised last hidden states on branches, [B, Q, A, D], in the model's dtype.
+    """The normalised last hidden states of the branches, [B, Q, A, D], in the model's dtype.
 
     Args:
       config: the model.

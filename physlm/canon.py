@@ -82,7 +82,7 @@ class Canon(nnx.Module):
 
 
 class Neighbours:
-    """What the Canon layers of one block take from before, and what they keep."""
+    """The preceding inputs that the Canon layers of a block read, and those that they keep."""
 
     def __init__(self, layer: Any, behind: Behind, same: list[jax.Array] | None) -> None:
         """Begins a block; arguments as in `Behind` and `Canon`."""

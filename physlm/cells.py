@@ -1,4 +1,4 @@
-"""What models are tested on: cells of fresh problems, by number of operations."""
+"""Test sets: cells of fresh problems, by number of operations."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ _ROUNDS = 8
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What a model is tested on. It decides the numbers of an evaluation, and no run's weights.
+    """The test sets and the way of decoding; these never change a run's weights.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -123,7 +123,7 @@ class EvalConfig:
 
     @property
     def recipe(self) -> Recipe:
-        """What `decode` says."""
+        """The parsed strategy of `decode`."""
         return parse(self.decode)
 
 
@@ -142,7 +142,7 @@ class Cell:
 
     @property
     def number(self) -> int:
-        """By which its keys differ from those of other cells."""
+        """The number by which a cell's keys differ from those of other cells."""
         return (self.op if self.fixed else 0) + (_REASKED if self.reask else 0)
 
 
@@ -192,7 +192,7 @@ def test_spec(spec: Spec, config: EvalConfig) -> Spec:
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """Problems of a cell, ready to be decoded and judged."""
+    """The problems of a cell, with prompts to decode and facts to judge by."""
 
     prompts_NxP: np.ndarray  # int32, padded on the right
     lengths_N: np.ndarray  # int32

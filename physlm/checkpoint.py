@@ -37,7 +37,7 @@ def _fingerprint(state: Any) -> jax.Array:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether what Orbax logs is not what is wanted, or what is said in one sentence anyway."""
+    """Whether a log record of Orbax is shown: not those that our own messages replace."""
     text, error = record.getMessage(), record.exc_info[1] if record.exc_info else None
     # What fails on a thread of Orbax's is raised by whoever waits for it.
     told = "_SignalingThread.run() raised" in text or paths.says_full(text) or paths.is_full(error)
@@ -50,7 +50,7 @@ for _name in ("absl", "asyncio"):
 
 @functools.cache
 def _quieted() -> None:
-    """Has nothing said of what Orbax was at when it failed, whose loops are closed by then."""
+    """Silences the hooks by which Orbax's closed event loops report what we raise ourselves."""
     unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
     def tell(found: "sys.UnraisableHookArgs") -> None:
@@ -133,7 +133,7 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(self, step: int, state: Any, loss: float) -> None:
-        """Copies a state of 32-bit leaves and goes on writing it in the background.
+        """Copies a state of 32-bit leaves, and writes it in the background.
 
         Args:
           step: after which this is the state.
@@ -150,7 +150,7 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(tree), metrics={"loss": loss})
 
     def _check_room(self, state: Any) -> None:
-        """Sees to it that a state finds room, since half of one is not easily got rid of."""
+        """Raises `FullError` before a state that would not fit the disk is written in part."""
         self.wait()
         self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _BESIDE
         # What others are writing takes room that still looks free.
@@ -237,7 +237,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices(f"set aside {step}")
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
+        """Blocks until all saved states are on disk."""
         with paths.room_for(f"a checkpoint in {self._directory}", self._directory):
             self._manager.wait_until_finished()
         self._bytes = 0
@@ -259,7 +259,7 @@ class Checkpoints:
                 self._remove_halves()
 
     def _remove_halves(self) -> None:
-        """Gives back the room of checkpoints that are not complete, and never will be."""
+        """Removes incomplete checkpoints that a killed process has left."""
         if jax.process_count() == 1 and not self._read_only:
             for half in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 half.rmtree()
@@ -274,7 +274,7 @@ def _loss(metrics: Mapping[str, float]) -> float:
 
 
 def check_made_by(directory: epath.Path, made_by: Mapping[str, Any]) -> None:
-    """Sees to it that a directory's checkpoints were made by these settings, if there are any.
+    """Raises where a directory has checkpoints that were made with other settings.
 
     Raises:
       ValueError: names the settings that differ.

@@ -1,4 +1,4 @@
-"""A clock that stands still while the process does.
+"""A clock that stops while the process is suspended.
 
 A process may be stopped and go on: by Ctrl-Z, by a batch system that gives its cores to others, in
 a frozen container. The time between says nothing about how fast it works.
@@ -14,13 +14,13 @@ _TICK, _PAUSE = 1.0, 10.0
 
 
 class Clock:
-    """Counts the seconds in which the process was at work, as far as somebody looks often enough.
+    """Counts seconds during which the process ran, provided that it is read often enough.
 
     Looks that are further apart than ten seconds tell of a pause, which is not counted.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        """Begins at 0.
+        """Starts the clock at 0.
 
         Args:
           now: returns seconds, pauses included.
@@ -29,7 +29,7 @@ class Clock:
         self._seen, self._seconds = now(), 0.0
 
     def look(self) -> float:
-        """Seconds of work since the beginning."""
+        """Seconds that the process has run since the start."""
         with self._lock:
             now = self._now()
             gap, self._seen = now - self._seen, now
@@ -48,7 +48,7 @@ def _tick() -> None:
 
 
 def seconds() -> float:
-    """Seconds of work of this process, without pauses, from some moment on."""
+    """Seconds that this process has run since an arbitrary moment, without suspensions."""
     global _ticking
     # A forked process has no threads but the one that forked it.
     if _ticking is None or not _ticking.is_alive():

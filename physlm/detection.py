@@ -1,4 +1,4 @@
-"""A detector asked about the steps of solutions: those that a model has written.
+"""A detector's verdicts on the steps of solutions that a model has written.
 
 Names as in `physlm.branches`, and N: solutions, M: tokens of a solution, S: steps of one.
 """
@@ -27,7 +27,7 @@ from physlm.probe import Detector
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A sentence of a solution that stands and names a parameter."""
+    """A step of a solution: a sentence, not retracted, that names a parameter."""
 
     cut: int  # tokens of what was written before it
     slot: int
@@ -143,7 +143,7 @@ def trust(
 
 
 def batches(count: int, batch: int) -> list[np.ndarray]:
-    """Rows of equal numbers; the last ones repeat the last row."""
+    """Batches of equal size; the last one is padded with copies of the last row."""
     starts = range(0, count, batch)
     return [np.minimum(np.arange(start, start + batch), count - 1) for start in starts]
 

@@ -103,7 +103,7 @@ def parse(where: str) -> tuple[str, int, int] | None:
 
 
 def room(device: jax.Device) -> int:
-    """Bytes of memory that a device has for arrays, those of other arrays included.
+    """Bytes of memory that a device has for arrays, free or not.
 
     Of a CPU that is the machine's memory, which all of its devices share.
     """
@@ -125,7 +125,7 @@ def wait_for_all(name: str) -> None:
 
 
 def agreed(number: int) -> int:
-    """The number that the first process calls it with, in all processes, which wait for that."""
+    """Broadcasts a number from the first process to all others."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

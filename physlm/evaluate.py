@@ -1,4 +1,4 @@
-"""Accuracy by cell: a model solves fresh problems, and every solution is judged whole."""
+"""Accuracy by cell: decodes solutions of test problems, and judges every step of them."""
 
 import collections
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from physlm.progress import Reporter
 
 
 class Solutions(NamedTuple):
-    """What a model wrote after the prompts of a cell, N problems.
+    """A model's solutions of the N problems of a cell.
 
     Attributes:
       tokens_NxM: int32, the solutions that count; after the end there is nothing else.
@@ -120,7 +120,7 @@ def solved(
     width: int = 0,
     done: Callable[[int], None] = lambda _: None,
 ) -> Solutions:
-    """What a model writes after the prompts of a cell.
+    """Decodes a model's solutions of a cell.
 
     Args:
       params: of the model.
@@ -169,7 +169,7 @@ def _chosen(
     config: EvalConfig,
     probed: Params | None,
 ) -> Solutions:
-    """The solutions, and which of a problem's counts."""
+    """The solutions, with the selected one of each problem."""
     table, recipe = tokenizer(spec), config.recipe
     count, samples = written.score_NxS.shape
     answers = [[split(ids, table)[1] for ids in row] for row in written.tokens_NxSxM]
@@ -246,7 +246,7 @@ def _summary(
 def _account(
     judged: Sequence[Verdict], problems: Sequence[dict[str, Any]], solutions: Solutions
 ) -> dict[str, Any]:
-    """What solutions took, and what is wrong with them.
+    """Statistics of the solutions: tokens, forward passes, retries, kinds of errors.
 
     Returns:
       tokens, passes and returns: a problem, over all of its solutions: tokens written, those that

@@ -1,4 +1,4 @@
-"""What is recorded while a run is trained: metrics, loss spikes and progress."""
+"""Records of training: metrics, loss spikes and progress."""
 
 import itertools
 import math
@@ -102,7 +102,7 @@ class Journal:
         self._stack.__exit__(kind, error, trace)
 
     def flush(self) -> None:
-        """Sees to it that all that is recorded is in the files."""
+        """Flushes all records to the files."""
         for file in itertools.chain.from_iterable(self._files.values()):
             file.flush()
 

@@ -110,7 +110,7 @@ class JsonLines:
             self._file.flush()
 
     def flush(self) -> None:
-        """Sees to it that all records are in the file."""
+        """Flushes all records to the file."""
         if self._unsent:
             paths.write_atomically(self._path, self._text)
             self._unsent = False

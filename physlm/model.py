@@ -42,7 +42,7 @@ def _drawn(kind: type[Block] | type[Frame], config: ModelConfig, key: jax.Array)
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
-    """Draws a model's initial parameters, a nested dictionary of float32 arrays."""
+    """Initial parameters, a nested dictionary of float32 arrays."""
     frame, blocks = keys.named(key, Stage.FRAME), keys.named(key, Stage.BLOCKS)
     draw = functools.partial(_drawn, Block, config)
     return {
@@ -52,7 +52,7 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def shapes(config: ModelConfig) -> Params:
-    """The shapes and dtypes of a model's parameters; nothing is drawn, nor any device touched."""
+    """Shapes and dtypes of a model's parameters, without computing anything."""
     # A fresh tree for each caller, who may change it.
     return jax.tree.map(lambda leaf: leaf, _shapes(config))
 
@@ -64,7 +64,7 @@ def _shapes(config: ModelConfig) -> Params:
 
 @functools.lru_cache(maxsize=64)
 def count(config: ModelConfig) -> int:
-    """How many parameters a model has, embeddings included; nothing is drawn."""
+    """The number of parameters, embeddings included."""
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
 
 
@@ -81,7 +81,7 @@ def unrolled(config: ModelConfig, params: Params) -> Params:
 
 
 def rolled(params: Params) -> Params:
-    """The inverse of `unrolled`; what is no whole model stays as it is."""
+    """The inverse of `unrolled`; trees without such a list are returned unchanged."""
     if not isinstance(params.get("blocks"), list):
         return params
     return {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
@@ -94,7 +94,7 @@ def _frame(config: ModelConfig, params: Params) -> Frame:
 
 
 def _policy(config: ModelConfig) -> Any:
-    """Which values of a block are kept for the backward pass; None where all are."""
+    """The rematerialisation policy of blocks; None to keep everything."""
     if config.remat == "full":
         return jax.checkpoint_policies.nothing_saveable
     # Along `fsdp`, to keep all values would be to keep the gathered kernels of every layer.
@@ -168,7 +168,7 @@ def _begun(
     reading: Reading,
     keys_B: jax.Array | None,
 ) -> tuple[Frame, jax.Array, Callable[[Any, jax.Array, Params], Any]]:
-    """The frame, the stream before the first block, and how a block goes on from a stream."""
+    """The frame, the residual stream before the first block, and the function of a block."""
     frame, graph = _frame(config, params), _graph(Block, config)
     rotary = rotary_angles(config, positions)
 
@@ -190,7 +190,7 @@ def apply_with_loss(
     segments_BxT: jax.Array | None = None,
     keys_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The logits of every next token, and how unequally experts are used.
+    """Next-token logits, and the load-balancing loss of experts.
 
     Where `mesh.sequence` divides the positions, T is the number of positions of this device.
 

@@ -1,4 +1,4 @@
-"""How many test problems training shows: its windows are made again and read.
+"""Counts test problems that occur in training, by generating its windows again.
 
 A test problem can occur in training in two ways. Its template, by which problems are split, may be
 shown; and its text, all that the model reads before it writes, may stand there word for word. Where
@@ -35,7 +35,7 @@ _MANY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class CellOverlap:
-    """Test problems of a cell that training shows.
+    """Test problems of a cell that occur in training.
 
     Attributes:
       cell: the cell's name.
@@ -54,7 +54,7 @@ class CellOverlap:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """What training shows of test problems.
+    """Overlap of test problems with training data.
 
     Attributes:
       windows: training windows that were read.

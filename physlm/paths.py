@@ -64,12 +64,12 @@ def path(text: str | os.PathLike[str]) -> epath.Path:
 
 
 def is_local(place: os.PathLike[str]) -> bool:
-    """Whether a path is one of this machine's, where files can be appended to and renamed."""
+    """Whether a path is local, where files can be appended to and renamed."""
     return not os.fspath(place).startswith(_BUCKET)
 
 
 def found(place: epath.Path) -> bool:
-    """Whether a file is there, in a place that somebody names.
+    """Whether a path given by a user exists.
 
     Raises:
       ValueError: it cannot be said, since the place cannot be reached or read.
@@ -83,7 +83,7 @@ def found(place: epath.Path) -> bool:
 
 
 def check_bucket(place: epath.Path) -> None:
-    """Sees to it that there is the bucket of a path, and that it can be read.
+    """Raises where the bucket of a path does not exist or cannot be read.
 
     Raises:
       one of `failures`: it is not so.
@@ -94,12 +94,12 @@ def check_bucket(place: epath.Path) -> None:
 
 
 def absolute(place: os.PathLike[str]) -> epath.Path:
-    """The same path, from wherever one looks."""
+    """The absolute path."""
     return epath.Path(os.path.abspath(place) if is_local(place) else place)
 
 
 def read_bytes(place: epath.Path) -> bytes:
-    """What a file holds, at one moment of those at which others write it anew.
+    """The content of a file, consistent while others replace it.
 
     Raises:
       FileNotFoundError: there is none.
@@ -109,13 +109,13 @@ def read_bytes(place: epath.Path) -> bytes:
 
 
 def make_directory(place: epath.Path) -> None:
-    """Makes a directory and those that it is in, where there is none; buckets need none."""
+    """Makes a directory and its parents; in buckets there is nothing to make."""
     if is_local(place):
         place.mkdir(parents=True, exist_ok=True)
 
 
 def write_atomically(place: epath.Path, content: str | bytes) -> None:
-    """Writes a file so that it is there whole or, after a crash, as it was before.
+    """Writes a file atomically: after a crash it is as before, or complete.
 
     Objects of a bucket are there when all of them has been sent.
     """
@@ -148,7 +148,7 @@ def _replace(place: epath.Path, data: bytes) -> None:
 
 
 def _clear(place: epath.Path) -> None:
-    """Removes what killed processes have left of earlier attempts to write a file."""
+    """Removes temporary files that killed processes have left of earlier writes."""
     # By the clock of the file system alone.
     written = os.stat(place).st_mtime
     for left in os.scandir(os.path.dirname(place) or "."):
@@ -159,7 +159,7 @@ def _clear(place: epath.Path) -> None:
 
 
 def create(place: epath.Path, content: bytes) -> bool:
-    """Writes a file that is not there yet; of several processes that do so one alone succeeds.
+    """Creates a file; of several processes that try, exactly one succeeds.
 
     Returns:
       Whether this one has.
@@ -177,7 +177,7 @@ def create(place: epath.Path, content: bytes) -> bool:
 
 
 def free(place: os.PathLike[str]) -> int | None:
-    """Bytes that can still be written at a place, which need not exist; None where nobody knows."""
+    """Free bytes at a path, which need not exist; None where that is unknown."""
     if not is_local(place):
         return None
     nearest = os.path.abspath(place)
@@ -196,7 +196,7 @@ def in_bytes(number: float) -> str:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that a file system is full."""
+    """Whether an error, or one in its chain, says that a file system is full."""
     while error is not None:
         if (isinstance(error, OSError) and error.errno in _FULL) or says_full(str(error)):
             return True
@@ -205,12 +205,12 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def says_full(text: str) -> bool:
-    """Whether an error's text says so, as that of a library that has no numbers for errors."""
+    """Whether an error's text says that a file system is full, for libraries without errno."""
     return any(os.strerror(number) in text for number in _FULL)
 
 
 def explained(error: Exception, what: str, place: os.PathLike[str]) -> Exception:
-    """An error, or a `FullError` in its place where that is what it means.
+    """The error, or a `FullError` in its place where it means that.
 
     Args:
       error: that was raised.
@@ -224,7 +224,7 @@ def explained(error: Exception, what: str, place: os.PathLike[str]) -> Exception
 
 
 def unreachable(error: Exception, place: epath.Path) -> str:
-    """In one sentence, what one of `failures` means at a place where work went on."""
+    """One sentence about one of `failures`, for a place that was in use."""
     if is_full(error):
         return str(explained(error, os.fspath(place), place))
     what = getattr(error, "filename", None) or os.fspath(place)
@@ -233,7 +233,7 @@ def unreachable(error: Exception, place: epath.Path) -> str:
 
 @contextlib.contextmanager
 def room_for(what: str, place: os.PathLike[str]) -> Iterator[None]:
-    """Raises `FullError` where something cannot be written for want of room."""
+    """Turns errors that mean a full file system into `FullError`."""
     try:
         yield
     except Exception as error:
@@ -250,7 +250,7 @@ def _bucket(place: epath.Path) -> Any:
 
 
 def _fill(file: io.FileIO, place: epath.Path, content: bytes) -> None:
-    """Writes a file that was just created, which is not left there without its content."""
+    """Writes to a file that was just created, and removes it if that fails."""
     with room_for(str(place), place):
         try:
             file.write(content)
@@ -260,7 +260,7 @@ def _fill(file: io.FileIO, place: epath.Path, content: bytes) -> None:
 
 
 def failures(place: epath.Path) -> tuple[type[Exception], ...]:
-    """What is raised where a place cannot be reached, read or written."""
+    """The exceptions raised where a path cannot be reached, read or written."""
     if is_local(place):
         return (OSError,)
     from aiohttp import ClientError
@@ -271,7 +271,7 @@ def failures(place: epath.Path) -> tuple[type[Exception], ...]:
 
 
 def why(error: Exception) -> str:
-    """In a few words what one of `failures` means."""
+    """The reason of one of `failures`, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, FileNotFoundError):

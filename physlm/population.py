@@ -1,4 +1,4 @@
-"""Several runs of the same shapes as one program: a small model alone leaves a chip idle.
+"""Trains several runs of equal shapes as one program, since a small model leaves a chip idle.
 
 Runs may differ in their seed, their data and their learning rate. Axis K is that of the runs.
 Where there are several devices each takes some of the runs, so that nothing is communicated.
@@ -57,11 +57,11 @@ class Single:
         self._frozen: Params | None = None
 
     def freeze(self, frozen: Sequence[Params]) -> None:
-        """Takes what is frozen of the run's model, where there is any, for all steps to come."""
+        """Sets the frozen parameters, if there are any, for all following steps."""
         self._frozen = frozen[0] or None
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """The next state, which takes over this one's memory, and the metrics of `updated`."""
+        """The next state, and the metrics of `updated`; the given state is donated."""
         return self._step(state, batch, self._frozen)
 
     def gathered(self, states: Sequence[TrainState]) -> TrainState:
@@ -157,7 +157,7 @@ class Population:
         )
 
     def freeze(self, frozen: Sequence[Params]) -> None:
-        """Takes what is frozen of the runs' models, where there is any, for all steps to come."""
+        """Sets the frozen parameters of all runs, if there are any, for all following steps."""
         self._frozen_K = self._stacked(frozen) if frozen[0] else None
 
     def gathered(self, states: Sequence[TrainState]) -> TrainState:
@@ -175,7 +175,7 @@ class Population:
         return jax.device_put(stacked, self._place)
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """The next state, which takes over this one's memory, and the metrics [K] of `updated`."""
+        """The next state, and the metrics [K] of `updated`; the given state is donated."""
         return self._step(state, batch, self._rates_K, self._frozen_K)
 
     def member(self, state: TrainState, number: int) -> TrainState:

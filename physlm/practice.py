@@ -1,4 +1,4 @@
-"""What a model is trained on beside fresh problems: records, and its own mistakes, mended.
+"""Training documents beside fresh problems: records, and a model's own corrected mistakes.
 
 A model's own mistakes are found where it trains: it solves problems of its class's split for
 training, which has no template of the test problems, and what it writes up to its first wrong step
@@ -37,7 +37,7 @@ _AT_ONCE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class PracticeConfig:
-    """Which documents stand among those of fresh problems.
+    """The documents mixed into those of fresh problems.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -91,7 +91,7 @@ def own_mistakes(
     batch: int,
     progress: Callable[[str, int, str], AbstractContextManager[Reporter]],
 ) -> tuple[list[dict[str, Any]], int]:
-    """A model's own wrong solutions, mended, that fit a training window.
+    """A model's own wrong solutions, corrected, as far as they fit a training window.
 
     Args:
       params: of the model.
@@ -147,7 +147,7 @@ def own_mistakes(
 
 
 def _wide(width: int) -> int:
-    """A width of prompts that changes little, so that little is compiled anew."""
+    """The width of prompts rounded up, so that few programs are compiled."""
     return -(-width // 32) * 32
 
 

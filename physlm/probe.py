@@ -1,4 +1,4 @@
-"""Probes: what a frozen model knows of a parameter, read off its last hidden state (V-probing).
+"""Probes of a frozen model's knowledge of a parameter, from its last hidden state (V-probing).
 
 Part 2.1, Section 4, and Part 2.2, Section 3: after a prefix of a solution the name of a parameter
 stands in brackets, and a linear head answers a question about it at the closing one, while a
@@ -30,7 +30,7 @@ Batch = Mapping[str, jax.Array | np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """What a probe is asked; read where adaptation.kind is probe.
+    """The questions of a probe; used where adaptation.kind is probe.
 
     It is asked about solutions with the run's mistakes: error-free ones at mistakes.rate=0.
 
@@ -82,7 +82,7 @@ def answered(params: Params, h: jax.Array) -> jax.Array:
 def objective(
     config: ModelConfig, params: Params, batch: dict[str, jax.Array], sequences: int
 ) -> tuple[jax.Array, jax.Array]:
-    """What a part of a batch of questions adds to the mean loss (`physlm.step.Objective`), twice.
+    """The loss of a part of a batch of questions, as a `physlm.step.Objective`.
 
     The batch is as `data_gen.windows.questions.QuestionStream` gives it.
     """
@@ -94,7 +94,7 @@ def objective(
 
 
 class Detector(Protocol):
-    """Tells whether what a text has just named can be computed next (Part 2.2, Section 3)."""
+    """Says whether the parameter just named can be computed next (Part 2.2, Section 3)."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""What a probe has learnt: its answers about the problems of every cell, and about a model's steps.
+"""Evaluates probes, on the test problems of every cell and on a model's own steps.
 
 A probe is asked about prefixes of written solutions, as in its training, and, where it tells
 whether a parameter can be computed next, about the steps of the probed model's own solutions: after
@@ -151,7 +151,7 @@ def _answers(
 def _own(
     detect: Detector, tests: TestSet, written_NxM: np.ndarray, spec: Spec, batch: int
 ) -> dict[str, Any]:
-    """How a detector does on a model's own steps, up to the first wrong one.
+    """A detector's accuracy on a model's own steps, up to the first wrong one.
 
     Returns:
       n steps and the accuracy on them; of the right ones the share called wrong (false_alarms);

@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 5.0
 
 
 class Reporter(Protocol):
-    """What is told how much of a task is done, and figures to show with it."""
+    """The interface of progress displays."""
 
     def update(self, done: int, **fields: float) -> None:
         """Reports that `done` units are done in all, with figures to show."""

@@ -1,4 +1,4 @@
-"""Where arrays lie: the device mesh and one table from parameter path to mesh axes.
+"""Sharding: the device mesh, and one table from parameter path to mesh axes.
 
 The mesh has four axes. A batch is divided over `data` and `fsdp`, the positions of its sequences
 over `sequence`, heads and hidden units over `tensor`. Kernels and embeddings, and the optimizer's
@@ -37,7 +37,7 @@ FREE = P.UNCONSTRAINED
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How many devices serve which axis of the mesh; nothing of it decides a run's weights.
+    """The sizes of the mesh axes; they never change a run's weights.
 
     (A mesh of another shape adds the same numbers in another order.)
 
@@ -185,7 +185,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def along(spec: P, axes: tuple[str, ...]) -> P:
-    """A leaf's partition, with all mesh axes left out but these."""
+    """A partition spec restricted to some mesh axes."""
     return P(*(name if name in axes else None for name in spec))
 
 

@@ -1,4 +1,4 @@
-"""Where the first state of a training comes from.
+"""The initial state of training: a fresh model, a parent's, or a checkpoint.
 
 In this order: the run's own newest checkpoint; else the model of its parent, with or without the
 parent's optimizer state; else the seed. What is frozen of a model is the parent's, or drawn from
@@ -31,7 +31,7 @@ Parent = Callable[[], tuple[Params, optax.OptState | None]]
 
 @dataclasses.dataclass(frozen=True)
 class ParentConfig:
-    """The run whose model a run begins with.
+    """The run whose model a run starts from.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -76,7 +76,7 @@ def start(
     mesh: Mesh,
     adaptation: Adaptation,
 ) -> tuple[list[TrainState], list[Params]]:
-    """The states that runs begin or go on with, all after equally many steps, and what is frozen.
+    """The states from which runs start or resume, all at the same step, and the frozen parameters.
 
     Args:
       checkpoints: each run's own.
@@ -110,7 +110,7 @@ def start(
 
 
 def _begun_anew(memory: optax.OptState) -> optax.OptState:
-    """The optimizer's memory with its schedule at the beginning."""
+    """The optimizer's state with its step count reset, so that the schedule starts anew."""
 
     def one(part: Any) -> Any:
         if isinstance(part, optax.ScaleByScheduleState):

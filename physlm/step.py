@@ -53,7 +53,7 @@ class Trend(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to continue, beside what is frozen of its model.
+    """The state that a run needs to resume, apart from frozen parameters.
 
     Attributes:
       step: steps done.
@@ -71,7 +71,7 @@ class TrainState(NamedTuple):
 def next_token(
     config: ModelConfig, params: model_lib.Params, batch: Batch, sequences: int
 ) -> tuple[jax.Array, jax.Array]:
-    """What a part of a batch contributes to the loss of the batch.
+    """The contribution of a part of a batch to the batch's next-token loss.
 
     Where `mesh.sequence` divides the positions, this is the contribution of the device's own.
 
@@ -107,7 +107,7 @@ def next_token(
 
 @dataclasses.dataclass(frozen=True)
 class Learning:
-    """What is learnt, and by what of a model.
+    """The objective, and the parameters that are trained on it.
 
     Attributes:
       adaptation: what of it is trained.
@@ -340,7 +340,7 @@ def make_step(
     accumulate: int = 1,
     learning: Learning = PRETRAINING,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The compiled step: from a state, whose memory it takes over, and a batch to the next state.
+    """The compiled training step; the given state is donated.
 
     Args:
       config: the model.
@@ -372,7 +372,7 @@ def first_state(
     adaptation: Adaptation = WHOLE,
     base: model_lib.Params | None = None,
 ) -> TrainState:
-    """The state before the first step, with each leaf made on the devices where it belongs.
+    """The state before the first step, each leaf created with its sharding.
 
     Arguments are those of `init_state`, with the seed of the parameters in place of their key.
     """
@@ -383,7 +383,7 @@ def first_state(
 
 
 def first_params(config: ModelConfig, mesh: Mesh, seed: int) -> model_lib.Params:
-    """A model as it is drawn, with each leaf made on the devices where it belongs."""
+    """Initial parameters, each leaf created with its sharding."""
     init = functools.partial(model_lib.init, config)
     layout = _places(abstract_params(config, mesh))
     return jax.jit(init, out_shardings=layout)(keys.root(seed, Purpose.PARAMETERS))

@@ -1,4 +1,4 @@
-"""The cost of a training step, its speed, and how much of the devices it uses."""
+"""The cost and speed of training steps: model FLOPs, tokens/s, MFU; and profiler traces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

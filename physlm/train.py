@@ -42,7 +42,7 @@ PROFILE_DIR = "profile"
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, on how much at once, and what is kept of it.
+    """The length of training, the batch, and which checkpoints are kept.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -91,7 +91,7 @@ class Stream(Protocol):
 
 
 class TerminatedError(BaseException):
-    """The process was asked to end (SIGTERM), and all that was done is saved.
+    """The process received SIGTERM; its state is saved.
 
     Not an `Exception`, as `KeyboardInterrupt` is none: it says nothing about the run.
     """
@@ -99,7 +99,7 @@ class TerminatedError(BaseException):
 
 @contextmanager
 def _asked_to_end() -> Iterator[Callable[[int], bool]]:
-    """Yields a function of the step: whether SIGTERM, which announces preemption, has come."""
+    """Yields a function of the step that says whether SIGTERM, as at preemption, has come."""
     # Several hosts have to agree on the step; JAX listens to the signal for them.
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
@@ -118,7 +118,7 @@ def _asked_to_end() -> Iterator[Callable[[int], bool]]:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """What sets one run apart from the others that it is trained with.
+    """The part of a run that is its own when several are trained as one program.
 
     Attributes:
       seed: of the initial parameters, and of what is random in a step.
@@ -385,7 +385,7 @@ class _Loop:
 def made_by(
     seed: int, model: ModelConfig, optimizer: OptimizerConfig, further: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a run's checkpoints depend on, by the names of its settings."""
+    """The settings that a run's checkpoints depend on."""
     free = {name for name, setting in settings.of(model).items() if not setting.decides}
     shape = {f"model.{k}": v for k, v in dataclasses.asdict(model).items() if k not in free}
     return {"seed": seed, "optimizer.name": optimizer.name, **shape, **further}

@@ -168,7 +168,7 @@ def _front(contents: Contents, size: str, format: str, columns: Mapping[str, str
 
 
 def _settings(spec: Spec, named: Spec) -> str:
-    """How the class differs from the one whose name it has."""
+    """The settings in which the class differs from the named one."""
     others = _changes(spec, named)
     if not others:
         return "The class is the published one."

@@ -1,4 +1,4 @@
-"""A directory with a frozen set: it is written whole, or not at all."""
+"""Writes directories of frozen sets, each complete or not at all."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Order(NamedTuple):
-    """A set that is to be written.
+    """The specification of a set to write.
 
     Attributes:
       contents: what it holds.
@@ -109,7 +109,7 @@ def _remove_empty(directories: Iterable[Path]) -> None:
 
 
 class _Bar(tqdm):
-    """Rows that have been made: a bar on a terminal, a line every ten seconds elsewhere."""
+    """Progress in rows: a bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, total: int) -> None:
         terminal, size = sys.stderr.isatty(), shutil.get_terminal_size()
@@ -126,7 +126,7 @@ class _Bar(tqdm):
         )
 
     def report(self, made: int) -> None:
-        """Is told of rows when they have been made."""
+        """Reports rows that have been generated."""
         if self.n == 0:
             # What is left is judged by the time that rows take, not by compilation.
             self.unpause()

@@ -1,4 +1,4 @@
-"""Which problems a frozen set has: the rows of its splits, the same ones in every format.
+"""The rows of frozen sets: which problems each split has, in any format.
 
 Row `i` of a split is a function of the class, the mistakes, the seed and `i`: its key is child `i`
 of a purpose of the seed (`data_gen.keys`). For `all`, problems of any template, these are those of
@@ -43,7 +43,7 @@ SEED_LIMIT = 1 << 31
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a frozen set holds.
+    """The contents of a frozen set.
 
     Attributes:
       spec: the class; its split is "all", since each of the set's splits has its own.
@@ -76,7 +76,7 @@ class Contents:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the rows depend on, as JSON has it; mistakes where there are any."""
+        """All settings that the rows depend on, as JSON values."""
         wrong = {"mistakes": dataclasses.asdict(self.mistakes)} if self.mistakes.rate else {}
         counts = {split: self.counts[split] for split in PURPOSES if split in self.counts}
         return {"spec": dataclasses.asdict(self.spec), "seed": self.seed, "counts": counts, **wrong}
@@ -94,7 +94,7 @@ class Drawn(NamedTuple):
     documents_N: Document
 
     def only(self, chosen_K: np.ndarray) -> Self:
-        """Those at these places, as NumPy."""
+        """The entries at some indices, as NumPy."""
         return jax.tree.map(lambda x_N: np.asarray(x_N)[chosen_K], self)
 
 

@@ -1,4 +1,4 @@
-"""A graph drawn in rows: who stands beside whom, and where its lines run."""
+"""Layered graph layout: the order of nodes in their rows, and the course of edges."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Placement(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """What takes room in a row: a node, or a place where lines that leave the node pass the row.
+    """A cell of a row: a node, or a place where edges of a node pass the row.
 
     `via` is the number of the row that is passed, and -1 for the node itself.
     """
@@ -92,7 +92,7 @@ def crossings(row: Sequence[tuple[float, float]]) -> int:
 
 
 def spread(wanted: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """The places nearest to those wanted that keep their order and the gaps between neighbours.
+    """The positions nearest to the wanted ones, with order and gaps kept.
 
     Nearest by weighted least squares: pools of neighbours that would be too close are moved as
     one (isotonic regression).

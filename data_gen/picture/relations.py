@@ -1,4 +1,4 @@
-"""Which parameters a problem has, what each is for, and what is computed from what."""
+"""The nodes and edges of a problem's picture: its parameters, their roles, their dependencies."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What the query needs: parameters, their order, and what each is computed from."""
+"""The dependency graph of the query: parameters, their order, and the terms of each."""
 
 import functools
 import math
@@ -45,7 +45,7 @@ class Terms(NamedTuple):
 
 
 class _Picking(NamedTuple):
-    """Where the picking of abstract parameters stands (step 6)."""
+    """Loop state of picking abstract parameters (step 6)."""
 
     turn: jax.Array  # int32: the draw
     reach: jax.Array  # int32: layers between owner and category of what it may draw
@@ -152,7 +152,7 @@ def _softmax_weights() -> np.ndarray:
 
 
 class _Arranging(NamedTuple):
-    """Where the ordering stands, sets of slots (step 7)."""
+    """Loop state of ordering, as sets of slots (step 7)."""
 
     remain: bits.Bits  # not placed yet
     stack: bits.Bits  # what those placed need
@@ -233,7 +233,7 @@ def total_op(choice: Choice, arranged: Arrangement, aim: Plan, spec: Spec) -> ja
 
 
 class _Gathering(NamedTuple):
-    """Where the terms of one right side stand (step 8)."""
+    """Loop state of drawing the terms of one right side (step 8)."""
 
     pool: bits.Bits  # steps before that may still be drawn
     constant: jax.Array  # bool: the constant was

@@ -1,4 +1,4 @@
-"""Instance parameters that the query does not need, and what they are computed from."""
+"""Distractors: instance parameters that the query does not need, and their terms."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ _FEW = TERMS - 1
 
 
 class Definitions(NamedTuple):
-    """What all instance parameters are computed from."""
+    """The terms of all instance parameters."""
 
     slot_V: jax.Array  # int32: slots in an order in which they can be computed, or -1
     constant_I: jax.Array  # bool: a constant takes part
@@ -28,7 +28,7 @@ class Definitions(NamedTuple):
 
 
 class _Filling(NamedTuple):
-    """Where the definition of distractors stands (step 9)."""
+    """Loop state of defining distractors (step 9)."""
 
     rest: bits.Bits  # not defined yet
     known: bits.Bits  # what the solution needs, what was defined since, what these make available
@@ -37,7 +37,7 @@ class _Filling(NamedTuple):
 
 
 class _Defined(NamedTuple):
-    """What the turn of one distractor gave."""
+    """The result of defining one distractor."""
 
     slot: jax.Array  # int32, or -1 once all are defined
     independent: jax.Array  # bool
@@ -153,7 +153,7 @@ def _known(
     needs: Prerequisites,
     spec: Spec,
 ) -> tuple[bits.Bits, list[jax.Array]]:
-    """What distractors may refer to at first, and its first members (int32, or -1) in order.
+    """The parameters that distractors may refer to at first, as a set and as a list (-1 pads).
 
     In the public program's order: the parameters that were picked, each followed by what it needs;
     instance parameters chosen at random; abstract parameters that are available besides, those of

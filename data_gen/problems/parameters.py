@@ -1,4 +1,4 @@
-"""The parameters of a problem: which there are, what they need, when they are computed."""
+"""The parameters of a problem: existence, dependencies, and place in the solution."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ NEVER = 127  # later than any step
 
 
 class Parameters(NamedTuple):
-    """What follows from a problem about each of its parameters, worked out once and handed on.
+    """Derived facts about each parameter of a problem.
 
     After t steps a parameter is known where `solved < t`, and can be computed next where
     `ready <= t` and it is not known ("can_next", Part 2.1, Section 4). An instance slot

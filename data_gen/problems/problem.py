@@ -1,4 +1,4 @@
-"""What a problem is: arrays of fixed shapes."""
+"""The data structure of a problem: arrays of fixed shapes."""
 
 from typing import NamedTuple
 

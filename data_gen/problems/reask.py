@@ -15,7 +15,7 @@ from data_gen.spec import Spec
 
 
 class _Arranging(NamedTuple):
-    """Where an order of computing parameters stands."""
+    """Loop state of drawing a topological order."""
 
     known_P: jax.Array  # bool
     going: jax.Array  # bool: the last one is not computed yet

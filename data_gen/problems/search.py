@@ -1,4 +1,4 @@
-"""How a problem is found: drafts until one is accepted, which is then finished."""
+"""Rejection sampling of problems: drafts until one is accepted, which is then finished."""
 
 import dataclasses
 from functools import partial
@@ -40,7 +40,7 @@ _AGAIN = 4
 
 
 class Draft(NamedTuple):
-    """A problem as far as decides whether it is accepted: up to its order (steps 2 to 7)."""
+    """A partial problem, up to its order (steps 2 to 7), which decides whether it is accepted."""
 
     solved: jax.Array  # bool: an order was found
     accepted: jax.Array  # bool: and it has the operations asked for, and the split's template
@@ -53,7 +53,7 @@ class Draft(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a search stands (int32): the draft that comes next."""
+    """The position of a search (int32): its next draft."""
 
     outer: jax.Array  # its plan
     inner: jax.Array  # its structure for that plan
@@ -65,7 +65,7 @@ def _beginning() -> Place:
 
 
 def _after(place: Place, drawn: Draft) -> Place:
-    """Which draft comes after one that is not taken: the plan's next structure, or a new plan."""
+    """The draft after a rejected one: the next structure of the plan, or a new plan."""
     again = ~drawn.solved & (place.inner + 1 < STRUCTURES)
     return Place(
         jnp.where(again, place.outer, place.outer + 1),
@@ -81,7 +81,7 @@ def _split_after(spec: Spec) -> bool:
 
 
 def not_found(spec: Spec) -> str:
-    """What is said where searches gave up."""
+    """The error message where searches gave up."""
     return (
         f"{TRIES} drafts gave no problem with op={spec.op}, split={spec.split!r} and "
         f"reask={spec.reask}: there are none, or too few. `python -m data_gen stats --split all` "
@@ -115,7 +115,7 @@ def draft(key: jax.Array, goal: structure.Goal, place: Place, spec: Spec) -> Dra
 
 
 def _right_sides(drawn: Draft, spec: Spec) -> tuple[dependency.Terms, arithmetic.Operators]:
-    """What a draft's right sides are made of (step 8, and the operators of step 11)."""
+    """The right sides of a draft: terms (step 8) and operators (step 11)."""
     key = jax.random.wrap_key_data(drawn.key_data)
     terms_key = keys.named(key, Stage.TERMS)
     terms = dependency.draw_terms(terms_key, drawn.arranged, drawn.extra_op, spec)
@@ -123,7 +123,7 @@ def _right_sides(drawn: Draft, spec: Spec) -> tuple[dependency.Terms, arithmetic
 
 
 class _Searching(NamedTuple):
-    """Where the search for one problem stands."""
+    """Loop state of the search for one problem."""
 
     drawn: Draft  # the draft before `place`
     place: Place
@@ -158,7 +158,7 @@ def _blank(shapes: Any) -> Any:
 
 
 class _Lanes(NamedTuple):
-    """Searches that go on side by side, and what those before them found."""
+    """Parallel searches, and the results of finished ones."""
 
     which_L: jax.Array  # int32: the problem that a lane searches for, or N
     place_L: Place
@@ -169,7 +169,7 @@ class _Lanes(NamedTuple):
 
 
 def _narrowed(at: _Lanes, fewer: int) -> _Lanes:
-    """So many lanes, among them all that search; those that have no search left come last."""
+    """The lanes reduced to a number, with all active ones kept and idle ones last."""
     left_L = jnp.argsort(at.which_L)[:fewer]
     which_L, place_L = jax.tree.map(lambda x_L: x_L[left_L], (at.which_L, at.place_L))
     return at._replace(which_L=which_L, place_L=place_L)
@@ -299,7 +299,7 @@ def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
 
 
 class _Found(NamedTuple):
-    """The last problem that a search came upon, where only finished ones tell their side."""
+    """The last finished problem of a search, for splits that only finished problems decide."""
 
     done: jax.Array  # bool: it is on the right side, or the search gave up
     problem: Problem

@@ -1,4 +1,4 @@
-"""Where each parameter stands in arrays over all slots, and what abstract ones are computed from.
+"""The layout of parameters in arrays over all slots, and dependencies of abstract ones.
 
 Slots are numbered instance parameters first: (g, j, k), item j of layer g has item k of
 layer g + 1; then abstract ones (g, j, c), item j of layer g has things of category c, in
@@ -75,7 +75,7 @@ def bounds(spec: Spec) -> tuple[int, ...]:
 )
 @dataclasses.dataclass(frozen=True)
 class Prerequisites:
-    """What a graph's parameters are computed from, and how many operations that takes.
+    """Dependencies of a graph's parameters, and the operations that they take.
 
     As far as the graph alone decides it: that is all for abstract parameters; what instance
     parameters are computed from is drawn later. In a word of abstract slots, the first is bit 0.
@@ -95,7 +95,7 @@ class Prerequisites:
     spec: Spec
 
     def direct(self, abstract: jax.Array) -> bits.Bits:
-        """What a set of abstract parameters (a word) is computed from directly."""
+        """The direct dependencies of a set of abstract parameters (a word)."""
         width, layers = self.spec.max_width, range(self.spec.max_depth - 1)
         owners = [jnp.uint32(0)] * len(layers)
         wanted = jnp.uint32(0)
@@ -118,7 +118,7 @@ class Prerequisites:
         return bits.Bits((*instances, wanted), self.exists.bounds)
 
     def closure(self, chosen: bits.Bits) -> bits.Bits:
-        """These parameters and all that they are computed from, directly or not."""
+        """These parameters and all their dependencies, direct or not."""
         # An abstract parameter needs abstract ones of the next layer alone: a pass a layer.
         return jax.lax.fori_loop(
             0,
@@ -146,7 +146,7 @@ class Prerequisites:
 
 
 def prerequisites(graph: Graph, spec: Spec) -> Prerequisites:
-    """Reads off a graph what its parameters are computed from and what they cost."""
+    """Derives the dependencies of a graph's parameters and their costs."""
     width, layers = spec.max_width, range(spec.max_depth - 1)
     full = np.uint32(2**width - 1)
     children = tuple(

@@ -1,4 +1,4 @@
-"""The structure graph: how many operations and edges to aim at, layers, items, edges."""
+"""Sampling of the structure graph: target operations, layers, items, edges."""
 
 import functools
 import itertools
@@ -14,7 +14,7 @@ from data_gen.spec import Spec
 
 
 class Plan(NamedTuple):
-    """What one attempt aims at (scalars, int32 but for `grow`, a word for probability p)."""
+    """The targets of one attempt (int32 scalars, but for `grow`, a word for probability p)."""
 
     total_op: jax.Array  # s: operations in all
     abstract_op: jax.Array  # n: spent on abstract parameters and what they need
@@ -79,7 +79,7 @@ def _shapes(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Goal(NamedTuple):
-    """How many operations a problem is to have; both are int32."""
+    """The target number of operations of a problem; both are int32."""
 
     target: jax.Array
     cap: jax.Array  # the most that an attempt may aim at: the target, where op is fixed

@@ -1,4 +1,4 @@
-"""Which half of the templates a problem's solution is in: one is for training, one for tests.
+"""The train/test split by templates of solutions.
 
 A template is a solution without names, numbers and letters. As in the public program, it is that
 of the solution as it is written: of a solution in any order, steps that the query does not need

@@ -1,4 +1,4 @@
-"""What each sentence of a solution computes, one operation on two operands a line."""
+"""The computation of each sentence of a solution, one binary operation a line."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ LEFT, OPERATOR, RIGHT, LEFT_VALUE, RIGHT_VALUE, RESULT = (1 << n for n in range(
 
 
 class Expression(NamedTuple):
-    """What a parameter is computed from; leading axes as those of the slots asked about.
+    """The right side of a parameter; leading axes are those of the slots asked about.
 
     Either up to F terms, added from the left (the second may be subtracted), and a constant that
     is added to that or multiplied with it; or F products, added up.
@@ -47,7 +47,7 @@ class Expression(NamedTuple):
 
 
 def value_of(of: Expression, first_F: jax.Array, second_F: jax.Array, spec: Spec) -> jax.Array:
-    """int32: what an expression (scalars) of terms with these values comes to."""
+    """int32: the value of an expression (scalars), given the values of its terms."""
     live_F = np.arange(terms_cap(spec)) < of.terms
     term_F = jnp.where(live_F, jnp.where(of.product, first_F * second_F, first_F), 0)
     total = term_F.sum() - jnp.where(of.minus, 2 * term_F[1], 0)
@@ -67,7 +67,7 @@ def lines_cap(spec: Spec) -> int:
 
 
 def expressions(problem: Problem, params: Parameters, slot: jax.Array, spec: Spec) -> Expression:
-    """What these parameters (int32[...], slots) are computed from."""
+    """The expressions of some parameters (int32[...], slots)."""
     table, instances, width = layout(spec), spec.instance_slots, terms_cap(spec)
     instance = slot < instances
     at = jnp.where(instance, slot, 0)
@@ -123,7 +123,7 @@ def unpack_expression(packed: jax.Array, spec: Spec) -> Expression:
 
 
 class Slip(NamedTuple):
-    """How a sentence departs from its expression (scalars)."""
+    """The error in a sentence: how it departs from its expression (scalars)."""
 
     wrong: jax.Array  # int32: LEFT_VALUE, RIGHT_VALUE, OPERATOR, RESULT, or 0
     line: jax.Array  # int32: where that is
@@ -134,13 +134,13 @@ class Slip(NamedTuple):
 
 
 def no_slip() -> Slip:
-    """All is written as the expression says."""
+    """The slip of a right sentence: none."""
     zero, no = jnp.int32(0), jnp.bool_(False)
     return Slip(zero, zero, zero, jnp.int32(-1), no, no)
 
 
 class Operands(NamedTuple):
-    """What is written for an expression's terms: letters (as numbers) and values."""
+    """The operands written for an expression's terms: letters (as numbers) and values."""
 
     first_F: jax.Array
     first_value_F: jax.Array
@@ -198,7 +198,7 @@ def unpack(packed: Packed) -> Line:
 
 
 def first_case(cases: list[jax.Array], values: list[Any], other: Any) -> jax.Array:
-    """What belongs to the first case that holds.
+    """The value of the first case whose condition holds.
 
     `jnp.select` looks for it by a reduction, which on a CPU takes several times as long.
     """
@@ -287,7 +287,7 @@ def computed(
 
 
 def laid_flat(count_E: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where the lines of sentences stand that are laid one after another in `size` places.
+    """Offsets of lines when sentences are concatenated into `size` places.
 
     Args:
       count_E: lines of each sentence.

@@ -1,4 +1,4 @@
-"""What a document is: its tokens, and what each of them is part of."""
+"""The data structure of a document: its tokens, and the part that each belongs to."""
 
 from typing import NamedTuple
 

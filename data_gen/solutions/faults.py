@@ -1,4 +1,4 @@
-"""What the judge calls a step that is wrong, or that is right and not needed."""
+"""Names of the faults that the judge finds in steps."""
 
 SKIP = "skip"  # its parameter needs one that has not been computed
 UNNEEDED = "unneeded"  # right, and the query does not need it

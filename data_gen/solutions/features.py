@@ -1,4 +1,4 @@
-"""What can be counted on problems, to compare one sampler's law with another's."""
+"""Features of problems, to compare the distributions of two samplers."""
 
 import functools
 from typing import NamedTuple

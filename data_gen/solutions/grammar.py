@@ -1,4 +1,4 @@
-"""The form of every sentence, once: what is written, measured and read follows from it.
+"""The grammar: the form of every sentence, from which writing, measuring and reading derive.
 
 A problem states what parameters equal and asks for one of them:
 
@@ -60,7 +60,7 @@ class Form:
         return before, after
 
     def fill(self, words: Mapping[str, Any], **slots: Any) -> list[Any]:
-        """For each symbol in order, what `words` has for a word, and `slots` for a slot."""
+        """For each symbol in order, the entry of `words` for a word, or of `slots` for a slot."""
         return [
             slots[symbol.strip(" {}")] if is_slot(symbol) else words[symbol]
             for symbol in self.symbols

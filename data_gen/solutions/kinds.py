@@ -1,4 +1,4 @@
-"""The kinds of mistake: what each is, where it can happen, what is written, how it is judged.
+"""The kinds of mistake: where each can occur, what is written, and how it is judged.
 
 A kind is one value. Those of the package are in `TABLE`, at the end; `register` adds others, from
 a study, a notebook or a module of one's own, and they can be used wherever a kind is named.
@@ -50,7 +50,7 @@ class Moment:
 
     @property
     def ready_P(self) -> jax.Array:
-        """bool: all that it needs is known, so that it is known or can be computed now."""
+        """bool: all its dependencies are known, so that it is known or can be computed next."""
         return self.params.ready_P <= self.step
 
 
@@ -152,7 +152,7 @@ def register(kind: Kind) -> Kind:
 
 
 def _content(kind: Kind) -> tuple[Any, ...]:
-    """What a kind consists of, functions by what they do and not by where they are written."""
+    """The content of a kind, for its identity, with functions by their code."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, types.FunctionType):
@@ -204,7 +204,7 @@ def by_fault() -> dict[str, str]:
 
 
 def in_words() -> str:
-    """All kinds with their names, meanings and what tells of them, one below the other."""
+    """All kinds as text: names, meaning, and how a kind is recognised in a solution."""
     rows = []
     for kind in known():
         also = "".join(f", {alias}" for alias in kind.aliases)

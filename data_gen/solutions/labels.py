@@ -1,4 +1,4 @@
-"""What is known, what can be computed next and what the query needs, after every step."""
+"""Labels after every step: what is known, can be computed next, and is needed by the query."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from data_gen.spec import Spec
 
 
 class Labels(NamedTuple):
-    """What a probe may be asked about each slot (Part 2.1, Section 4.1); X = T + 1 moments.
+    """Labels of each slot, for probes (Part 2.1, Section 4.1); X = T + 1 moments.
 
     Moment x is after x steps. Past the solution's end, rows repeat its last moment.
     """
@@ -51,7 +51,7 @@ def labels(problem: Problem, spec: Spec) -> Labels:
 
 
 class TokenLabels(NamedTuple):
-    """Where each of a document's tokens stands in its solution."""
+    """The position of each of a document's tokens in its solution."""
 
     # int32: the step it is part of, also of a solution that is begun anew; -1 outside, in
     # mistakes, and in steps that rest on one

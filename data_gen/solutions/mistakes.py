@@ -1,4 +1,4 @@
-"""Which mistakes solutions hold, how they are mended, and which of their tokens bear no loss."""
+"""The distribution of mistakes, their corrections, and the masking of their tokens in the loss."""
 
 import dataclasses
 import math
@@ -84,7 +84,7 @@ class Mistakes:
     )
 
     def __post_init__(self) -> None:
-        """Refuses what is unknown, out of range, or not possible together.
+        """Raises where a setting is unknown, out of range, or excluded by another.
 
         Raises:
           RefusedError: names the field, its value and what is allowed.
@@ -124,21 +124,21 @@ class Mistakes:
 
     @property
     def restarts(self) -> bool:
-        """Some mistakes make the solution begin anew."""
+        """Whether some mistakes are mended by starting the solution afresh."""
         return self.rate > 0 and dict(self.mendings).get("restart", 0.0) > 0
 
     @property
     def bodies(self) -> bool:
-        """Sentences have lines of their own: wrong ones, or right ones written twice."""
+        """Whether sentences, and not only steps, have lines: wrong ones, or right ones repeated."""
         named = all(self.stops_at_name(kind) for kind, _ in self.rates)
         return self.rate > 0 and (not named or self.restarts)
 
     def stops_at_name(self, kind: Kind) -> bool:
-        """A mistake of this kind is written as a name alone."""
+        """Whether a mistake of this kind is cut off after the wrong name."""
         return isinstance(kind, WrongParameter) and not (kind.right or self.whole)
 
     def sentence_cap(self, spec: Spec) -> int:
-        """Sentences of a solution that there is room for; all but one in ten million need less."""
+        """The capacity in sentences of a solution; all but one in ten million need less."""
         return self._cap_at(self.rate, spec.op_room)
 
     def _cap_at(self, rate: float, steps: int) -> int:
@@ -156,7 +156,7 @@ class Mistakes:
         return steps * (1 + RESTARTS * self.restarts) + most * (1 + self.late)
 
     def check(self, spec: Spec) -> None:
-        """Refuses so many mistakes that there is no room for them, before anything compiles.
+        """Raises where the mistakes would exceed the capacity, before anything compiles.
 
         Raises:
           RefusedError: says how many there is room for.
@@ -177,7 +177,7 @@ class Mistakes:
         raise RefusedError("rate", self.rate, allowed)
 
     def usual_sentences(self, spec: Spec) -> int:
-        """Sentences that about nineteen of twenty solutions do with (measured on `med`)."""
+        """The number of sentences that suffices for about 95% of solutions (measured on `med`)."""
         each = 1 + (1 + self.late) * self.rate / (1 - self.rate)
         return math.ceil(0.6 * spec.op_room * each) + 3
 
@@ -185,7 +185,7 @@ class Mistakes:
 def _shares(
     field: str, text: str, find: Callable[[str], T | None], names: Iterable[str]
 ) -> tuple[tuple[T, float], ...]:
-    """What has these names, with their shares, which sum to 1; one name alone has all of it."""
+    """Parsed names with their shares, which sum to 1; a single name needs no share."""
     one_of = f"one of {', '.join(names)}"
     if (only := find(text)) is not None:
         return ((only, 1.0),)

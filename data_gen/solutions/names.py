@@ -73,7 +73,7 @@ def hierarchies(path: str = "") -> Hierarchies:
 
 
 def check(found: Hierarchies) -> None:
-    """Refuses names that would make a text ambiguous.
+    """Raises where names would make a text ambiguous.
 
     Raises:
       ValueError: names the first name that is wrong, and why.

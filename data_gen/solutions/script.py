@@ -35,7 +35,7 @@ class Script(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Where the writer of a solution is, before a sentence."""
+    """Loop state of writing a solution, before a sentence."""
 
     step: jax.Array  # int32: steps done
     named_P: jax.Array  # bool: written wrongly since the last step
@@ -180,7 +180,7 @@ def _mending(word: jax.Array, errs: jax.Array, attempt: jax.Array, mistakes: Mis
 def _pools(
     problem: Problem, steps: Steps, mistakes: Mistakes, spec: Spec
 ) -> Callable[[WrongParameter, jax.Array], jax.Array]:
-    """From a kind of wrong parameter and a step to bool[P], which may come before it."""
+    """For each kind of wrong parameter and each step, bool[P]: the candidates before it."""
     params = steps.params
     live_T = problem.order_T >= 0
     before_T = jnp.cumsum(jnp.where(live_T, params.operations_P[problem.order_T], 0))

@@ -1,4 +1,4 @@
-"""The sentences of a solution, with letters and values: right, wrong, or resting on wrong ones."""
+"""The sentences of a solution with letters and values: right, wrong, or based on wrong ones."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _NUMBER = 8  # bits of a letter's number
 
 
 class Written(NamedTuple):
-    """All lines of a solution laid flat (M), and what its sentences (S) add to them."""
+    """All lines of a solution, concatenated (M), and the rest of its sentences (S)."""
 
     line_M: Line  # an operand is a letter of `data_gen.solutions.language`, or -1 - number
     letter_M: jax.Array  # int32: of each line's result
@@ -54,7 +54,7 @@ class _Sentence(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is to be known of each slot (P) that a sentence may name."""
+    """Facts about each slot (P) that a sentence may name."""
 
     value_P: jax.Array
     letter_P: jax.Array  # int32: of the letters in their order, for what a step computes
@@ -64,7 +64,7 @@ class _Known(NamedTuple):
 def written(
     problem: Problem, script: Script, steps: Steps, mistakes: Mistakes, spec: Spec
 ) -> Written:
-    """Works out all sentences of a script that was drawn from these steps."""
+    """All sentences of a script that was drawn from these steps."""
     count_T = jnp.where(problem.order_T >= 0, steps.of_T.operations, 0)
     end_T = jnp.cumsum(count_T)
     solved_P = jnp.minimum(steps.params.solved_P, spec.op_room)
@@ -83,7 +83,7 @@ def _by_step(
     mistakes: Mistakes,
     spec: Spec,
 ) -> Written:
-    """Where wrong steps stop at their names: lines belong to steps, whatever stands between."""
+    """For mistakes cut off at their names: lines belong to steps alone."""
     start_T, zero = jnp.cumsum(count_T) - count_T, jnp.int32(0)
     never = jnp.int32(spec.op_room)
 
@@ -129,7 +129,7 @@ def _by_sentence(
     mistakes: Mistakes,
     spec: Spec,
 ) -> Written:
-    """Where sentences have lines of their own: wrong ones, or right ones that come twice."""
+    """For mistakes with whole sentences, or repeated steps: every sentence has lines."""
     live_S, start_T = script.slot_S >= 0, jnp.cumsum(count_T) - count_T
     step_S = jnp.minimum(script.step_S, spec.op_room - 1)
     kinds = [kind for kind, _ in mistakes.rates]
@@ -168,7 +168,7 @@ def _by_sentence(
         value_S = jnp.take_along_axis(value_SxJ, last_S[:, None], 1)[:, 0]
 
         def follow(belief_P: jax.Array, at: tuple) -> tuple[jax.Array, tuple]:
-            """The writer believes what it wrote, until it writes it again."""
+            """Later sentences use values as they were written, right or wrong."""
             of, rests, value, slot = at
             found = belief_P[of.first_F], belief_P[of.second_F]
             value = jnp.where(rests, computation.value_of(of, *found, spec), value)
@@ -214,7 +214,7 @@ def _by_sentence(
 
 
 def _line_room(sentences: int, mistakes: Mistakes, spec: Spec) -> int:
-    """Lines that there is room for."""
+    """The capacity in lines."""
     if sentences < mistakes.sentence_cap(spec):
         return math.ceil(1.4 * sentences)
     # Steps of all beginnings have room, whatever they are; of the others a few in all.
@@ -223,7 +223,7 @@ def _line_room(sentences: int, mistakes: Mistakes, spec: Spec) -> int:
 
 
 def _lettered(line_M: Line, letter: Callable[[jax.Array], jax.Array]) -> Line:
-    """The lines with letters for their places in the order in which they are taken."""
+    """The lines with their letters, which are numbered in order of use until then."""
     left_M, right_M = (
         jnp.where(operand_M >= 0, letter(operand_M), operand_M)
         for operand_M in (line_M.left_J, line_M.right_J)

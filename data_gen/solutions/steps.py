@@ -1,4 +1,4 @@
-"""The right steps of a solution, and how each of them can be written wrong."""
+"""The right steps of a solution, and the candidates for writing each of them wrong."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ _WORD = 32
 
 
 class Candidates(NamedTuple):
-    """What can be wrong with each step (T), for each wrong sentence of a distribution (K)."""
+    """Candidates for errors in each step (T), for each kind of wrong sentence (K)."""
 
     place_TxK: bits.Bits  # where; what a place is, the kind knows
     other_TxK: bits.Bits  # what may stand there instead
@@ -36,7 +36,7 @@ class Candidates(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What a solution and its mistakes are made from, worked out once for a problem."""
+    """The material of a solution and its mistakes, computed once for a problem."""
 
     params: Parameters
     of_T: Expression  # what each step computes
@@ -89,7 +89,7 @@ def written_wrong(
     mistakes: Mistakes,
     spec: Spec,
 ) -> tuple[Expression, Slip]:
-    """A step as a wrong sentence has it, drawn from its candidates.
+    """A step with an error drawn from its candidates.
 
     Args:
       kind: int32, which kind of the distribution; where it is no wrong sentence, all is right.

@@ -1,4 +1,4 @@
-"""Wrong sentences about the right parameter: where each kind errs, and what it then says."""
+"""Wrong sentences about the right parameter: where each kind errs, and what it writes there."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,7 +18,7 @@ OPERATORS = 3
 
 @dataclasses.dataclass(frozen=True)
 class RightSentence:
-    """A step's right sentence, of which a kind says where and how it can be wrong.
+    """A step's right sentence, for which each kind says where and how it can be wrong.
 
     Attributes:
       of: what the step computes (scalars, and F terms).
@@ -51,7 +51,7 @@ class RightSentence:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """What was drawn for a wrong sentence.
+    """The drawn error: its place, and the alternative there.
 
     Attributes:
       place: int32 scalar, one of the kind's places.
@@ -74,7 +74,7 @@ def distances(sentence: RightSentence) -> np.ndarray:
 
 
 def nothing_else(sentence: RightSentence) -> np.ndarray:
-    """One alternative: the place says all."""
+    """A single alternative, for kinds whose error is determined by its place."""
     return np.ones(1, bool)
 
 

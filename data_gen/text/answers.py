@@ -1,4 +1,4 @@
-"""What a model wrote after a prompt: its solution and answer, from tokens, and their verdict."""
+"""Parses and judges a model's continuations of prompts, from token ids."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from data_gen.text.reader import Facts, read
 
 
 class Coding(Protocol):
-    """What token ids stand for: a vocabulary of symbols, or a tokenizer's."""
+    """The interface to token ids: a vocabulary of symbols, or a tokenizer's."""
 
     @property
     def answer(self) -> int:

@@ -1,4 +1,4 @@
-"""A model's own mistakes, corrected: documents to train on, and how often it makes which.
+"""Corrections of a model's own mistakes, as training documents; and statistics of these mistakes.
 
 The wrong solutions of a model are cut at their first wrong step; what stands there is followed by
 a marker and a right continuation of the same solution (LEMMA, arXiv 2503.17439, Section 3, carried
@@ -166,7 +166,7 @@ def corrected(
 
 
 def mixture(verdicts: Iterable[Verdict]) -> str:
-    """The kinds of mistake that a model makes, as `Mistakes.kind`.
+    """The distribution of a model's kinds of mistakes, in the format of `Mistakes.kind`.
 
     Of the first wrong steps, those that there is a kind for (`data_gen.solutions.kinds`) count.
 
@@ -182,7 +182,7 @@ def mixture(verdicts: Iterable[Verdict]) -> str:
 
 
 def table(verdicts: Iterable[Verdict]) -> str:
-    """How often a model's first wrong step is of which kind, and what it took back itself."""
+    """A table of first wrong steps by kind, and of mistakes that the model retracted itself."""
     judged = list(verdicts)
     first = collections.Counter(verdict.kind for verdict in judged if not verdict.correct)
     mended = collections.Counter(

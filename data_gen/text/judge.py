@@ -1,4 +1,4 @@
-"""Whether a solution is right, whole: every step, every number, every reference."""
+"""The judge: whether every step, number and reference of a solution is right."""
 
 import dataclasses
 import re
@@ -50,7 +50,7 @@ RIGHT = "right"
 
 
 class Mended(NamedTuple):
-    """A mistake that a solution took back."""
+    """A mistake that the solution retracted itself."""
 
     step: int  # steps before it that stand
     kind: str  # of `data_gen.solutions.faults`, or RIGHT
@@ -60,7 +60,7 @@ class Mended(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is to be said of a solution.
+    """The verdict on a solution.
 
     Attributes:
       correct: all steps are right, the last one answers the query, and the answer, where one
@@ -186,7 +186,7 @@ def defined_in(sentence: str) -> tuple[str, str] | None:
 
 
 def _standing(facts: Facts | None, sentences: list[str]) -> tuple[list[int], list[Mended]]:
-    """Which sentences stand, and what was wrong with the others, as far as facts tell."""
+    """The sentences that are not retracted, and the mistakes in those that are."""
     kept: list[int] = []
     mended: list[Mended] = []
     # books[n]: after the first n of those that stand; made where a mistake is looked at.
@@ -240,7 +240,7 @@ def _last_number(text: str) -> int | None:
 
 
 class _Book:
-    """Letters and parameters defined so far."""
+    """The letters and parameters defined so far."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -259,7 +259,7 @@ class _Book:
         return other
 
     def look(self, sentence: str) -> str:
-        """Enters a sentence, whatever it is worth; returns what kind of mistake it is, or RIGHT."""
+        """Enters a sentence, right or wrong; returns its kind of mistake, or RIGHT."""
         text = _MARKERS.sub("", sentence)
         named = named_in(text)
         before = named in self.done

@@ -1,4 +1,4 @@
-"""What stands in JSON lines: any value, or a problem with its texts; or why it cannot be read.
+"""Reads JSON lines: any value, or a problem with its texts; errors say what is wrong.
 
 Nothing that is read is run: JSON holds numbers, texts, lists and objects, and nothing else.
 """
@@ -30,7 +30,7 @@ def value(text: bytes | str) -> Any:
 
 
 def record(found: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """What a line holds, where that is a problem with these texts; its layers are lists then.
+    """Checks that a value is a problem with these texts, and parses its layers.
 
     Raises:
       ValueError: it is none; one sentence that names the field.

@@ -1,4 +1,4 @@
-"""Reads a problem's text: what each parameter needs, and what it is worth."""
+"""Reads a problem's text: the dependencies and values of its parameters."""
 
 import dataclasses
 import functools
@@ -69,7 +69,7 @@ def _is_text(value: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is true of a problem, whatever its solution says.
+    """The facts of a problem, from its text and independent of any solution.
 
     A parameter is named by its text, "{owner}'s {thing or category}".
 

@@ -1,4 +1,4 @@
-"""How documents are laid into training windows, and how long a window must be for that."""
+"""The configuration of training windows."""
 
 import dataclasses
 

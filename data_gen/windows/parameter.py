@@ -1,4 +1,4 @@
-"""A token a parameter: its two names, and what stands between them, are read as one.
+"""A tokenizer with one token for each parameter: its two names and the symbol between them.
 
 A small model is slow to learn to find a parameter by two names. Here it has one token wherever it
 stands, in the question too: " How many" is a token, and so is the parameter after it, which there

@@ -1,4 +1,4 @@
-"""Questions about parameters after prefixes of solutions, as probes are asked them.
+"""Questions about parameters after prefixes of solutions, for probes.
 
 V-probing (Part 2.1, Section 4; Part 2.2, Section 3) shows a model a problem with the beginning of
 its solution, and then the name of a parameter in brackets; a probe answers at the closing one. Here

@@ -1,4 +1,4 @@
-"""Documents that were written before, to be trained on among fresh ones: records of JSON lines.
+"""Recorded documents (JSON lines), to be trained on among fresh ones.
 
 Records are what `python -m data_gen sample` and `correct` print: a model's own mistakes, mended, or
 whatever else is a right solution of a problem of the class. A training stream takes each document
@@ -141,7 +141,7 @@ def tokens_of(records: Sequence[Record], window: int, spec: Spec) -> Document:
 
 
 def laid(records: Sequence[Record], share: float, window: int, spec: Spec) -> Records:
-    """Records, ready for a stream.
+    """Records in the format of a stream.
 
     Args:
       records: at least one; all can be trained on.
@@ -159,7 +159,7 @@ def laid(records: Sequence[Record], share: float, window: int, spec: Spec) -> Re
 
 
 def mixed(documents_N: Document, keys_N: jax.Array, records: Records) -> Document:
-    """Documents of which some are put aside for records.
+    """A stream's documents, some of them replaced by records.
 
     Args:
       documents_N: fresh ones in tokens, S each.

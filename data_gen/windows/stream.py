@@ -1,4 +1,4 @@
-"""Endless training windows: window n is a function of (seed, n) and the settings alone."""
+"""Training streams: window n is a function of (seed, n) and the settings alone."""
 
 import functools
 import math
@@ -67,7 +67,7 @@ def scripted(
     spec: Spec,
     mistakes: Mistakes,
 ) -> tuple[Document, Script]:
-    """Writes one problem, and says by which script; `vmap` for more.
+    """Writes one problem, and returns its script too; `vmap` for more.
 
     Args:
       key: of the problem.

@@ -1,4 +1,4 @@
-"""What a tokenizer is: a table from the symbols of the grammar to tokens, and its use."""
+"""Tokenizers as tables from the symbols of the grammar to tokens."""
 
 import dataclasses
 import functools
@@ -57,7 +57,7 @@ class Tokenizer:
 
     @functools.cached_property
     def identity(self) -> bool:
-        """Whether every symbol is its own token, so that there is nothing to expand."""
+        """Whether every symbol is exactly one token."""
         return np.array_equal(self.ids_VxK, np.arange(len(self.ids_VxK))[:, None])
 
     def symbols(self, size: int) -> int:

@@ -1,4 +1,4 @@
-"""Parents: which run another one begins with, where that one is, and whether the two fit."""
+"""Parents: the run whose model another run starts from, its directory, and whether they fit."""
 
 from etils import epath
 
@@ -14,12 +14,12 @@ _FREE = ("model.dropout", "model.init_std", "model.canon_init")
 
 
 def directory_of(name: str, models: epath.Path) -> epath.Path:
-    """Where a parent is: by its name among the runs of a store, or at the path that is given."""
+    """The directory of a parent, which is given by its name in the store or by a path."""
     return models / name if "/" not in name else paths.path(name)
 
 
 def _load(run: Run, models: epath.Path) -> tuple[Run, epath.Path]:
-    """The parent of a run that has one, and its directory.
+    """The parent of a run, and its directory.
 
     Raises:
         ValueError: there is no such run, or it does not fit.
@@ -47,7 +47,7 @@ def _load(run: Run, models: epath.Path) -> tuple[Run, epath.Path]:
 
 
 def check(child: Run, parent: Run) -> None:
-    """Sees to it that a run can begin with its parent's model.
+    """Raises ValueError where a run cannot start from its parent's model.
 
     Raises:
         ValueError: names what differs.
@@ -75,7 +75,7 @@ def check(child: Run, parent: Run) -> None:
 
 
 def lineage(run: Run, models: epath.Path) -> list[tuple[Run, epath.Path]]:
-    """The parent of a run, its parent and so on, with their directories.
+    """All ancestors of a run, nearest first, with their directories.
 
     Raises:
         ValueError: one is missing or not trained, does not fit, or descends from itself.

@@ -1,4 +1,4 @@
-"""What the command lines of studies have in common."""
+"""Arguments that the command lines share."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from physlm import paths
 
 
 class Parser(arguments.Parser):
-    """That of all commands, for those that take settings."""
+    """The argument parser of commands that take settings."""
 
     def add_settings(self, description: str) -> None:
         """Adds `--set KEY=VALUE …`, which may be given more than once."""
@@ -28,7 +28,7 @@ class Parser(arguments.Parser):
 
 
 def place(text: str) -> epath.Path:
-    """A path that may be in a bucket, as argparse takes it."""
+    """An argparse type: a local path, or one in a bucket."""
     try:
         return paths.path(text)
     except ValueError as error:
@@ -36,7 +36,7 @@ def place(text: str) -> epath.Path:
 
 
 def local(text: str) -> pathlib.Path:
-    """A path of this machine, as argparse takes it; none is not the directory that one is in."""
+    """An argparse type: a local path; an empty one is refused."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; a path is")
     if re.match(r"[a-z0-9]+:/", text):
@@ -52,14 +52,14 @@ def local(text: str) -> pathlib.Path:
 
 
 def called(module: str) -> str:
-    """How the command of a module was called, for its usage: by `physlm`, or as a module."""
+    """The program's name in usage texts: `physlm sweep` or `python -m physlm.experiments.sweep`."""
     if pathlib.PurePath(sys.argv[0]).stem == "physlm":
         return f"physlm {module.rpartition('.')[2]}"
     return f"python -m {module}"
 
 
 def put(text: str) -> None:
-    """Prints a text to standard output, as far as somebody reads it."""
+    """Prints a text to standard output; a closed pipe is no error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -68,7 +68,7 @@ def put(text: str) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line; one that is not about input or room is called by its type."""
+    """An error in one line, with its type unless it is about input or a full disk."""
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | paths.FullError) and text:
         return text

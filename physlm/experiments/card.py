@@ -145,7 +145,7 @@ def _line(cell: dict[str, Any]) -> str:
 
 
 def _made(run: Run) -> str:
-    """All that decides the weights, and the command that judges them anew."""
+    """How the model was made: settings that decide its weights, and a command to evaluate it."""
     facts = json.dumps(run.facts, indent=1, sort_keys=True)
     name = shlex.quote(run.name)
     return (

@@ -42,7 +42,7 @@ _SHARED_BYTES = 128 * 2**20
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, float]:
-    """What a task takes of a node, by the names of Ray's resources.
+    """The resources of a task, by Ray's names.
 
     Args:
         texts: such as `CPU=8` and `GPU=1`.
@@ -127,7 +127,7 @@ class Cluster:
                 signal.signal(one, before)
 
     def groups(self, todo: Sequence[Task], store: Store) -> list[list[Task]]:
-        """Tasks whose runs are trained as one program, as a worker's devices would have them.
+        """Groups of tasks that are trained as one program, given a worker's devices.
 
         Raises:
             ValueError: a worker's devices cannot serve a run, or no worker can be started.
@@ -148,7 +148,7 @@ class Cluster:
     def work(
         self, grouped: Sequence[Sequence[Task]], store: Store, execute: Execute
     ) -> Generator[Event, None, None]:
-        """Does groups of tasks, as many at once as the cluster has room for.
+        """Runs groups of tasks, as many at once as the cluster has resources for.
 
         A group whose worker cannot be had has failed.
 
@@ -194,7 +194,7 @@ class Cluster:
                     yield event
 
     def _ready(self, told: Sequence[Any]) -> Sequence[Any]:
-        """Which of what tasks are to tell is there, after a second at most."""
+        """The messages of tasks that have arrived, waiting a second at most."""
         # Ray makes another error of one that comes up while it waits.
         self._waits = True
         ready, _ = self._ray.wait([*told], timeout=1.0)
@@ -230,7 +230,7 @@ class Cluster:
             ) from error
 
     def _choose(self) -> None:
-        """Decides what a task takes, and looks whether a node has it."""
+        """Decides the resources of a task, and checks that some node has them."""
         there = self._ray.cluster_resources()
         usual = {name: 1.0 for name in ("GPU", "TPU") if there.get(name)}
         self._takes = {"CPU": 1.0, **(self._asked or usual)}
@@ -247,7 +247,7 @@ class Cluster:
         say(f"a cluster of {count}; a task takes {takes}{waits}")
 
     def _options(self) -> dict[str, Any]:
-        """What a task takes, as Ray wants to be told it."""
+        """The options of a Ray task."""
         others = {name: n for name, n in self._takes.items() if name not in ("CPU", "GPU")}
         return {
             "num_cpus": self._takes["CPU"],
@@ -258,7 +258,7 @@ class Cluster:
         }
 
     def _setting(self, todo: Sequence[Task]) -> dict[str, Any]:
-        """What every worker is told, so that all set JAX up alike."""
+        """The environment that all workers share, so that they set JAX up alike."""
         runs = [task.run for task in todo]
         return {
             "mesh": runs[0].settings.mesh,
@@ -268,7 +268,7 @@ class Cluster:
         }
 
     def _cancel(self) -> None:
-        """Has what is under way end, with checkpoints, and waits for that."""
+        """Asks running tasks to write checkpoints and end, and waits for them."""
         for told in self._flying:
             self._ray.cancel(told)
         if self._flying:
@@ -282,7 +282,7 @@ class Cluster:
 
 
 def _divide(todo: Sequence[Task], store: Store, setting: Mapping[str, Any]) -> list[list[int]]:
-    """Of a worker: the numbers of tasks that are done together, once all are checked."""
+    """On a worker: divides tasks into groups that are trained as one program."""
     _prepare(todo, store, **setting)
     number = {id(task): n for n, task in enumerate(todo)}
     return [[number[id(task)] for task in group] for group in groups(todo, store)]
@@ -291,7 +291,7 @@ def _divide(todo: Sequence[Task], store: Store, setting: Mapping[str, Any]) -> l
 def _work(
     group: list[Task], store: Store, execute: Execute, setting: Mapping[str, Any]
 ) -> Generator[Event, None, None]:
-    """Of a worker: does a group of tasks; where it is asked to end meanwhile, it ends early."""
+    """On a worker: runs a group of tasks, or ends early, with checkpoints, when asked to."""
     signal.signal(signal.SIGTERM, _terminated)
     # So Ray cancels a task.
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -315,7 +315,7 @@ def _prepare(
     cores: int,
     directory: str,
 ) -> None:
-    """Of a worker: sets JAX up, where relative paths mean what they mean to the driver."""
+    """On a worker: sets JAX up, in the driver's working directory."""
     if os.path.isdir(directory):
         os.chdir(directory)
     devices.prepare(mesh, batch, store.cache, cores)
@@ -337,6 +337,6 @@ def _ending(number: int) -> BaseException:
 
 
 def _cause(error: Exception) -> Exception:
-    """What went wrong in a task, or with it."""
+    """The error of a task, or of the worker that ran it."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, Exception) else error

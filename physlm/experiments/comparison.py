@@ -1,4 +1,4 @@
-"""Conditions against others of otherwise equal settings, problem by problem.
+"""Paired comparisons, problem by problem, of conditions that differ in one setting.
 
 Those with mistakes are compared with error-free ones, and where a study says so (`VERSUS`), those
 that differ in one setting with that which has a certain value of it. The statistics are those of
@@ -24,7 +24,7 @@ _CHANCE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A condition against another one.
+    """The comparison of one condition with another.
 
     Attributes:
         label: of the condition.
@@ -46,7 +46,7 @@ class Comparison:
 def compare(
     lines: Sequence[Line], found: outcomes.All, versus: Mapping[str, Any] | None = None
 ) -> list[Comparison]:
-    """All conditions with mistakes against the error-free ones, and what a study compares beside.
+    """Compares conditions with mistakes to error-free ones, and others as the study asks.
 
     Args:
         lines: of a study.
@@ -88,7 +88,7 @@ def _pairs(
 
 
 def _with(said: condition.Condition, name: str, value: Any) -> dict[str, Any]:
-    """The condition of another value of a setting."""
+    """The condition with one setting changed."""
     kept = {key: known for key, known in said.items() if name != condition.DECODE or key != PROBE}
     return {**kept, name: value}
 
@@ -131,7 +131,7 @@ def _why_not(line: Line, base: Line, found: outcomes.All) -> str:
 
 
 def _cells(line: Line, base: Line) -> dict[str, tuple[str, ...]]:
-    """What is compared, by name: the cells that both have, and those beyond the cap as one."""
+    """The cells to compare, by name: those that both have, and all beyond the cap together."""
     theirs = {point.cell for point in base.points}
     points = [point for point in line.points if point.cell in theirs]
     cells: dict[str, tuple[str, ...]] = {point.cell: (point.cell,) for point in points}
@@ -178,7 +178,7 @@ def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
 
 
 def sentences(compared: Sequence[Comparison]) -> list[str]:
-    """Of each comparison, in words: up to the cap and beyond it, ahead, behind or not told apart.
+    """Each comparison in a sentence: ahead, behind or not told apart, up to the cap and beyond it.
 
     Args:
         compared: what `compare` found.
@@ -203,7 +203,7 @@ def sentences(compared: Sequence[Comparison]) -> list[str]:
 
 
 def notes(compared: Sequence[Comparison]) -> list[str]:
-    """How the tables are to be read, and what is not in them."""
+    """Notes on how to read the tables, and on what could not be compared."""
     found = [one for each in compared for one in each.cells.values()]
     tested = [one for one in found if one is not None]
     told = []

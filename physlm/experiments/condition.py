@@ -1,4 +1,4 @@
-"""A condition: what sets entries of a study apart, their seeds excluded; and how it is called."""
+"""Conditions: the settings, except seeds, in which a study's entries differ; and their labels."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _SHORT_NAMES = {
 
 
 def short_name(key: str, flat: Mapping[str, Any]) -> str:
-    """How a condition calls the setting `key`: its last part, where no other section has it."""
+    """The short name of the setting `key`: its last part, unless another section has it too."""
     if key in _SHORT_NAMES:
         return _SHORT_NAMES[key]
     last = key.rpartition(".")[2]
@@ -38,7 +38,7 @@ def short_name(key: str, flat: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _of_mistakes() -> frozenset[str]:
-    """Names of what an error-free run does not read (`physlm.experiments.identity`)."""
+    """Names of settings that an error-free run does not read (`physlm.experiments.identity`)."""
     keys = config_lib.declared()
     unread = [key for key in keys if key.startswith(("mistakes.", "train.records"))]
     unread.append("train.budget")
@@ -58,18 +58,18 @@ def _of_length() -> frozenset[str]:
 
 
 def size_of(condition: Condition) -> dict[str, Any]:
-    """What of a condition is of the model alone."""
+    """The part of a condition that concerns the model alone."""
     return {name: value for name, value in condition.items() if name in _of_size()}
 
 
 def beside_scale(condition: Condition) -> dict[str, Any]:
-    """What of a condition is neither of the model nor of how long it is trained."""
+    """The part of a condition that concerns neither the model nor the length of training."""
     scale = _of_size() | _of_length()
     return {name: value for name, value in meant(condition).items() if name not in scale}
 
 
 def is_error_free(condition: Condition) -> bool:
-    """Whether its runs see no mistakes."""
+    """Whether the runs of a condition see no mistakes."""
     return condition.get(RATE) == 0 and not condition.get(RECORDS)
 
 
@@ -89,14 +89,14 @@ def is_of_the_paper(condition: Condition) -> bool:
 
 
 def meant(condition: Condition) -> dict[str, Any]:
-    """The condition without what its runs do not read."""
+    """The condition without settings that its runs do not read."""
     if not is_error_free(condition):
         return dict(condition)
     return {RATE: condition[RATE], **_beside_mistakes(condition)}
 
 
 def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | None:
-    """Which of some conditions is error-free and else equal; None where there is none.
+    """The index of the condition that is error-free and otherwise equal; None without one.
 
     For a model that was trained in two steps that is one that was trained once, if need be.
     """
@@ -110,12 +110,12 @@ def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | Non
 
 
 def order(condition: Condition) -> float:
-    """Conditions are shown in its increasing order: error-free ones first, then by rate."""
+    """The sort key of conditions: error-free ones first, then by rate."""
     return float(condition.get(RATE, 0.0))
 
 
 def label(condition: Condition, conditions: Sequence[Condition]) -> str:
-    """A condition in words, without what all conditions share."""
+    """The label of a condition, without what all conditions share."""
     # What stands beside records is told where others have none.
     always = {RATE} if len({other.get(RECORDS) for other in conditions}) > 1 else set()
     told = {

@@ -1,4 +1,4 @@
-"""Conditions by name: how a model is trained, each as its differences from the study's pretraining.
+"""Ways to train a model, each as changes of the study's pretraining.
 
 A study yields them, with changes of its own by their dotted keys:
 
@@ -23,13 +23,13 @@ Changes = Mapping[str, Any]
 
 
 class Times(float):
-    """A multiple of what the study's configuration has.
+    """A multiple of the value in the study's configuration.
 
     A whole number stays whole, and above 0 where it was.
     """
 
     def of(self, value: Any) -> Any:
-        """That multiple of a value."""
+        """The multiple of a value."""
         if not isinstance(value, int):
             return value * float(self)
         return max(min(1, value), round(value * self))
@@ -146,7 +146,7 @@ def lora(parent: Planned, rank: int = 8, on: str = PUBLISHED, **changes: Any) ->
 def probe(
     parent: Planned | None, rank: int = 8, on: str = "embed/embedding", **changes: Any
 ) -> Planned:
-    """What a frozen model knows: V-probing, the paper's first probe (Section 3).
+    """V-probing of a frozen model, the paper's first probe (Section 3).
 
     Differences: the parent's model is frozen (without a parent: a model as it is drawn, the
     control); a linear head, and a change of rank 8 of the embedding; half of the batch, 0.2 of the
@@ -189,7 +189,7 @@ def second_probe(parent: Planned, **changes: Any) -> Planned:
 
 
 def linear_probe(parent: Planned, **changes: Any) -> Planned:
-    """A linear head alone, a control.
+    """A linear head on the frozen model, as a control.
 
     Differences: those of `probe`; no change of the embedding.
     """
@@ -212,7 +212,7 @@ def zipped(*sweeps: Iterable[Changes]) -> Iterator[dict[str, Any]]:
 
 
 def chain(*sweeps: Iterable[Changes]) -> Iterator[dict[str, Any]]:
-    """One sweep after the other."""
+    """The concatenation of sweeps."""
     return (dict(changes) for changes in itertools.chain(*sweeps))
 
 

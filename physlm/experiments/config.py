@@ -66,7 +66,7 @@ _ALIASES: dict[str, Callable[[str], dict[str, Any]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A configuration, each section as the checked values that its rooms work with.
+    """A resolved configuration: one checked dataclass for each section.
 
     Raises:
       ValueError: values of several sections do not fit together.
@@ -90,7 +90,7 @@ class Settings:
 
     @property
     def learning(self) -> Learning:
-        """What is learnt, and by what of the model."""
+        """The objective, and the parameters that are trained."""
         probes = self.adaptation.kind == PROBE
         count = answers(self.probe.task, self.data) if probes else 0
         objective = probe.objective if probes else next_token
@@ -148,7 +148,7 @@ class Settings:
             raise RefusedError("parent.optimizer", CARRIED, allowed)
 
     def _check_records(self) -> None:
-        """Refuses records that cannot be trained on, and what does not go with any."""
+        """Raises where records cannot be trained on, or other settings exclude them."""
         records = self.practice.records
         if not records:
             return
@@ -180,7 +180,7 @@ def declared() -> Mapping[str, Setting]:
 
 
 def decides(key: str) -> bool:
-    """Whether what stands under a dotted key can change the weights of a run.
+    """Whether the setting of a dotted key can change a run's weights.
 
     Raises:
       ValueError: there is no such key.
@@ -190,7 +190,7 @@ def decides(key: str) -> bool:
 
 
 def goes_without_saying(key: str, value: Any) -> bool:
-    """Whether a run that does not name what stands under a dotted key has this value for it.
+    """Whether a value is left out of identities, since it is that of runs without the setting.
 
     Raises:
       ValueError: there is no such key.
@@ -199,7 +199,7 @@ def goes_without_saying(key: str, value: Any) -> bool:
 
 
 def of_member(key: str) -> bool:
-    """Whether runs that are trained as one program may differ in what stands under a dotted key.
+    """Whether runs that are trained as one program may differ in the setting of a dotted key.
 
     Raises:
       ValueError: there is no such key.
@@ -241,7 +241,7 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
 
 
 def expanded(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes with what `model.size=12-12` is short for in its place.
+    """The changes with `model.size=12-12` replaced by the settings that it stands for.
 
     Raises:
       ValueError: a size is not written so.
@@ -310,7 +310,7 @@ _Part = TypeVar("_Part")
 
 
 def _made(part: type[_Part], config: ConfigDict, section: str, **facts: int) -> _Part:
-    """A dataclass with its settings in a section, and facts that are no settings."""
+    """A dataclass made from the settings of a section, and from facts that are no settings."""
     known = declared()
     names = [name for name in settings.of(part) if f"{section}.{name}" in known]
     with _of(section):
@@ -319,7 +319,7 @@ def _made(part: type[_Part], config: ConfigDict, section: str, **facts: int) -> 
 
 @contextlib.contextmanager
 def _of(section: str) -> Iterator[None]:
-    """Puts the section before the name in a refusal of one of its settings."""
+    """Adds the section's name to the error about one of its settings."""
     try:
         yield
     except RefusedError as error:

@@ -1,4 +1,4 @@
-"""What training a run takes: parameters, tokens, model FLOPs, time here and on a slice of TPUs."""
+"""The cost of training a run: parameters, tokens, model FLOPs, time here and on a TPU slice."""
 
 import contextlib
 import dataclasses
@@ -56,7 +56,7 @@ def parse_slice(text: str) -> Slice:
 
 
 def little_room(runs: Sequence[Run], store: Store) -> str:
-    """A warning where there is less room than the checkpoints of runs take; else empty."""
+    """A warning where the disk has too little room for the checkpoints of runs; else empty."""
     free, apart = paths.free(store.root), {run.name: run for run in runs}
     taken = sum(checkpoint_bytes(run, store.of_run(name)) for name, run in apart.items())
     if free is None or taken <= free:
@@ -68,7 +68,7 @@ def little_room(runs: Sequence[Run], store: Store) -> str:
 
 
 def checkpoint_bytes(run: Run, directory: epath.Path) -> int:
-    """Room that what is still to be saved of a run takes while it is trained, about.
+    """About how many bytes the checkpoints take that a run is still to write.
 
     Args:
         run: what is trained.
@@ -84,7 +84,7 @@ def checkpoint_bytes(run: Run, directory: epath.Path) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What the whole training of a run takes.
+    """The cost of a run's whole training.
 
     Attributes:
         trained: parameters that are trained.
@@ -104,7 +104,7 @@ class Estimate:
 
 
 def estimate(run: Run, paces: Paces, place: Slice) -> Estimate:
-    """What a run takes, by the speeds measured here and for a slice."""
+    """Estimates the cost of a run, from speeds measured here and for a slice."""
     settings = run.settings
     batch = settings.train.batch * settings.windows.window
     trained, parameters = _parameters(settings)
@@ -120,7 +120,7 @@ def estimate(run: Run, paces: Paces, place: Slice) -> Estimate:
 
 
 def _parameters(settings: config_lib.Settings) -> tuple[int, int]:
-    """How many are trained, and how many there are."""
+    """The numbers of trained and of all parameters."""
     shapes, adaptation = model_lib.shapes(settings.model), settings.learning.adaptation
     total = _size(shapes)
     if adaptation.full:
@@ -137,7 +137,7 @@ def _size(params: Any) -> int:
 
 
 def _there(settings: config_lib.Settings, place: Slice) -> float | None:
-    """Seconds on as many chips of a slice as can share a batch."""
+    """Seconds on a slice, on as many chips as can share a batch."""
     mesh, config = settings.mesh, settings.train
     for data in range(place.devices // mesh.beside_data, 0, -1):
         axes = {"fsdp": mesh.fsdp, "sequence": mesh.sequence, "tensor": mesh.tensor, "data": data}

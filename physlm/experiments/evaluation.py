@@ -1,4 +1,4 @@
-"""An evaluation: how a model is judged. It has an identity of its own, and never trains."""
+"""Evaluations: protocols by which models are judged, each with an identity of its own."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ class Evaluation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The settings that decide the numbers which a given model gets, as plain JSON data."""
+        """The settings that decide the results of a given model, as plain JSON data."""
         known = settings_lib.of(self.settings)
         values = {name: getattr(self.settings, name) for name in known if known[name].decides}
         values["decode"] = recipe.canonical(values["decode"])
@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All that makes the evaluation the one that it is, as plain JSON data."""
+        """All that identifies the evaluation, as plain JSON data."""
         known = settings_lib.of(self.settings)
         facts = self.facts
         decode = facts.pop("decode")
@@ -47,7 +47,7 @@ class Evaluation:
 
 
 def name_of(config: Mapping[str, Any], step: int) -> str:
-    """The directory's name of an evaluation: its protocol in words, and the hash.
+    """The name of an evaluation's directory: its protocol in words, and its hash.
 
     Args:
         config: of the evaluation.
@@ -64,12 +64,12 @@ def name_of(config: Mapping[str, Any], step: int) -> str:
 
 
 def directory_of(run: epath.Path, config: Mapping[str, Any], step: int) -> epath.Path:
-    """The directory of an evaluation, inside that of the run which it judges."""
+    """The directory of an evaluation, inside that of its run."""
     return run / EVALUATIONS_DIR / name_of(config, step)
 
 
 def result_of(run: epath.Path, config: Mapping[str, Any]) -> epath.Path | None:
-    """The file with the result of judging a finished run; None where the run is not finished.
+    """The result file of an evaluation of a finished run; None where the run is not finished.
 
     The file is there as soon as the evaluation is done. It is None, too, where the best checkpoint
     is to be judged and was never looked for.

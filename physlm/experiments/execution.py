@@ -1,4 +1,4 @@
-"""What happens to a run: it is trained, and its model is judged."""
+"""Executes runs: trains them, and judges their models."""
 
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ MISTAKES_FILE = "mistakes.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A run that is to be trained, where it is not yet, and how its model is to be judged.
+    """A run to train, unless it is finished, and the evaluations of its model.
 
     Attributes:
         run: which run.
@@ -51,17 +51,17 @@ class Task:
 
     @property
     def depth(self) -> int:
-        """How many tasks come before it, one after the other, at least."""
+        """The length of the longest chain of runs that have to be trained before it."""
         return max(self.run.depth, *(1 + run.depth for run in self.needs), 0)
 
     def is_done(self, directory: epath.Path) -> bool:
-        """Whether all of it has been done in the directory of the run."""
+        """Whether the run is trained and all its evaluations are done."""
         found = [evaluation_lib.status(directory, one.config) for one in self.evaluations]
         return all(status == "finished" for status in (run_lib.status(directory), *found))
 
 
 def check_resumable(run: Run, directory: epath.Path) -> None:
-    """Sees to it that the checkpoints in a directory, if there are any, are those of the run.
+    """Raises where a directory has checkpoints that are not of this run.
 
     Raises:
         ValueError: they are of other settings; names those that differ.
@@ -108,7 +108,7 @@ def execute(
 
 
 def _judge_all(task: Task, directory: epath.Path, state: TrainState | None) -> Exception | None:
-    """Judges a run in all ways that are asked for; returns the first error."""
+    """Runs all evaluations of a task; returns the first error."""
     failed = None
     for evaluation in task.evaluations:
         try:
@@ -164,7 +164,7 @@ def judge(
     state: TrainState | None = None,
     which: str = "final",
 ) -> epath.Path:
-    """Decodes and judges the test problems, and writes what comes of it, unless that is there.
+    """Decodes and judges the test problems and writes the result, unless it exists.
 
     Beside the result, a directory of the evaluation inside that of the run holds what the model
     wrote for every test problem, and a table of its mistakes; nothing else in the run's directory
@@ -209,7 +209,7 @@ def _judge(
     where: epath.Path,
     state: TrainState,
 ) -> None:
-    """Decodes and judges the test problems, and writes what comes of it in the directory `where`.
+    """Decodes and judges the test problems, and writes the result to the directory `where`.
 
     The result is written last: whoever sees it sees a finished evaluation.
     """
@@ -274,7 +274,7 @@ def _judge(
 
 
 def _check_leases(directories: Sequence[epath.Path]) -> None:
-    """Sees to it that all that this process is at is still its own, on all hosts alike.
+    """Raises, on all hosts alike, where this process has lost a lease of what it works on.
 
     Raises:
         leases.LostError: another process has taken it over.
@@ -291,13 +291,13 @@ def _check_leases(directories: Sequence[epath.Path]) -> None:
 
 
 def progress(title: str, total: int, unit: str = "step") -> Progress:
-    """A display of how far a piece of work has come, on the first host."""
+    """A progress display on the first host; none on others."""
     stream = None if devices.is_first() else io.StringIO()
     return Progress(title, total, unit, stream=stream)
 
 
 def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
-    """The settings with as many steps as the budget allows; a function of them alone."""
+    """The settings with the number of steps that follows from their budget of problems."""
     if not run_lib.takes_longer(settings):
         return settings
     count = functools.partial(
@@ -345,7 +345,7 @@ def _train(
 
 
 def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | QuestionStream:
-    """What a run is trained on, as far as this host needs it: rows of each batch."""
+    """The training stream of a run, with this host's rows of each batch."""
     settings = run.settings
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
@@ -370,13 +370,13 @@ def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | Que
 
 
 def say(text: str) -> None:
-    """Tells whoever watches what happens, on the first host."""
+    """Prints a message on the first host."""
     if devices.is_first():
         print(text, file=sys.stderr, flush=True)
 
 
 def record_failure(directory: epath.Path, error: Exception) -> None:
-    """Leaves an error with its traceback in the directory of what failed, where there is room."""
+    """Writes an error with its traceback to the directory of what failed, if the disk has room."""
     if not devices.is_first():
         return
     text = "".join(traceback.format_exception(error))

@@ -45,7 +45,7 @@ _LEVEL = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a run came to.
+    """The result of a run: its size, tokens, and loss or error rate.
 
     Attributes:
         parameters: of its model.
@@ -77,7 +77,7 @@ class Law:
     middle: tuple[float, float]
 
     def __call__(self, parameters: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """What it says of models of these sizes, trained on so many tokens."""
+        """The predicted value for models of N parameters after D training tokens."""
         smaller = (np.asarray(parameters) / self.middle[0]) ** -self.alpha
         shorter = (np.asarray(tokens) / self.middle[1]) ** -self.beta
         return self.floor + self.of_parameters * smaller + self.of_tokens * shorter
@@ -85,7 +85,7 @@ class Law:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A law that was fitted.
+    """A fitted law, with bootstrap intervals.
 
     Attributes:
         law: the law.
@@ -180,7 +180,7 @@ def _are(count: int) -> str:
 
 
 def _apart(values: np.ndarray) -> int:
-    """How many of some values are each a fifth above the one before, or more."""
+    """The number of values that are at least a fifth above the previous one."""
     found, last = 0, 0.0
     for value in np.sort(values).tolist():
         if value > last * _APART or not found:
@@ -216,7 +216,7 @@ def _slopes(numbers_5: np.ndarray, size_R: np.ndarray, length_R: np.ndarray) -> 
 def _begun(
     size_R: np.ndarray, length_R: np.ndarray, value_R: np.ndarray, alpha: float, beta: float
 ) -> np.ndarray:
-    """The numbers of the law of these exponents that relative errors are least of."""
+    """The coefficients that, with these exponents, minimise the relative errors."""
     terms = np.stack([np.ones_like(size_R), np.exp(-alpha * size_R), np.exp(-beta * length_R)], 1)
     factors_3, _ = optimize.nnls(terms / np.exp(value_R)[:, None], np.ones(len(value_R)))
     least = value_R.min() + _NOTHING / 2
@@ -231,7 +231,7 @@ def _best(
     starts: Sequence[np.ndarray],
     tolerance: float = 1e-12,
 ) -> np.ndarray:
-    """The numbers of the law that suits the data best, of those found from some starts."""
+    """The best parameters of the law among local optima from several starts."""
     found = [_near(size_R, length_R, value_R, start, tolerance) for start in starts]
     return min(found, key=lambda one: one[0])[1]
 
@@ -243,7 +243,7 @@ def _near(
     start_5: np.ndarray,
     tolerance: float,
 ) -> tuple[float, np.ndarray]:
-    """The cost and the numbers that are best near a start."""
+    """The cost and parameters of the local optimum near a start."""
     least, most = value_R.min() + _NOTHING, value_R.max() + 1.0
     low, high = [least, least, 0.0, least, 0.0], [most, most, _MOST, most, _MOST]
     found = optimize.least_squares(

@@ -1,4 +1,4 @@
-"""What makes a run the run that it is: the settings that decide its weights, and their hash."""
+"""The identity of a run: the settings that decide its weights, and their hash."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from physlm.practice import PARENT
 
 
 def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """What decides the weights of a run, by the dotted names of its settings.
+    """The settings that decide the weights of a run, by dotted key.
 
     Two runs of equal facts have equal weights after each step, up to the order in which devices add
     numbers. A file counts by what it holds: in place of its path stands a hash of its content.
@@ -63,7 +63,7 @@ _NOT_OF_A_PROBE = (
 
 
 def _unread(flat: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sections, and settings of others, that a run of this configuration never reads."""
+    """Sections, and single settings, that a run of this configuration never reads."""
     # There were runs before there were these.
     kind, parent = flat.get("adaptation.kind", FULL), flat.get("parent.run", "")
     read = {"parent.": parent, "adaptation.": kind != FULL, "probe.": kind == PROBE}

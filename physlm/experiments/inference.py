@@ -1,4 +1,4 @@
-"""What some seeds and some problems say of others: intervals and tests over both.
+"""Statistics: intervals and tests over seeds and problems.
 
 All runs of a study are judged on the same problems, so that an outcome Y of condition c, seed s and
 problem i is a crossed design with two random factors,
@@ -46,7 +46,7 @@ _NORMAL = 1.959964
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How much more one condition has than another.
+    """The difference of two conditions, with its interval and p.
 
     Attributes:
         value: difference of the means.
@@ -98,7 +98,7 @@ def difference(a_SxN: np.ndarray, b_SxN: np.ndarray) -> Difference:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p of several tests, corrected so that one below .05 comes up in one of twenty families.
+    """Holm's correction of several p, which bounds the family-wise error rate.
 
     Holm's method (Scandinavian Journal of Statistics 6, 1979): the smallest is multiplied by the
     number of tests, the next by one less, and so on; none becomes smaller than one before it.

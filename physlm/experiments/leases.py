@@ -42,14 +42,14 @@ _held: dict[str, "Lease"] = {}
 
 
 class LostError(Exception):
-    """A lease was broken by another process, as its holder had shown no sign of life."""
+    """A lease was taken over by another process, after its holder's heartbeat had stopped."""
 
 
 class Lease:
-    """A lease that this process has taken; a context manager that lets it go."""
+    """A lease that this process holds; a context manager that releases it."""
 
     def __init__(self, path: epath.Path, file: epath.Path, token: str) -> None:
-        """Begins to show signs of life.
+        """Starts the heartbeat.
 
         Args:
             path: what the lease stands for.
@@ -64,7 +64,7 @@ class Lease:
         _held[str(path)] = self
 
     def check(self) -> None:
-        """Looks whether the lease is still this process's.
+        """Raises `LostError` where the lease is not this process's any more.
 
         Raises:
             LostError: it is not.
@@ -76,7 +76,7 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Lets the lease go, unless it was lost before; what cannot be removed expires."""
+        """Releases the lease, unless it was lost; one that cannot be removed expires."""
         self._ended.set()
         self._thread.join()
         if _held.get(str(self._path)) is self:
@@ -104,7 +104,7 @@ class Lease:
                     return
 
     def _beat(self) -> bool:
-        """Shows a sign of life; False where the lease was lost."""
+        """Writes one heartbeat; False where the lease was lost."""
         if _token(_read(self._file)) != self._token:
             return False
         self._beats, seen = self._beats + 1, time.monotonic()
@@ -120,10 +120,10 @@ class Lease:
 
 
 class Watch:
-    """Takes leases as soon as they are free or their holders are dead, and never waits."""
+    """Takes leases that are free, or whose holders' heartbeats have stopped; never blocks."""
 
     def __init__(self) -> None:
-        """Has seen nothing yet."""
+        """Starts without knowledge of any lease."""
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def take(self, path: epath.Path) -> Lease | None:
@@ -182,7 +182,7 @@ def held(path: epath.Path, busy: Callable[[], None]) -> Iterator[Lease]:
 
 
 def clear(done: Iterable[epath.Path]) -> None:
-    """Removes what dead processes have left of leases that nobody wants any more.
+    """Removes the leases of dead processes that nobody wants any more.
 
     Waits until it is known of each whether its holder lives; those of the living stay.
 
@@ -204,7 +204,7 @@ def clear(done: Iterable[epath.Path]) -> None:
 
 
 def check(path: epath.Path) -> None:
-    """Looks whether a lease that this process has taken is still its own; fine where it took none.
+    """Raises `LostError` where a lease of this process was taken over; fine where it took none.
 
     To be called before what the lease is about is written.
 
@@ -216,7 +216,7 @@ def check(path: epath.Path) -> None:
 
 
 def is_held(path: epath.Path) -> bool:
-    """Whether somebody has the lease of a file or directory and lives, for who only looks on.
+    """Whether a live process holds the lease of a file or directory, for an onlooker.
 
     That goes by the clocks of this machine and of the place, and may be wrong where these differ.
     """
@@ -241,7 +241,7 @@ def _content(token: str, beats: int) -> bytes:
 
 
 def _read(file: epath.Path) -> bytes | None:
-    """What a lease holds; None where there is none."""
+    """The content of a lease file; None where there is none."""
     try:
         return paths.read_bytes(file)
     except FileNotFoundError:

@@ -30,7 +30,7 @@ Tell = Callable[[Line], None]
 
 
 def check(names: Sequence[str]) -> None:
-    """Sees to it that metrics can go where they are wanted.
+    """Checks that the chosen writers can be used.
 
     Raises:
         ValueError: a package is not installed, or W&B does not know who writes.
@@ -53,7 +53,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def of_run(run: Run, directory: pathlib.Path, names: Sequence[str]) -> list[Log]:
-    """What takes the metrics of a run.
+    """The writers of a run's metrics.
 
     Args:
         run: which run.
@@ -69,7 +69,7 @@ def of_run(run: Run, directory: pathlib.Path, names: Sequence[str]) -> list[Log]
 
 @contextlib.contextmanager
 def _tensorboard(directory: pathlib.Path, lines: Sequence[Line]) -> Iterator[Tell]:
-    """A directory of event files, made anew of the lines that there are."""
+    """A TensorBoard writer, whose event files are rebuilt from `metrics.jsonl`."""
     import tensorboardX
 
     shutil.rmtree(directory, ignore_errors=True)
@@ -92,7 +92,7 @@ def _tensorboard(directory: pathlib.Path, lines: Sequence[Line]) -> Iterator[Tel
 
 @contextlib.contextmanager
 def _wandb(run: Run, directory: pathlib.Path, lines: Sequence[Line]) -> Iterator[Tell]:
-    """A run of Weights & Biases, by the hash of ours, that goes on where it was."""
+    """A writer to Weights & Biases that resumes the run with our hash as its id."""
     import wandb
 
     name = identity.hash_of(run.name)

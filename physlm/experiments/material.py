@@ -1,4 +1,4 @@
-"""What a report is made of: the rows of a study, and what the store still knows of their runs."""
+"""The data of a report: the rows of a study, and what its store still has of their runs."""
 
 import dataclasses
 import functools
@@ -109,7 +109,7 @@ class Material:
 
     @functools.cached_property
     def lines(self) -> list[Line]:
-        """The conditions."""
+        """The results by condition."""
         return summarise(self.told, self.outcomes)
 
     @property
@@ -119,7 +119,7 @@ class Material:
         return sorted(names)
 
     def _versions(self) -> dict[tuple[str, str], dict[str, str]]:
-        """What tells apart entries that a study does not, by their runs and evaluations."""
+        """Labels for entries that look alike to the study but differ, by run and evaluation."""
         alike: dict[tuple[str, int], set[tuple[str, str]]] = {}
         for row in self.rows:
             alike.setdefault((_meant(row), row["seed"]), set()).add(_entry(row))
@@ -148,7 +148,7 @@ class Material:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What of mistakes all conditions share that is not the paper's, by their short names."""
+        """Settings of mistakes that all conditions share and that are not the paper's, by name."""
         defaults = {field.name: field.default for field in dataclasses.fields(Mistakes)}
         values: dict[str, set[str]] = {}
         flat = [flatten(config) for config in self.configs.values()]
@@ -191,7 +191,7 @@ class Material:
 
     @property
     def trained(self) -> dict[str, list[Trained]]:
-        """What the runs took and came to, by the conditions' labels, in the order of `judged`."""
+        """Size, tokens and final loss of each run, by condition, in the order of `judged`."""
         tokens = {(row["run"], row["evaluation"]): row["tokens"] for row in self.rows}
         return {
             line.label: [
@@ -214,7 +214,7 @@ class Material:
 
     @property
     def seconds(self) -> dict[str, tuple[float | None, float | None]]:
-        """Of each condition, what training and judging its runs took, as means over seeds."""
+        """Seconds to train and to judge a run of each condition, means over seeds."""
         found = {}
         for line in self.lines:
             trained: list[float] = []
@@ -231,7 +231,7 @@ class Material:
 
     @property
     def size(self) -> str:
-        """How many runs of how many tokens."""
+        """The number of runs and their tokens, in words."""
         runs = {row["run"]: row["tokens"] for row in self.rows}
         tokens = sorted(set(runs.values()))
         each = " to ".join(rounded(number) for number in {tokens[0]: 0, tokens[-1]: 0})

@@ -1,4 +1,4 @@
-"""What a run takes at least of a device's memory, known before anything is compiled."""
+"""A lower bound of the device memory that a run takes, known before anything is compiled."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ def state_bytes(run: Run) -> int:
 
 
 def check(run: Run) -> None:
-    """Sees to it that what a training step surely holds at once finds room.
+    """Raises where a training step cannot fit the device's memory.
 
     That is its state, the gradients, and what enters each block of a part of its batch; a step
     takes more, which only compiling tells.
@@ -83,13 +83,13 @@ def _state(run: Run) -> Any:
 
 
 def _sequences(run: Run, mesh: Mesh) -> int:
-    """Of a batch, those that a device works on at once."""
+    """The sequences that a device computes at once."""
     config = run.settings.train
     return config.batch // (sharding.batch_shards(mesh) * config.accumulate)
 
 
 def _batch_bytes(run: Run, sequences: int, mesh: Mesh) -> int:
-    """Bytes of what enters the blocks, kept for the way back, in the smallest type there is."""
+    """Bytes of the blocks' inputs kept for the backward pass, in the smallest dtype."""
     model = run.settings.model
     positions = model.window // mesh.shape["sequence"]
     return 2 * sequences * positions * model.width * model.layers

@@ -1,4 +1,4 @@
-"""What is said of a run's overlap: how many of its test problems its training shows.
+"""Reports on overlap: how many test problems occur in a run's training data.
 
 It is counted by `python -m physlm.experiments.evaluate RUN --overlap` and kept beside the result of
 the evaluation whose problems these are. Training is made again from the run's seed, by the code
@@ -83,7 +83,7 @@ def counted(
 
 
 def in_words(found: Found) -> str:
-    """A table of the cells, and what was compared."""
+    """The overlap of each cell as a table, and what was compared."""
     rows: list[tuple[str, ...]] = [
         ("cell", "problems", "distinct", "template in training", "word for word in training")
     ]
@@ -105,7 +105,7 @@ def in_words(found: Found) -> str:
 def note(
     rows: Sequence[results.Row], evaluations: Mapping[tuple[str, str], epath.Path]
 ) -> list[str]:
-    """What a study's report says of it, in one line; none where nothing is known.
+    """One line for a study's report; none where overlap was not counted.
 
     Args:
         rows: of `results.jsonl`, with what their evaluations say of shared problems.

@@ -47,13 +47,13 @@ Judging = Mapping[str, float]
 
 
 def pace_of(config: Mapping[str, Any]) -> str:
-    """What runs have in common whose steps take equally long on equal devices."""
+    """The key of runs whose steps take equally long on equal devices."""
     probe = config_lib.flatten(config).get("adaptation.kind") == PROBE
     return json.dumps(_settings(config, (*_PACE, "probe.") if probe else _PACE), sort_keys=True)
 
 
 def judging_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    """What evaluations have in common that take equally long on equal devices.
+    """The key of evaluations that take equally long on equal devices.
 
     Args:
         config: of the run that is judged.
@@ -73,7 +73,7 @@ def _settings(config: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any
 
 
 def _fresh(run: Run) -> Run:
-    """The run on fresh problems alone; its own mistakes may not have been made yet."""
+    """The run without records, since its own mistakes may not have been made yet."""
     settings = dataclasses.replace(run.settings, practice=PracticeConfig())
     return dataclasses.replace(run, settings=settings)
 
@@ -83,7 +83,7 @@ def _is(key: str, wanted: Sequence[str]) -> bool:
 
 
 def measured(store: Store, wanted: set[str]) -> dict[str, float]:
-    """The speeds of runs of a store that were trained on devices as they are here.
+    """Speeds of the runs of a store that were trained on such devices as there are here.
 
     Args:
         store: where runs are looked for.
@@ -108,7 +108,7 @@ def measured(store: Store, wanted: set[str]) -> dict[str, float]:
 
 
 def judged(store: Store) -> dict[str, float]:
-    """Seconds that evaluations of a store took on devices as they are here.
+    """Seconds that evaluations of a store took on such devices as there are here.
 
     Returns:
         the median by `judging_of`; a first one compiles, the next ones of a sweep do not.
@@ -134,17 +134,17 @@ def _was_here(directory: epath.Path) -> bool:
 
 
 class _EnoughError(Exception):
-    """Steps were timed."""
+    """Ends a measurement: enough steps were timed."""
 
 
 class _Watch:
-    """Notes when steps are done; a `physlm.progress.Reporter`."""
+    """Records the times at which steps end; a `physlm.progress.Reporter`."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def update(self, done: int, **fields: float) -> None:
-        """Notes one; raises `_EnoughError` when there are enough."""
+        """Records one; raises `_EnoughError` when there are enough."""
         del done, fields
         self.times.append(clock.seconds())
         if len(self.times) > 2 and self.times[-1] - self.times[0] > _TIMED:

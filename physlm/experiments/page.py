@@ -1,4 +1,4 @@
-"""How tables, pictures and notes are written down: for the terminal, as Markdown, and as a page."""
+"""Rendering of reports: for the terminal, as Markdown, and as an HTML page."""
 
 import base64
 import dataclasses
@@ -12,7 +12,7 @@ Table = list[list[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a report says.
+    """The content of a report.
 
     Attributes:
         title: of all.

@@ -1,4 +1,4 @@
-"""What a study asks for: its runs, how each is judged, and which are trained together."""
+"""Plans a study: its runs, their evaluations, and which runs are trained as one program."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _PROBE = "evaluate.probe"
 
 
 def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> list[Entry]:
-    """All entries of a study, every one checked; equal ones are merged.
+    """All entries of a study, each checked, without duplicates.
 
     Args:
         study: which study.
@@ -62,7 +62,7 @@ def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> 
 
 
 def _data_of(run: Run) -> str:
-    """What a run is trained on, in words."""
+    """The training data of a run, in words."""
     mistakes = run.settings.mistakes
     masked = "" if mistakes.mask == "none" else ", masked"
     said = f"rate {mistakes.rate:g}{masked}" if mistakes.rate else "error-free"
@@ -70,7 +70,7 @@ def _data_of(run: Run) -> str:
 
 
 def asked_of(planned: Planned) -> dict[str, Any]:
-    """What a condition changes, by dotted keys."""
+    """The settings that a condition changes, by dotted key."""
     return config_lib.expanded({**planned.differences, **planned.changes})
 
 
@@ -101,7 +101,7 @@ def _run(planned: Planned, shared: ConfigDict, chosen: Mapping[str, Any]) -> Run
 
 
 def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[str, Any]:
-    """What sets a run, and how it is judged, apart from the others of its study.
+    """The condition of an entry: the settings in which it differs from others of its study.
 
     Args:
         run: which run.
@@ -118,7 +118,7 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
 
 
 def tasks(entries: Sequence[Entry]) -> list[Task]:
-    """What there is to do: each run after its parents, with all ways in which it is judged.
+    """The tasks of a study: each run, after its parents, with all its evaluations.
 
     Parents that no entry shows are trained and not judged. A run whose judging asks others has a
     task of its own for that, after them.
@@ -148,7 +148,7 @@ def _parents(run: Run) -> list[Run]:
 
 
 def check_mesh(runs: Sequence[Run]) -> None:
-    """Sees to it that the devices here can serve every run.
+    """Raises where some run cannot be trained on the devices here.
 
     Raises:
         ValueError: there are too few devices, or a model or batch cannot be divided over them.
@@ -161,7 +161,7 @@ def check_mesh(runs: Sequence[Run]) -> None:
 
 
 def shared_batch(runs: Sequence[Run]) -> int:
-    """Sequences that every run can divide over devices at once."""
+    """The largest number of sequences by which the batches of all runs can be divided."""
     trains = (run.settings.train for run in runs)
     return math.gcd(*(train.batch // train.accumulate for train in trains))
 

@@ -1,4 +1,4 @@
-"""The paper's tables, to be shown beside ours: `published.csv`, and which row is which condition.
+"""The paper's tables (`published.csv`), and which of their rows correspond to which conditions.
 
 The file holds every number of the tables of arXiv 2408.16293 (Figures 3(b), 4(b), 5, 8, 10 and 11)
 as printed: strict accuracy in percent of 4,096 problems a cell, or the mean number of retries of a
@@ -32,7 +32,7 @@ _UNSAID: Mapping[str, Any] = {"mask": "none", "kind": "skip", "trained": "", "de
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A row of a table.
+    """A row of a published table.
 
     Attributes:
         table: whose row it is.
@@ -53,7 +53,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """Which conditions of a study are rows of a table of the paper.
+    """Maps conditions of a study to rows of a table of the paper.
 
     Attributes:
         table: the table's name in `published.csv`.
@@ -74,7 +74,7 @@ class Beside:
                 raise ValueError(f"the paper's table {self.table!r} has no row {name!r}.")
 
     def find(self, condition: Condition, shared: Condition) -> Published | None:
-        """The row that stands beside a condition, if any.
+        """The published row that corresponds to a condition, if any.
 
         Args:
             condition: of a study.

@@ -1,4 +1,4 @@
-"""What is left to do of a study, for one of several workers that share a store."""
+"""The work queue of a study, for one of several workers that share a store."""
 
 import dataclasses
 import time
@@ -20,7 +20,7 @@ Execute = Callable[[Sequence[Task], Store], Iterator[tuple[Run, Exception | None
 
 @dataclasses.dataclass(frozen=True)
 class Begun:
-    """Some runs have been begun, together.
+    """An event: some runs were begun together.
 
     Attributes:
         words: what is about to happen to each, by its name.
@@ -31,7 +31,7 @@ class Begun:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A run has come to its end, or has failed, or another worker has it now.
+    """An event: a run has ended or failed, or another worker has taken it over.
 
     Attributes:
         name: of the run.
@@ -48,7 +48,7 @@ Event = Begun | Ended
 
 
 class Queue:
-    """Groups of tasks, each of which one worker does at a time.
+    """Groups of tasks; each is done by one worker at a time.
 
     A worker takes the first group that no other is at and whose parents are done with, and waits
     only where there is none. Of several hosts the first one chooses, and all do the same.
@@ -57,7 +57,7 @@ class Queue:
     def __init__(
         self, groups: Sequence[list[Task]], store: Store, busy: Callable[[Run], None]
     ) -> None:
-        """Nothing is taken yet.
+        """Makes a queue; no group is taken yet.
 
         Args:
             groups: of tasks that are done together, parents before children.
@@ -72,7 +72,7 @@ class Queue:
 
     @contextmanager
     def taken(self) -> Iterator[list[Task]]:
-        """The next group, which nobody else does meanwhile; waits where others have all."""
+        """Takes the next group under leases; waits while other workers have all."""
         with ExitStack() as stack:
             while True:
                 # The others know no more than that there is something.
@@ -84,7 +84,7 @@ class Queue:
             yield self._groups.pop(number)
 
     def work(self, execute: Execute) -> Generator[Event, None, None]:
-        """Does all of it.
+        """Executes all groups.
 
         Args:
             execute: does one group, of which nothing is done elsewhere meanwhile.
@@ -105,7 +105,7 @@ class Queue:
                     devices.wait_for_all(f"done with {run.name}")
 
     def _free(self, stack: ExitStack) -> int | None:
-        """The number of a group whose leases `stack` then holds."""
+        """The index of a group whose leases were taken into `stack`; None where all are busy."""
         waits = []
         for number in free(self._groups):
             if (busy := self._lease(self._groups[number], stack)) is None:
@@ -118,7 +118,7 @@ class Queue:
         return None
 
     def _lease(self, group: Sequence[Task], stack: ExitStack) -> Run | None:
-        """Takes the leases of what is not done of a group, all or none; returns who is busy."""
+        """Leases all unfinished runs of a group, or none; returns a run that is busy, if any."""
         with ExitStack() as taken:
             # In one order everywhere, so that of two workers one takes all of a group.
             for task in sorted(group, key=lambda task: task.run.name):
@@ -133,7 +133,7 @@ class Queue:
 
 
 def free(groups: Sequence[Sequence[Task]]) -> Iterator[int]:
-    """The numbers of those groups that need nothing of the ones before them."""
+    """The indices of groups that depend on no group before them."""
     before: set[str] = set()
     for number, group in enumerate(groups):
         if not before & _needed(group):
@@ -152,7 +152,7 @@ def _intended(task: Task, store: Store) -> str:
 
 
 def _needed(group: Sequence[Task]) -> set[str]:
-    """The names of the runs of a group and of all that they need."""
+    """The names of the runs of a group and of all runs that they depend on."""
     found: set[str] = set()
     left = [run for task in group for run in (task.run, *task.needs)]
     while left:

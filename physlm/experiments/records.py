@@ -1,4 +1,4 @@
-"""The records that a run is trained on: those of a file, or its parent's own mistakes, mended.
+"""Records that a run is trained on: those of a file, or its parent's own corrected mistakes.
 
 The latter are made once, before the first run that needs them is trained, and kept in the parent's
 directory, where all runs that ask for the same ones find them.
@@ -29,7 +29,7 @@ Progress = Callable[[str, int, str], AbstractContextManager[Reporter]]
 def of_run(
     run: Run, directory: epath.Path, progress: Progress, say: Callable[[str], None]
 ) -> Records | None:
-    """What stands among the fresh problems of a run's training; None where nothing does.
+    """The records mixed into a run's fresh problems; None where there are none.
 
     Several hosts call it together.
 
@@ -55,7 +55,7 @@ def of_run(
 
 
 def path_of(run: Run, directory: epath.Path) -> epath.Path:
-    """Where the parent's own mistakes are, or will be, as a run asks for them.
+    """The file of the parent's own corrected mistakes, which need not exist yet.
 
     Raises:
         ValueError: there is no such parent, or it is not trained to its end.
@@ -79,7 +79,7 @@ def path_of(run: Run, directory: epath.Path) -> epath.Path:
 def _own(
     run: Run, directory: epath.Path, progress: Progress, say: Callable[[str], None]
 ) -> epath.Path:
-    """The file of the parent's own mistakes, which is made unless it is there."""
+    """The file of the parent's own corrected mistakes; makes it where it is missing."""
     path = path_of(run, directory)
     busy = functools.partial(say, f"{run.name}: another process makes its records: waits for it")
     with ExitStack() as stack:

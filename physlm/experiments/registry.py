@@ -26,7 +26,7 @@ PACKAGE = "experiments"
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A module: its question in words, its configuration, its runs, and how they are shown.
+    """A study's module: its question, its configuration, its runs, and its figures.
 
     Attributes:
         name: that of the module, with its package unless that is `experiments`.

@@ -1,4 +1,4 @@
-"""What a study found: tables, pictures and a page, beside the paper's numbers.
+"""Reports: tables, figures and a page of a study's results, beside the paper's numbers.
 
 `python -m physlm.experiments.report DIR/<study>-<scale>` reads `results.jsonl` there and writes,
 beside it, `report.html`, `results.md`, `table.csv`, `table.md`, and each picture as PNG and SVG.
@@ -165,7 +165,7 @@ def _tables(
 
 
 def _budgets(found: Material) -> str:
-    """Class and budget, ours and the paper's, without which numbers beside each other deceive."""
+    """Problem class and token budget, ours and the paper's, without which a comparison misleads."""
     caps = {p.op for line in found.lines for p in line.points if p.inside}
     tokens = sorted({row["tokens"] for row in found.rows})
     ours = f"ours up to op {max(caps)}, {material.rounded(tokens[-1])} tokens" if caps else "ours"
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _missing(found: Material, name: str, scale: str, cut: int) -> list[str]:
-    """What the study asks for and has not, and lines that could not be read."""
+    """Notes on runs that are missing, and on lines that could not be read."""
     said = []
     view = View(found.store, name, scale)
     asked = {entry["run"] for entry in view.remembered()} if view.directory.exists() else set()

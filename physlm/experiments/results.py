@@ -166,7 +166,7 @@ def row(study: str, condition: Mapping[str, Any], cell: Row, where: str) -> Row:
 
 
 def ordered(groups: Iterable[Sequence[Row]]) -> list[Row]:
-    """The rows of many evaluations, in an order that only they decide.
+    """The rows of many evaluations in a canonical order.
 
     Conditions come in increasing order of their values, then seeds, runs and evaluations; the cells
     of an evaluation stay in their order.
@@ -176,7 +176,7 @@ def ordered(groups: Iterable[Sequence[Row]]) -> list[Row]:
 
 
 def refuse_other_study(path: epath.Path, study: str) -> str:
-    """Sees to it that no row of a `results.jsonl`, if there is one, belongs to another study.
+    """Raises where a row of a `results.jsonl` belongs to another study; reports damage.
 
     Returns:
         what is wrong with the first row that a sweep would not write; empty where nothing is. All
@@ -224,7 +224,7 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Numbers by size before everything else by its text: values of mixed kinds have an order."""
+    """A sort key for values of mixed types: numbers by size, then all else by its text."""
     if isinstance(value, int | float):
         return 0, float(value), ""
     return 1, 0.0, json.dumps(value, sort_keys=True)

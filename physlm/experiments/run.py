@@ -1,4 +1,4 @@
-"""One run: its configuration, its name, and how far it has come in its directory."""
+"""A run: its configuration, its name, and its progress in its directory."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ Status = Literal["finished", "unfinished", "failed", "to do"]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A model that is trained, or is to be: what decides its weights, and how they are computed.
+    """A model to be trained: the settings that decide its weights, and those that do not.
 
     Attributes:
         name: name of its directory: its data, model, tokens and seed in words, and the hash of all
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def depth(self) -> int:
-        """How many runs have to be trained before it, one after the other, as far as is known."""
+        """The number of its ancestors, as far as they are known."""
         return 1 + self.parent.depth if self.parent else 0
 
     @property
@@ -94,7 +94,7 @@ def _in_words(run: Run) -> str:
 
 
 def in_a_path(value: Any) -> str:
-    """A value in characters that may stand in the name of a file anywhere."""
+    """A value in characters that are allowed in file names everywhere."""
     text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-")
 
@@ -108,7 +108,7 @@ def rounded(number: int) -> str:
 
 
 def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
-    """The run of a directory, by the configuration that it holds.
+    """Loads the run of a directory from its configuration.
 
     Args:
         directory: of the run.
@@ -142,7 +142,7 @@ def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
 
 
 def status(directory: epath.Path) -> Status:
-    """How far the training of a run has come, by the files in its directory."""
+    """The training status of a run, by the files in its directory."""
     if (directory / FINISHED_FILE).exists():
         return "finished"
     if (directory / ERROR_FILE).exists():
@@ -151,7 +151,7 @@ def status(directory: epath.Path) -> Status:
 
 
 def finish(directory: epath.Path, step: int, seconds: float) -> None:
-    """Marks a run as trained to its last step, of which there is a checkpoint."""
+    """Marks a run as finished; there is a checkpoint of its last step."""
     content = {"step": step, "train_seconds": round(seconds, 3)}
     files.write_json(directory / FINISHED_FILE, content)
     (directory / ERROR_FILE).unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def best_step(directory: epath.Path) -> int | None:
 
 
 def note_best(directory: epath.Path, step: int) -> None:
-    """Notes the step of a finished run's best checkpoint, so that nobody has to look again."""
+    """Records the step of a finished run's best checkpoint, so that it is looked for once."""
     if last_step(directory) is not None and best_step(directory) != step:
         path = directory / FINISHED_FILE
         files.write_json(path, {**files.read_object(path), "best": step})
@@ -191,14 +191,14 @@ def saved_steps(directory: epath.Path) -> set[int]:
 
 
 def shape(run: Run) -> str:
-    """What runs have in common that can be trained as one program."""
+    """The key of runs that can be trained as one program."""
     flat = config_lib.flatten(run.config)
     shared = {key: value for key, value in flat.items() if not config_lib.of_member(key)}
     return json.dumps(shared, sort_keys=True)
 
 
 def takes_longer(settings: config_lib.Settings) -> bool:
-    """The run takes more steps than `train.steps` to see as many problems."""
+    """Whether the run takes more steps than `train.steps`, to see as many problems."""
     # A probe's batch is of problems.
     if settings.adaptation.kind == PROBE:
         return False

@@ -1,4 +1,4 @@
-"""The scales at which every study runs: what each changes of the published recipe."""
+"""The scales at which every study can be run, each as changes of the published recipe."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which runs of a study a sweep is about: of which seeds, through a filter, of a share of all."""
+"""Selection of a study's runs: by seed, by filter, or as one of several shares."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """A condition on entries of a study: a name has one of some values, or none of them.
+    """A filter on entries: a setting has one of some values, or none of them.
 
     Attributes:
         name: as a condition of the study calls it, or a dotted setting.
@@ -45,7 +45,7 @@ class Filter:
     negated: bool = False
 
     def fulfilled(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Those of all entries that fulfil it; what an entry does not name has no value there."""
+        """The entries that fulfil the filter; an entry without the setting has no value of it."""
 
         def has(entry: Entry, values: Iterable[str]) -> bool:
             known = _named(entry)
@@ -59,7 +59,7 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """The condition of a text: `retry_rate=0.2,0.5` or `mask!=none`.
+    """The filter of a text: `retry_rate=0.2,0.5` or `mask!=none`.
 
     Raises:
         ValueError: it is not written so.
@@ -72,7 +72,7 @@ def parse_filter(text: str) -> Filter:
 
 
 def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
-    """The entries that all conditions let through, in their order.
+    """The entries that fulfil all filters, in their order.
 
     Raises:
         ValueError: a condition cannot be read, names what no entry has, or none is left.
@@ -94,14 +94,14 @@ def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
 
 
 def _named(entry: Entry) -> dict[str, Any]:
-    """What an entry can be chosen by."""
+    """The values of an entry that filters can name."""
     settings = config_lib.flatten(entry.run.config)
     settings |= config_lib.flatten({"evaluate": entry.evaluation.facts})
     return {**settings, **entry.condition}
 
 
 def _same(value: Any, text: str) -> bool:
-    """Whether a value is what a text says."""
+    """Whether a text stands for a value."""
     if isinstance(value, bool):
         return text.lower() == str(value).lower()
     if isinstance(value, int | float):
@@ -114,7 +114,7 @@ def _same(value: Any, text: str) -> bool:
 
 
 def _all(entries: Sequence[Entry]) -> str:
-    """By what entries can be told apart, in words."""
+    """The values that filters can choose from, in words."""
     values: dict[str, list[str]] = {}
     for entry in entries:
         for name, value in {**entry.condition, _SEED: entry.run.settings.seed}.items():
@@ -127,7 +127,7 @@ def _all(entries: Sequence[Entry]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """One of several shares of what there is to do.
+    """One of several shares of the work.
 
     Attributes:
         number: which one, from 1.
@@ -151,7 +151,7 @@ def parse_share(text: str) -> Share:
 
 
 def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
-    """The names of the runs of each of so many shares; every run is in one share.
+    """Divides runs into shares; returns the names of each.
 
     Shares depend on the tasks alone, not on what is done of them nor on devices, so that those who
     take the shares agree at any time. They are dealt by tokens, the largest first. What fits into a
@@ -190,7 +190,7 @@ def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
 
 
 def of_share(own: Collection[str], tasks: Sequence[Task]) -> list[Task]:
-    """The tasks of a share, and before them the training of what they need of other shares.
+    """The tasks of a share, after training tasks for the runs of other shares that they need.
 
     That is waited for, or done where nobody has begun it.
 
@@ -224,7 +224,7 @@ def _tokens(runs: Sequence[Run]) -> int:
 
 
 def _together(runs: Sequence[Run], way: Callable[[Run], Iterable[Hashable]]) -> list[list[Run]]:
-    """Parts of some runs: those that have a mark in common are in one part, in their order."""
+    """Partitions runs so that those with a common mark are in one part, in their order."""
     parts: list[tuple[set[Hashable], list[Run]]] = []
     for run in runs:
         marks, members = set(way(run)), [run]

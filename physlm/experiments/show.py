@@ -1,4 +1,4 @@
-"""What a model wrote, to be looked at: problems with its solutions, step by step."""
+"""Shows problems with a model's solutions, step by step, as text and as HTML."""
 
 import dataclasses
 import html
@@ -65,7 +65,7 @@ _NEEDED = frozenset(
 
 
 def _read(path: epath.Path) -> list[Record]:
-    """The records that can be shown of a file of solutions, none where there is no file.
+    """The records of a file of solutions that can be shown; none where there is no file.
 
     Raises:
         ValueError: it is damaged.
@@ -105,7 +105,7 @@ def examples(evaluation: epath.Path) -> list[Record]:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A sentence of a written solution.
+    """A sentence of a solution, with what the judge says of it.
 
     Attributes:
         number: among those that stand, from 1; None where it was taken back.

@@ -1,4 +1,4 @@
-"""How runs of a study stand: what they are at, their figures and the time left, as files say it."""
+"""The progress of a study's runs, by their files: state, latest metrics, time left."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ ENDED = ("done", "failed")
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """How a run stands.
+    """The progress of a run.
 
     Attributes:
         run: its name.
@@ -55,7 +55,7 @@ class Standing:
 
 
 def of_view(view: View) -> list[Standing]:
-    """How all runs of a study stand, parents before children.
+    """The progress of all runs of a study, parents before children.
 
     Raises:
         ValueError: a file is damaged.
@@ -93,7 +93,7 @@ def _of_run(
 
 
 def _state(directory: epath.Path, places: list[epath.Path | None]) -> tuple[State, str]:
-    """What a run is at, and why it failed if it did.
+    """The state of a run, and its error if it has failed.
 
     Args:
         directory: of the run.

@@ -1,4 +1,4 @@
-"""Says how a study stands: `python -m physlm.experiments.status DIR/<study>-<scale> [--follow]`.
+"""Shows a study's progress: `python -m physlm.experiments.status DIR/<study>-<scale> [--follow]`.
 
 Prints a table of its runs, parents and probes among them: what each is at, its last step, recent
 loss, the share of problems up to the most operations in training that it solves, tokens a second of
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[float], None] =
 
 
 def _views(directory: epath.Path) -> list[View]:
-    """The studies of a directory, which is that of one or a store.
+    """The studies of a directory, which is a study's own or a store.
 
     Raises:
         ValueError: it is neither.
@@ -107,7 +107,7 @@ def _looked(views: Sequence[View]) -> list[Study]:
 
 
 def _follow(views: Sequence[View], wait: Callable[[float], None]) -> None:
-    """Shows changes until there is nothing to wait for."""
+    """Shows changes until all runs have ended."""
     show = _Screen().show if sys.stdout.isatty() else _Log().show
     while True:
         studies = _looked(views)
@@ -124,7 +124,7 @@ class _Screen:
         self._drawn = 0
 
     def show(self, studies: Sequence[Study]) -> None:
-        """Draws as much as there is room for, of what is at work first."""
+        """Draws the table, running rows first, as far as the screen has room."""
         size = shutil.get_terminal_size()
         lines = [line for study in studies for line in (*_table(study, size.columns), "")][:-1]
         if len(lines) >= size.lines:
@@ -160,7 +160,7 @@ class _Log:
 
 
 def _news(one: Standing) -> tuple[object, ...]:
-    """What is worth a line when it changes."""
+    """The part of a run's progress whose change is worth a line."""
     return one.state, one.step, one.accuracy
 
 
@@ -210,7 +210,7 @@ def _row(one: Standing) -> tuple[str, ...]:
 
 
 def _cut(name: str, width: int) -> str:
-    """A name that has to be shorter keeps its hash."""
+    """Shortens a name, but keeps its hash."""
     if len(name) <= width:
         return name
     return f"{name[: width - _HASH - 1]}…{name[-_HASH:]}"

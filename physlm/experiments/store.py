@@ -23,7 +23,7 @@ CACHE_DIR = ".compiled"
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Where things are in a store."""
+    """The layout of a store."""
 
     root: epath.Path
 
@@ -34,7 +34,7 @@ class Store:
 
     @property
     def cache(self) -> epath.Path | None:
-        """Where compiled programs go, unless JAX has been told already by its own variable."""
+        """The directory of compiled programs; None where JAX's own variable names one."""
         return None if "JAX_COMPILATION_CACHE_DIR" in os.environ else self.root / CACHE_DIR
 
     def of_run(self, name: str) -> epath.Path:
@@ -42,7 +42,7 @@ class Store:
         return self.models / name
 
     def check(self, view: epath.Path) -> None:
-        """Sees to it that the store can be written, without touching it.
+        """Checks, without writing anything, that the store can be written.
 
         Args:
             view: the directory in it of what a study shows.
@@ -69,7 +69,7 @@ class Store:
             )
 
     def make(self, view: epath.Path) -> None:
-        """Creates the directories and tries them: permission bits do not tell everything.
+        """Creates the directories and writes to them on trial, as permission bits can mislead.
 
         Args:
             view: the directory in it of what a study shows.

@@ -16,7 +16,7 @@ from physlm.experiments.results import Row
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One condition on one cell, over all its seeds; accuracies in 0..1.
+    """The results of one condition on one cell, over all seeds; accuracies in 0..1.
 
     Attributes:
         cell: the cell's name, e.g. `<=4` or `5`.
@@ -62,13 +62,13 @@ class Point:
 
     @property
     def reasked(self) -> bool:
-        """Whether its problems are asked about otherwise than they were made for."""
+        """Whether another question is asked about its problems than they were made for."""
         return self.cell.endswith("re")
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One condition.
+    """The results of one condition.
 
     Attributes:
         label: what it is, in words.
@@ -85,7 +85,7 @@ class Line:
 
 
 def cap_of(points: Sequence[Point]) -> int | None:
-    """The most operations in training; None where no cell says so."""
+    """The largest number of operations in training; None where no cell tells it."""
     return max((point.op for point in points if point.inside), default=None)
 
 
@@ -106,7 +106,7 @@ class Pooled:
 
 
 def pooled(points: Sequence[Point]) -> Pooled:
-    """Takes cells of one condition together, each of the same weight.
+    """Averages over cells of one condition, with equal weights.
 
     Args:
         points: at least one. Seeds that lack a cell are left out.
@@ -186,7 +186,7 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
 
 
 def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """The means over seeds of numbers that are known of each; counts of kinds have none."""
+    """The means over seeds of the numbers that all of them have."""
     if not found:
         return None
     flat = [flatten_dict(dict(one), sep=" ") for one in found]
@@ -196,7 +196,7 @@ def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
 
 
 def _retries_within(rows: Sequence[Row], found: outcomes.All) -> tuple[float, float] | None:
-    """Where all seeds have been judged on the same problems, and their retries were counted."""
+    """The interval of retries; None unless all seeds have them, for the same problems."""
     known = [found.get((row["run"], row["evaluation"]), {}).get(row["cell"]) for row in rows]
     counts = [one.retries_N for one in known if one is not None and one.retries_N is not None]
     same = len({one.problems for one in known if one is not None}) == 1

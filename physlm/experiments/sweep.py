@@ -58,7 +58,7 @@ Work = Callable[[Callable[[Run], None]], Generator[Event, None, None]]
 
 
 def run_all(todo: Sequence[Task], view: View, work: Work, failed: dict[str, str]) -> None:
-    """Trains and judges what is not, and refreshes `results.jsonl` after each run.
+    """Trains and judges all unfinished runs, refreshing `results.jsonl` after each.
 
     A run that fails leaves its error in its directory, and the others go on. One that another
     process trains comes last, and is then waited for.
@@ -104,7 +104,7 @@ def run_all(todo: Sequence[Task], view: View, work: Work, failed: dict[str, str]
 
 
 def _places(todo: Sequence[Task], store: Store) -> Iterator[epath.Path]:
-    """What a worker may have died at."""
+    """Files and directories that a dead worker may have left leases of."""
     for task in todo:
         directory = store.of_run(task.run.name)
         yield directory
@@ -352,7 +352,7 @@ def _refresh(view: View) -> None:
 
 
 def _asked(options: argparse.Namespace) -> list[Entry]:
-    """What the command line asks for of a study, all shares of it."""
+    """All entries that the command line asks for, before shares are dealt."""
     study = registry.load(options.study)
     seeds: list[list[str]] = [[]]
     if options.seeds:
@@ -368,7 +368,7 @@ def _asked(options: argparse.Namespace) -> list[Entry]:
 
 
 def _place(options: argparse.Namespace) -> estimate.Slice:
-    """The chips for which a dry run estimates times."""
+    """The slice for which a dry run estimates times."""
     for name in ("measure", "slice"):
         if getattr(options, name) and not options.dry_run:
             raise ValueError(f"--{name} is for --dry-run.")
@@ -376,7 +376,7 @@ def _place(options: argparse.Namespace) -> estimate.Slice:
 
 
 def _executor(options: argparse.Namespace) -> cluster.Cluster | None:
-    """The cluster that does the study; None where this process does."""
+    """The Ray cluster that executes the study; None for this process."""
     if options.executor is None:
         for name in ("address", "resources"):
             if getattr(options, name):
@@ -390,7 +390,7 @@ def _executor(options: argparse.Namespace) -> cluster.Cluster | None:
 
 
 def _paces(todo: Sequence[Task], store: Store, measure: bool) -> dict[str, float]:
-    """How fast runs are trained here, as far as it was measured, or is to be."""
+    """Measured speeds of training here; with `--measure`, those of other runs too."""
     wanted = {pace.pace_of(task.run.config) for task in todo}
     found = pace.measured(store, wanted)
     for group in groups(todo, store) if measure else ():

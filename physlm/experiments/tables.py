@@ -1,4 +1,4 @@
-"""The tables of a report, as texts in rows: accuracy, details, probes, the paper's, settings."""
+"""The tables of a report, as rows of texts."""
 
 import collections
 import json
@@ -67,7 +67,7 @@ def detail_table(lines: Sequence[Line]) -> Table:
 
 
 def _spent(point: Point) -> list[str]:
-    """What solutions took, where it is known."""
+    """Columns about the cost of solutions, where it is known."""
     found = point.account or {}
     shown = [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
     for name in ("retries_right", "retries_wrong"):
@@ -76,7 +76,7 @@ def _spent(point: Point) -> list[str]:
 
 
 def probe_table(lines: Sequence[Line]) -> Table | None:
-    """How probes answer, a row for each condition and cell; None where none was asked.
+    """The accuracy of probes, a row for each condition and cell; None without probes.
 
     Beside the accuracy: that of yes and of no alike (balanced), the area under the ROC curve, and
     the share of yes. Of the steps of the model's own solutions, up to the first wrong one: how many
@@ -104,7 +104,7 @@ def probe_table(lines: Sequence[Line]) -> Table | None:
 
 
 def paper_table(lines: Sequence[Line], beside: Mapping[str, Published]) -> Table | None:
-    """Our conditions beside the paper's, or None where fewer than two correspond.
+    """Our numbers beside the paper's; None where fewer than two conditions correspond.
 
     Classes, models and tokens differ, so that it is the differences between conditions that
     compare.
@@ -143,7 +143,7 @@ def published_table(beside: Mapping[str, Published]) -> Table | None:
 
 
 def pooled_table(lines: Sequence[Line]) -> Table | None:
-    """Conditions by all up to the cap, at it and beyond it: means over seeds, and the best run."""
+    """Accuracy up to, at and beyond the cap, by condition: means over seeds, and the best run."""
     cap = cap_of([point for line in lines for point in line.points])
     if cap is None:
         return None
@@ -166,7 +166,7 @@ def pooled_table(lines: Sequence[Line]) -> Table | None:
 
 
 def wrong_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
-    """Conditions by what their wrong solutions are wrong in first; None where it is not known.
+    """Shares of wrong solutions by their first error, a row a condition; None where unknown.
 
     Shares of all problems, of all cells.
     """

@@ -1,4 +1,4 @@
-"""What a sweep would do, as a tree: runs under their parents, and how each is judged."""
+"""The dry run of a sweep as a tree: runs under their parents, with their evaluations."""
 
 import collections
 import json
@@ -20,7 +20,7 @@ _WIDTH = 100
 
 
 class Tree:
-    """The runs of some tasks, each with what it takes and how far it has come."""
+    """The runs of some tasks, with their costs and progress."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Tree:
         entries: Sequence[Entry],
         own: Collection[str],
     ) -> None:
-        """Looks at what there is, without touching it.
+        """Reads the progress of all runs; nothing is written.
 
         Args:
             tasks: parents before children.
@@ -60,7 +60,7 @@ class Tree:
         self._statuses = {name: run_lib.status(store.of_run(name)) for name in self._runs}
 
     def text(self) -> str:
-        """All of it, in lines of at most 100 columns, with sums at the end."""
+        """The tree in lines of at most 100 columns, with sums at the end."""
         lines = _wrapped(
             "A run has: parameters; tokens; model FLOPs, time here and time on "
             f"{self._place} of its training. An evaluation has the time that others took here.",
@@ -113,7 +113,7 @@ class Tree:
         return "; ".join([parameters, f"{size.tokens:,}{more} tokens", f"{flops}, {here}, {there}"])
 
     def _judged(self, task: Task) -> list[str]:
-        """How a run is judged, a text each."""
+        """The evaluations of a run, in words."""
         found = []
         for one in task.evaluations:
             status = evaluation_lib.status(self._store.of_run(task.run.name), one.config)
@@ -128,7 +128,7 @@ class Tree:
         return found
 
     def _judging_to_do(self) -> str:
-        """How long the evaluations that are to be done take; empty where none is."""
+        """The time that pending evaluations take, in words; empty where there are none."""
         left = [
             self._judging.get(judging_of(run.config, one.config))
             for run in self._runs.values()
@@ -171,7 +171,7 @@ class Tree:
         return [*lines, *_wrapped(" ".join(notes), "")]
 
     def _left(self, run: Run) -> float:
-        """The share of a run's steps that is to be done."""
+        """The fraction of a run's steps that are still to be trained."""
         if self._statuses[run.name] == "finished":
             return 0.0
         return 1 - self._done(run) / run.settings.train.steps
@@ -190,7 +190,7 @@ class Tree:
 
 
 def _time(seconds: Sequence[float | None], where: str, unknown: str, what: str = "runs") -> str:
-    """The sum of the times that are known somewhere."""
+    """The sum of the known times, in words."""
     known = [one for one in seconds if one is not None]
     if not known:
         return f"{unknown} {where}"
@@ -209,7 +209,7 @@ def _statuses(statuses: Iterable[str]) -> str:
 
 
 def _counted(number: float) -> str:
-    """A number to three digits, with the letter of its size: 2.35e13 is `23.5 T`."""
+    """A number to three digits with an SI prefix: 2.35e13 is `23.5 T`."""
     size = 0
     while number >= 999.5 and size < 6:
         number, size = number / 1000, size + 1
@@ -217,7 +217,7 @@ def _counted(number: float) -> str:
 
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
-    """Lines of a text, with something before the first one and before the others."""
+    """Wraps a text, with one indent for its first line and another for the rest."""
     return textwrap.wrap(
         text,
         _WIDTH,

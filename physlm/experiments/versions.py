@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its configuration: versions, commit and devices."""
+"""Records versions, commit and devices, on which results depend beside the configuration."""
 
 import importlib.metadata
 import pathlib
@@ -25,7 +25,7 @@ _PACKAGES = {
 
 
 def versions() -> dict[str, Any]:
-    """What this run's numbers depend on beside its configuration."""
+    """Versions of packages, the commit, and the devices."""
     devices = jax.devices()
     commit, modified = _git_state()
     return {
@@ -59,7 +59,7 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 def write(path: epath.Path) -> None:
-    """Records the versions; those of an interrupted earlier part stay under `before`."""
+    """Writes the versions; those of an interrupted earlier part are kept under `before`."""
     current = versions()
     if path.exists():
         earlier = files.read_object(path)

@@ -1,4 +1,4 @@
-"""What a study shows: which runs, by which evaluations, under which conditions.
+"""A study's view of a store: which runs it shows, by which evaluations, as which conditions.
 
 The study's directory remembers it in `shown.json`, so that what one invocation asks for is added to
 what earlier ones of the same study and scale asked for. Whoever deletes that file begins anew; the
@@ -26,7 +26,7 @@ RUNS_FILE = "runs.json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A run of a study, and how it is judged there.
+    """An entry of a study: a run, and one evaluation of it.
 
     Attributes:
         run: what is trained.
@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs that it takes, each after those that it begins with."""
+        """All runs that the entry needs, each after its parent."""
         found: list[Run] = []
         for run in (*self.needs, self.run):
             line = [run]
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What the study's directory remembers of it."""
+        """The entry as `shown.json` has it."""
         return {
             "run": self.run.name,
             "condition": dict(self.condition),
@@ -63,7 +63,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What a study shows of a store at a scale.
+    """A study at one scale, in a store.
 
     Attributes:
         store: where the runs are.
@@ -77,11 +77,11 @@ class View:
 
     @property
     def directory(self) -> epath.Path:
-        """Where results, table, plot and page are."""
+        """The directory of results, tables, figures and page."""
         return self.store.root / f"{self.study}-{self.scale}"
 
     def check(self) -> str:
-        """Sees to it that the view can be added to, without touching it.
+        """Checks, without writing anything, that entries can be added.
 
         Returns:
             what is wrong with `results.jsonl`, which `refresh` makes again; empty where nothing is.
@@ -97,11 +97,11 @@ class View:
         return damage
 
     def held(self) -> AbstractContextManager[leases.Lease]:
-        """The right to write what is shown, for which others wait: it takes seconds."""
+        """A lease of the view's files, held for seconds while they are written."""
         return leases.held(self.directory, lambda: None)
 
     def remember(self, entries: Sequence[Entry]) -> None:
-        """Adds entries to those that are shown.
+        """Adds entries to the view.
 
         Raises:
             ValueError: the file that names them is damaged.
@@ -118,7 +118,7 @@ class View:
                 files.write_json(self.directory / FILE, [*before, *new])
 
     def remembered(self) -> list[dict[str, Any]]:
-        """What is shown: name of the run, condition and evaluation of each entry.
+        """The entries of the view, as `shown.json` has them.
 
         Raises:
             ValueError: the file that names them is damaged.
@@ -134,7 +134,7 @@ class View:
         return found
 
     def needed(self) -> dict[str, int | None]:
-        """The runs that are shown and those that they need, with the steps that they take.
+        """All runs that the view needs, parents and probes among them, with their numbers of steps.
 
         A budget of problems may take more. None: it is not known, as an older version began.
 
@@ -153,7 +153,7 @@ class View:
         }
 
     def rows(self) -> list[results.Row]:
-        """The rows of every entry that is trained and judged, in an order that only they decide.
+        """The rows of every finished entry, in canonical order.
 
         Raises:
             ValueError: a file that says what is shown, or a result, is damaged.

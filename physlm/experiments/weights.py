@@ -1,4 +1,4 @@
-"""The weights of a run: its checkpoints, and the whole model that they, and its parent's, make."""
+"""The weights of a run: its checkpoints, joined with its parent's where some are frozen."""
 
 import dataclasses
 from typing import Any
@@ -92,7 +92,7 @@ def _no_checkpoint(directory: epath.Path, which: str) -> ValueError:
 
 
 def joined(run: Run, directory: epath.Path, state: TrainState) -> tuple[Params, Params]:
-    """The whole model of a state of a run, and what is frozen of it: nothing, or its parent's.
+    """The whole model of a run's state, and its frozen part, which comes from the parent.
 
     Args:
         run: whose state it is.
@@ -119,7 +119,7 @@ def _frozen(run: Run, directory: epath.Path) -> Params:
 
 
 def probed(run: Run, directory: epath.Path, name: str) -> Params:
-    """A run's model joined with a probe of it, as decoding asks it.
+    """A run's model joined with a probe of it, for use as a detector.
 
     Args:
         run: whose model was probed.
@@ -148,7 +148,7 @@ def probed(run: Run, directory: epath.Path, name: str) -> Params:
 
 
 def parent(run: Run, directory: epath.Path) -> Parent | None:
-    """The model that a run begins with, to be read when it is needed; None where there is none.
+    """Loads lazily the model that a run starts from; None where it has no parent.
 
     Args:
         run: the child.

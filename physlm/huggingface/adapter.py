@@ -19,7 +19,7 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def need() -> None:
-    """Sees to it that PEFT is there.
+    """Raises ValueError where PEFT is not installed.
 
     Raises:
       ValueError: it is missing.

@@ -1,4 +1,4 @@
-"""A directory that Hugging Face's libraries read: written beside its place, read back, moved there.
+"""Writes directories for Hugging Face's libraries: aside, checked by reading back, then moved.
 
 Array names as in `physlm.model`, and N: problems.
 """
@@ -36,7 +36,7 @@ _SHARD = "5GB"
 
 
 def need() -> None:
-    """Sees to it that the libraries are there.
+    """Raises ValueError where a library is not installed.
 
     Raises:
       ValueError: one is missing.
@@ -77,7 +77,7 @@ def fresh(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def rounded(params: model.Params, dtype: str) -> model.Params:
-    """Float32 parameters of which each is a number of `dtype`."""
+    """The parameters rounded to `dtype`, as float32."""
     return jax.tree.map(lambda x: jnp.asarray(x).astype(dtype).astype(jnp.float32), params)
 
 

@@ -124,7 +124,7 @@ def _variant(content: dict[str, Any]) -> str:
 
 
 def _sure(content: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """The settings, if a model of theirs is described as this one is in all that is described.
+    """The settings, if their config.json agrees with the given one in all that it says.
 
     Raises:
       ValueError: a field has a value that no model here has.
@@ -143,7 +143,7 @@ def _sure(content: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def differs(config: ModelConfig, content: dict[str, Any]) -> str:
-    """What a config.json says otherwise than that of a model here, in words; "" for nothing."""
+    """How a config.json differs from that of a model here, in words; "" where it does not."""
     for name, want in mapping.hf_config(config).items():
         said = content.get(name, want)
         if isinstance(want, dict):

@@ -1,4 +1,4 @@
-"""A quantity of all conditions against one of their settings."""
+"""Figures of a quantity against a setting."""
 
 import dataclasses
 import itertools
@@ -49,7 +49,7 @@ _Curve = tuple[str, list[tuple[Any, Line]]]
 
 @dataclasses.dataclass(frozen=True)
 class Against:
-    """A quantity against a setting: a curve for all that else sets conditions apart.
+    """A quantity against a setting; conditions that differ otherwise are separate curves.
 
     Left the problems of as many operations as in training, then those of more, and the paper's
     numbers where it has them. Error-free conditions, which no setting of mistakes touches, are the
@@ -105,7 +105,7 @@ class Against:
         return meant.get(self.x) if isinstance(self.x, str) else self.x(meant)
 
     def _curves(self, lines: Sequence[Line]) -> tuple[list[_Curve], list[Line]]:
-        """The curves; and error-free conditions that are no point of one."""
+        """The curves, and the error-free conditions that are on none."""
         rates = self.x == condition_lib.RATE
         free = [
             line
@@ -133,7 +133,7 @@ class Against:
         return list(found.items()), []
 
     def _beside(self, said: Condition) -> Condition:
-        """A condition without the setting that is drawn."""
+        """The condition without the setting on the axis."""
         read = (self.x,) if isinstance(self.x, str) else self.reads
         meant = condition_lib.meant(said)
         return {key: known for key, known in meant.items() if key not in read}
@@ -227,7 +227,7 @@ def _about(shown: Shown, y: str) -> str:
 
 
 def _ticks(curves: Sequence[_Curve]) -> dict[Any, float]:
-    """Where each value stands: numbers at their size, others side by side."""
+    """The position of each value on the axis: numbers to scale, others evenly spaced."""
     values = list(dict.fromkeys(value for _, points in curves for value, _ in points))
     if all(isinstance(value, int | float) for value in values):
         values = sorted(values)
@@ -255,7 +255,7 @@ def _chosen(line: Line, beyond: int, cap: int | None) -> list[Point]:
 
 
 def _height(line: Line, y: str, beyond: int, cap: int | None) -> Pooled | None:
-    """The mean over cells, with an interval where it is known."""
+    """The mean of the quantity over cells, with its interval where known."""
     points = _chosen(line, beyond, cap)
     if not points:
         return None
@@ -308,7 +308,7 @@ def _curve(
 
 
 def _level(axes: "Axes", line: Line, y: str, beyond: int, cap: int | None, dash: str) -> None:
-    """A condition that the setting does not touch, as a line across."""
+    """A horizontal line for a condition without the setting."""
     if (found := _height(line, y, beyond, cap)) is None:
         return
     scale = _scale(y)

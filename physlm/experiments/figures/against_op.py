@@ -134,7 +134,7 @@ def _are_probes(lines: Sequence[Line]) -> bool:
 
 
 def _greedy(lines: Sequence[Line]) -> list[Line]:
-    """Those that are decoded greedily, by shorter names, where there are many ways; else none.
+    """The lines decoded greedily, with shorter labels, where there are many strategies; else none.
 
     The others are points of the plot against tokens (`physlm.experiments.cost`).
     """
@@ -147,7 +147,7 @@ def _greedy(lines: Sequence[Line]) -> list[Line]:
 
 
 def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
-    """Those of what most probes are asked, and those of other tasks, by shorter names."""
+    """The lines of the most frequent probing task, and those of others, with shorter labels."""
     tasks = [line.condition.get(_TASK) for line in lines]
     if not _are_probes(lines) or len(set(tasks)) < 2:
         return list(lines), []
@@ -165,7 +165,7 @@ def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
 
 
 def _other_tasks(axes: "Axes", lines: Sequence[Line], cap: int | None) -> None:
-    """What else probes are asked, by task."""
+    """The lines of other probing tasks, by task."""
     shown = [_drawn(line) for line in lines]
     _frame(axes, [point for points in shown for point in points])
     if cap is not None:
@@ -232,7 +232,7 @@ def _position(point: Point) -> float:
 
 
 def _styles(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """A style for each line; where ways of training differ, these are colours and data dashes."""
+    """A style for each line: colours for ways of training where these differ, dashes for data."""
     ways = [line.condition.get(TRAINED, "") for line in lines]
     # Probes of several models differ in their parents.
     if len(set(ways)) == 1 or (_are_probes(lines) and len(lines) <= len(COLOURS)):
@@ -297,7 +297,7 @@ def _frame(axes: "Axes", points: Sequence[Point]) -> None:
 
 
 def _border(axes: "Axes", border: float, *, words: bool) -> None:
-    """Marks the most operations in training, and which side is which."""
+    """Marks the largest number of operations in training."""
     left, right = axes.get_xlim()
     axes.axvspan(left, border, color=GREY, alpha=0.1, linewidth=0, zorder=0)
     axes.axvline(border, color="#777777", linewidth=1.2, linestyle="--", zorder=1)

@@ -1,4 +1,4 @@
-"""Accuracy against tokens: what ways of decoding make of what they spend."""
+"""Figures of accuracy against generated tokens, by decoding strategy."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ SIZE_INCHES = (11.0, 5.6)
 
 @dataclasses.dataclass(frozen=True)
 class AgainstTokens:
-    """Accuracy against the tokens written for a problem, those left for better ones too.
+    """Accuracy against the tokens generated for a problem, including discarded ones.
 
     Ways of decoding that differ in how much they may spend are a curve, a marker each; colours are
     what is trained on. Left problems of numbers of operations within training, right beyond.
@@ -75,12 +75,12 @@ def _build(figure: "Figure", known: Sequence[Line], about: str) -> None:
 
 
 def _names(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
-    """Ways of decoding, and what is trained on."""
+    """The decoding strategies, and the training data."""
     return list(dict.fromkeys(map(_family, lines))), list(dict.fromkeys(map(_data, lines)))
 
 
 def _family(line: Line) -> str:
-    """What ways of decoding have in common that are points of one curve."""
+    """The key by which decoding strategies are grouped into curves."""
     text = str(line.condition.get(condition.DECODE, "greedy"))
     found: Any = recipe.parse(text)
     name = text.partition(":")[0].rpartition(".")[2]
@@ -138,7 +138,7 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
 
 
 def _spent(line: Line, wanted: Callable[[Point], bool]) -> tuple[float, float, float, float] | None:
-    """Tokens, accuracy and its interval, as means over the cells that are wanted."""
+    """Tokens, accuracy and its interval, as means over the chosen cells."""
     points: list[Point] = [point for point in line.points if wanted(point)]
     if not points:
         return None

@@ -1,4 +1,4 @@
-"""What a figure draws from, what it returns, and how both are made light and dark."""
+"""The input and output of figures, and their rendering in light and dark."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ Curve = Sequence[tuple[float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a run took and came to, beside what it solves.
+    """Size, tokens and final loss of a run.
 
     Attributes:
         parameters: of its model; None where its configuration is not in the store, or cannot be
@@ -40,7 +40,7 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What a figure has to draw.
+    """The data that figures draw from.
 
     Attributes:
         lines: the conditions.
@@ -81,11 +81,11 @@ class Drawing:
 
 
 class Figure(Protocol):
-    """How conditions are drawn."""
+    """The interface of figures."""
 
     @property
     def name(self) -> str:
-        """Of the picture's files, without their endings."""
+        """The name of the picture's files, without suffix."""
 
     def draw(self, shown: Shown) -> Drawing | None:
         """The picture; None where there is nothing to show."""
@@ -97,7 +97,7 @@ def draw(
     size_inches: tuple[float, float],
     build: Callable[["matplotlib.figure.Figure"], None],
 ) -> Drawing:
-    """Has `build` draw on an empty figure, for each ground and kind of file."""
+    """Renders what `build` draws as PNG and SVG, light and dark."""
     # Matplotlib takes a second to import and is needed here alone. A figure of its own, without
     # pyplot, is drawn off screen and leaves no global state behind.
     import matplotlib

@@ -1,4 +1,4 @@
-"""How the losses of runs fell."""
+"""Figures of training losses."""
 
 import dataclasses
 import textwrap

@@ -54,7 +54,7 @@ class _Size:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """What differs in size and length alone.
+    """Runs that differ in size and training tokens alone.
 
     Attributes:
         label: what all of it is trained on, in words.
@@ -75,7 +75,7 @@ class _Group:
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """A loss or a share of errors against the tokens of training, a colour for each size of model.
+    """Loss or error rate against training tokens, with a colour for each model size.
 
     A column for all that else sets conditions apart. Above a point for each run, and the curves of
     the law E + A / N**alpha + B / D**beta (`physlm.experiments.fits`) where there are enough of
@@ -162,7 +162,7 @@ class Scaling:
     def _values(
         self, line: Line, trained: Sequence[Trained], cap: int | None
     ) -> Sequence[float | None]:
-        """What is drawn of each run."""
+        """The drawn value of each run."""
         if self.y == LOSS:
             return [run.loss for run in trained]
         points = [point for point in line.points if self._is_of(point, cap)]
@@ -259,7 +259,7 @@ def _table(groups: Sequence[_Group]) -> list[list[str]]:
 
 
 def _points(axes: "Axes", size: _Size, fit: Fit | None, look: dict[str, Any]) -> Any:
-    """Draws the runs of a size and its curve, and returns what stands for it in a legend."""
+    """Draws the runs and the fitted curve of a size, and returns their legend handle."""
     tokens, values = zip(*size.runs, strict=True)
     dots = {"color": look["color"], "marker": look["marker"], "linestyle": "none"}
     (handle,) = axes.plot(tokens, values, **dots, markersize=5.5)
@@ -301,6 +301,6 @@ def _frame(column: Sequence["Axes"], group: _Group) -> None:
 
 
 def _look(number: int) -> dict[str, Any]:
-    """As `style`, with other markers where colours come again."""
+    """As `style`, with another marker where colours repeat."""
     marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
     return {**style(number), "marker": marker}

@@ -1,4 +1,4 @@
-"""What all figures have in common: colours, markers, frames and the paper's place."""
+"""The style of all figures: colours, markers, frames, and how the paper's numbers look."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "no
 
 
 def style(number: int, dash: int | None = None) -> dict[str, Any]:
-    """Colour, marker and dash of the line of a number; the dash of another one, if it is given."""
+    """Colour, marker and dash of line `number`; the dash can be another line's."""
     dash = number // len(COLOURS) if dash is None else dash
     return {
         "color": COLOURS[number % len(COLOURS)],
