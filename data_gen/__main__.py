@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import json
 import os
-import pathlib
 import resource
 import statistics
 import sys
@@ -23,14 +22,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from data_gen import interrupts, keys, settings
-from data_gen.arguments import Parser
+from data_gen import interrupts, keys, options
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
 from data_gen.solutions import kinds
-from data_gen.solutions.language import vocabulary
-from data_gen.solutions.mistakes import ERROR_FREE, MENDINGS, Mistakes
-from data_gen.spec import NAMED, ORDERS, SOLUTIONS, SPLITS, Spec
+from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
+from data_gen.spec import Spec
 from data_gen.text import lines as text_lines
 from data_gen.text.judge import judge
 from data_gen.text.reader import Facts, read
@@ -40,38 +37,6 @@ if TYPE_CHECKING:
 
 # Problems made at once; it changes nothing but the memory and the time taken.
 _BATCH = 256
-
-
-def _class(args: argparse.Namespace) -> Spec:
-    names = ("op", "order", "split", "solution", "reask", "names_file")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    known = settings.of(Spec)
-    for name, text in settings.assignments(args.set).items():
-        if name not in known:
-            raise settings.unknown(name, known)
-        if name in given:
-            raise settings.twice(name, [f"--{name.replace('_', '-')}", f"--set {name}={text}"])
-        given[name] = known[name].parse(name, text)
-    spec = dataclasses.replace(NAMED[args.spec], **given)
-    # Refuses a file of names that cannot be used before anything compiles.
-    vocabulary(spec)
-    return spec
-
-
-# What is said of mistakes beside their kind, and what holds where nothing is said.
-_OF_MISTAKES: dict[str, Any] = {"rate": 0.5, "whole": False, "mend": "back", "late": 0}
-
-
-def _mistakes(args: argparse.Namespace, spec: Spec) -> Mistakes:
-    given = {name: getattr(args, name) for name in _OF_MISTAKES if getattr(args, name) is not None}
-    if args.mistakes is None:
-        if given:
-            name = next(iter(given))
-            raise ValueError(f"--{name} is given without --mistakes KIND, which puts mistakes in.")
-        return ERROR_FREE
-    mistakes = Mistakes(args.mistakes, **(_OF_MISTAKES | given))
-    mistakes.check(spec)
-    return mistakes
 
 
 def _drawn(
@@ -97,8 +62,8 @@ def sample(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     from data_gen.frozen import rows
 
-    spec = _class(args)
-    for found, asked in _drawn(args, spec, _mistakes(args, spec)):
+    spec = options.problem_class(args)
+    for found, asked in _drawn(args, spec, options.mistakes(args, spec)):
         kept = found.only(np.arange(asked))
         yield from rows.written(kept, spec, name=args.spec, seed=args.seed, types=args.types)
 
@@ -108,7 +73,7 @@ def freeze(args: argparse.Namespace) -> str:
     from data_gen.frozen import card, directory
     from data_gen.frozen.rows import Contents
 
-    spec = _class(args)
+    spec = options.problem_class(args)
     split, counts = spec.split, {}
     if args.test:
         if split == "test" or args.split == "all":
@@ -118,11 +83,11 @@ def freeze(args: argparse.Namespace) -> str:
         dataclasses.replace(spec, split="all"),
         args.seed,
         {split: args.count, **counts},
-        _mistakes(args, spec),
+        options.mistakes(args, spec),
         args.spec,
     )
     # Whoever reads it later may have other defaults.
-    usual = {name: value for name, value in _OF_MISTAKES.items() if vars(args)[name] is None}
+    usual = {name: value for name, value in options.OF_MISTAKES.items() if vars(args)[name] is None}
     said = vars(args) | (usual if args.mistakes else {})
     command = card.command(said, left_out=("out",))
     return directory.write(directory.Order(contents, args.format, args.types, command), args.out)
@@ -136,7 +101,7 @@ def stats(args: argparse.Namespace) -> str:
     from data_gen.problems import template
     from data_gen.solutions.features import measure, table
 
-    spec, parts = _class(args), []
+    spec, parts = options.problem_class(args), []
     count = jax.jit(jax.vmap(functools.partial(measure, spec=spec)))
     for (_, problems, documents), asked in _drawn(args, spec):
         made = (count(problems, documents), template.templates(problems, spec))
@@ -152,7 +117,7 @@ def bench(args: argparse.Namespace) -> str:
 
     from data_gen.windows import stream
 
-    spec = _class(args)
+    spec = options.problem_class(args)
     keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(jnp.arange(args.count))
     started = time.perf_counter()
     make = stream.problems.lower(keys_N, spec=spec).compile()
@@ -229,7 +194,7 @@ def correct(lines: Iterable[bytes | str], args: argparse.Namespace) -> Iterator[
 
     from data_gen.text.corrections import corrected, mixture, table
 
-    spec, verdicts, made = _class(args), [], 0
+    spec, verdicts, made = options.problem_class(args), [], 0
     root = keys.root(args.seed, Purpose.CORRECTION)
     texts = ("problem", "question", "solution", "written")
     for number, record, facts in _read(lines, texts, spec.modulus):
@@ -266,8 +231,8 @@ def draw(args: argparse.Namespace) -> None:
     from data_gen.windows.documents import whole_documents
 
     figure.check_out(args.out)
-    spec = _class(args)
-    mistakes = _mistakes(args, spec)
+    spec = options.problem_class(args)
+    mistakes = options.mistakes(args, spec)
     keys_N = rows.row_keys(spec, args.seed, np.array([args.index], np.uint32))
     problems = stream.problems(keys_N, spec=spec)
     problem = jax.tree.map(lambda x: np.asarray(x[0]), problems)
@@ -281,105 +246,6 @@ def draw(args: argparse.Namespace) -> None:
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
     listed = listing.rows(facts, record["solution"])
     figure.save(figure.draw(problem, spec, listed), args.out)
-
-
-def _whole(low: int, text: str) -> int:
-    # JAX seeds and counts in 32 bits.
-    if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed: an integer in {low}..{2**31 - 1} is."
-        )
-    return int(text)
-
-
-def _parser() -> argparse.ArgumentParser:
-    igsm = pathlib.PurePath(sys.argv[0]).stem == "igsm"
-    parser = Parser(
-        prog="igsm" if igsm else "python -m data_gen",
-        description=__doc__.replace("python -m data_gen", "igsm") if igsm else __doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    drawing = Parser(add_help=False)
-    drawing.add_argument("--spec", choices=sorted(NAMED), default="med")
-    drawing.add_argument("--seed", type=functools.partial(_whole, 0), default=0)
-    drawing.add_argument("--op", type=functools.partial(_whole, 1), help="so many operations")
-    drawing.add_argument("--order", choices=ORDERS)
-    drawing.add_argument("--split", choices=SPLITS)
-    drawing.add_argument("--solution", choices=SOLUTIONS)
-    drawing.add_argument(
-        "--reask", action="store_const", const=True, help="ask for another parameter"
-    )
-    drawing.add_argument("--names-file", help="a JSON file of names")
-    drawing.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other field of the spec",
-    )
-
-    def adding(name: str, count: int, help: str) -> Parser:
-        command = commands.add_parser(name, parents=[drawing], help=help)
-        command.add_argument("--count", type=functools.partial(_whole, 1), default=count)
-        return command
-
-    one = adding("sample", 1, "print problems as JSON lines")
-    one.add_argument("--start", type=functools.partial(_whole, 0), default=0)
-    _add_mistakes(one)
-    one.add_argument("--types", action="store_true", help="say what kind each mistake is of")
-    seven = adding("freeze", 1024, "write problems to files that others read")
-    seven.add_argument(
-        "--test",
-        type=functools.partial(_whole, 1),
-        metavar="N",
-        help="N problems more, as a split `test` of templates that the others do not have",
-    )
-    _add_mistakes(seven)
-    seven.add_argument("--types", action="store_true", help="say what kind each mistake is of")
-    seven.add_argument("--format", default="jsonl", help="jsonl, parquet or tfds")
-    seven.add_argument(
-        "--out", required=True, metavar="DIR", help="a new directory, or an empty one"
-    )
-    two = commands.add_parser("check", help="judge the solutions of JSON lines")
-    two.add_argument("file", help="a file of JSON lines, or - for standard input")
-    two.add_argument("--types", action="store_true", help="of mistakes, mended and not, too")
-    two.add_argument("--modulus", type=functools.partial(_whole, 2), default=Spec.modulus)
-    three = adding("stats", 1024, "print a table of what can be counted on problems")
-    three.add_argument("--start", type=functools.partial(_whole, 0), default=0)
-    four = adding("bench", 4096, "measure problems a second")
-    four.add_argument("--rounds", type=functools.partial(_whole, 1), default=5)
-    five = commands.add_parser("draw", parents=[drawing], help="draw a problem's two graphs")
-    _add_mistakes(five)
-    five.add_argument("--index", type=functools.partial(_whole, 0), default=0)
-    six = commands.add_parser(
-        "correct", parents=[drawing], help="mend the wrong solutions that a model wrote"
-    )
-    six.add_argument("file", help="solutions.jsonl of a run, or - for standard input")
-    six.add_argument("--whole", action="store_true", help="wrong sentences, not names alone")
-    commands.add_parser("kinds", help="print the kinds of mistake")
-    five.add_argument("--out", required=True, help="file to write, .png or .svg")
-    return parser
-
-
-def _add_mistakes(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--mistakes",
-        metavar="KIND",
-        help=f"put mistakes in: one of {', '.join(kinds.names())}, or several with their shares, "
-        "as in skip:0.7,calculation:0.3; MODULE.NAME is a kind that a module of yours registers",
-    )
-    command.add_argument("--rate", type=float, help="of mistakes, in [0, 1) (0.5)")
-    command.add_argument(
-        "--whole", action="store_const", const=True, help="wrong sentences, not names alone"
-    )
-    command.add_argument(
-        "--mend", help=f"one of {', '.join(MENDINGS)}, or several with their shares (back)"
-    )
-    command.add_argument(
-        "--late", type=functools.partial(_whole, 0), help="steps until it is noticed (0)"
-    )
 
 
 def _open(path: str) -> IO[bytes]:
@@ -397,7 +263,7 @@ def _why(error: ValueError | OSError) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for bad input, or 130 if interrupted."""
-    args = _parser().parse_args(argv)
+    args = options.parse(argv, __doc__)
     try:
         if args.command == "sample":
             for record in sample(args):

@@ -54,13 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.adopt"),
         description="Takes a model of Hugging Face into a store, as a run.",
     )
-    parser.add_argument("directory", type=local, help="with config.json and safetensors")
-    parser.add_argument("--workdir", type=place, default="runs")
+    parser.add_argument(
+        "directory", type=local, help="a Hugging Face directory, with config.json and safetensors"
+    )
+    parser.add_argument(
+        "--workdir", type=place, default="runs", help="the store that takes the run (runs)"
+    )
     parser.add_argument(
         "--scale",
         choices=scales.NAMES,
         default="quick",
-        help="whose settings hold where neither the directory nor --set says any (quick)",
+        help="the scale of settings that neither the directory nor --set gives (quick)",
     )
     parser.add_settings("settings of data.*, train.window and evaluate.*, e.g. data.max_op=15")
     options = parser.parse_args(arguments)

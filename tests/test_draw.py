@@ -165,7 +165,7 @@ def test_the_command_draws_the_problem_asked_for(tmp_path, monkeypatch):
 
     # What is asked of the sampler is what counts; it is tested elsewhere.
     monkeypatch.setattr(stream, "problems", remember)
-    monkeypatch.setattr("data_gen.__main__.NAMED", {"med": SMALL})
+    monkeypatch.setattr("data_gen.options.NAMED", {"med": SMALL})
     path = tmp_path / "problem.png"
     assert main(["draw", "--index", "3", "--out", str(path)]) == 0
     below = path.read_bytes()

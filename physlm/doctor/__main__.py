@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         const="auto",
         default="",
         metavar="ADDRESS:PORT,PROCESSES,NUMBER",
-        help="be one of several processes, as of the sweep",
+        help="run as one of several JAX processes, as with the sweep",
     )
     parser.add_settings(f"try another mesh: mesh.* of {', '.join(_SETTABLE)}")
     options = parser.parse_args(arguments)

@@ -43,15 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
     parser.add_argument("run", type=place, help="the directory of a run")
+    parser.add_argument("--checkpoint", help="final, best or a step (evaluate.checkpoint, final)")
     parser.add_argument(
-        "--checkpoint", help="final, best or a step (as evaluate.checkpoint says, which is final)"
-    )
-    parser.add_argument("--decode", help=f"how tokens are chosen: {manual()}")
-    parser.add_argument(
-        "--probe", metavar="RUN", help="the run of a probe of the task can_next, to be asked"
+        "--decode", help=f"the decoding strategy, with settings behind a colon: {manual()}"
     )
     parser.add_argument(
-        "--show", type=int, metavar="N", help="print N problems of each cell, solved step by step"
+        "--probe", metavar="RUN", help="the run of a can_next probe, for strategies with a detector"
+    )
+    parser.add_argument(
+        "--show",
+        type=int,
+        metavar="N",
+        help="print N problems with the model's solutions, step by step",
     )
     parser.add_settings("change settings of evaluate.* and mesh.*, e.g. evaluate.problems=4096")
     parser.add_argument(

@@ -8,7 +8,6 @@ all of them: none begins a run that another has a lease of (`physlm.experiments.
 `--executor ray` one command has a Ray cluster do it (`physlm.experiments.cluster`).
 """
 
-import argparse
 import contextlib
 import functools
 import sys
@@ -20,7 +19,6 @@ from data_gen import interrupts
 from physlm import clock, devices, paths
 from physlm.experiments import (
     ancestry,
-    cluster,
     estimate,
     execution,
     leases,
@@ -30,26 +28,23 @@ from physlm.experiments import (
     registry,
     report,
     results,
-    scales,
     selection,
 )
 from physlm.experiments import config as config_lib
 from physlm.experiments import evaluation as evaluation_lib
+from physlm.experiments import options as options_lib
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, place, put
+from physlm.experiments.arguments import one_line, put
 from physlm.experiments.execution import Task, say
 from physlm.experiments.manual import manual
-from physlm.experiments.plan import check_mesh, groups, plan, shared_batch, tasks
+from physlm.experiments.plan import check_mesh, groups, shared_batch, tasks
 from physlm.experiments.queue import SKIPPED, Begun, Event, Queue
 from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.tree import Tree
-from physlm.experiments.view import Entry, View
+from physlm.experiments.view import View
 from physlm.progress import format_seconds
 from physlm.train import TerminatedError
-
-# The chips for which a dry run estimates times, where it is not told which.
-_SLICE = "v5e-8"
 
 Execute = Callable[..., Iterator[tuple[Run, Exception | None]]]
 
@@ -120,7 +115,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         0: all runs are finished; 1: a run failed; 2: bad input, and nothing was done;
         130: interrupted; 143: terminated.
     """
-    options = _parser().parse_args(arguments)
+    options = options_lib.parse(arguments)
     # Workers on other nodes may have other working directories.
     store = Store(paths.absolute(options.workdir) if options.executor else options.workdir)
     view = View(store, options.study, options.scale)
@@ -132,7 +127,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             chosen = config_lib.parse_assignments(options.set)
             put(manual(config_lib.override(shared, chosen)))
             return 0
-        chips, ray = _place(options), _executor(options)
+        chips, ray = options_lib.chips(options), options_lib.executor(options)
         if ray:
             # Before anything asks for a device: those here may be a worker's.
             devices.leave()
@@ -147,7 +142,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                 f"--log is given with --workdir {options.workdir}; what it keeps is written to "
                 "local directories alone."
             )
-        entries = _asked(options)
+        entries = options_lib.entries(options)
         damage = view.check()
         todo = every = tasks(entries)
         if options.only:
@@ -228,113 +223,6 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     return 1 if failed or unwritten else 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog=called("physlm.experiments.sweep"),
-        description="Runs a study, or what is left of it, and reports the results.",
-    )
-    known = ", ".join(registry.names())
-    parser.add_argument(
-        "study", nargs="?", default="quickstart", help=f"{known}, or a module, as mine.masking"
-    )
-    parser.add_argument("--scale", default="quick", help=", ".join(scales.NAMES))
-    parser.add_argument(
-        "--workdir",
-        type=place,
-        default="runs",
-        metavar="DIR",
-        help="the store of trained models and of what studies show: a directory, or gs://… (runs)",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only print what there is to do, and what it takes"
-    )
-    parser.add_argument(
-        "--measure",
-        action="store_true",
-        help="time some training steps for that, of each shape that was not trained here before",
-    )
-    parser.add_argument(
-        "--slice",
-        metavar="CHIP-COUNT",
-        help=f"estimate times for that on these chips ({_SLICE})",
-    )
-    parser.add_argument(
-        "--only",
-        default="",
-        metavar="I/N",
-        help="one of N shares of the runs, from 1/N to N/N, as $SLURM_ARRAY_TASK_ID/8; what runs "
-        "of it need of other shares is waited for, or done",
-    )
-    parser.add_argument(
-        "--filter",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="only runs with these conditions or settings, and what they need: retry_rate=0.2,0.5 "
-        "(one of these), mask!=none, seed=1, model.layers=4",
-    )
-    parser.add_argument(
-        "--seeds", default="", metavar="SEEDS", help="each run for each of them: 0,1,2 or 0:3"
-    )
-    parser.add_argument(
-        "--settings", action="store_true", help="only print all settings and what they mean"
-    )
-    parser.add_argument(
-        "--profile",
-        type=_steps,
-        nargs="?",
-        const=10,
-        default=0,
-        metavar="STEPS",
-        help="write a trace of so many training steps (10) into the directory of each run",
-    )
-    parser.add_argument(
-        "--log",
-        nargs="+",
-        action="extend",
-        choices=logs.NAMES,
-        default=[],
-        help="where the metrics of what is trained go, beside metrics.jsonl",
-    )
-    parser.add_argument(
-        "--distributed",
-        nargs="?",
-        const="auto",
-        metavar="ADDRESS:PORT,PROCESSES,NUMBER",
-        help="be one of several processes that share the work; as JAX finds out, or as said",
-    )
-    parser.add_argument(
-        "--executor",
-        choices=["ray"],
-        help="who does it: a Ray cluster, each run or program of runs one of its tasks; without it "
-        "this process",
-    )
-    parser.add_argument(
-        "--address",
-        default="",
-        metavar="HOST:PORT",
-        help="of the Ray cluster, or auto; without it one of this machine is started",
-    )
-    parser.add_argument(
-        "--resources",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=NUMBER",
-        help="what a task of Ray takes of a node, as CPU=8 GPU=1 (CPU=1, and one GPU or TPU chip "
-        "where there are any)",
-    )
-    parser.add_settings("change settings of all runs, e.g. train.steps=500 seed=1")
-    return parser
-
-
-def _steps(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of steps is")
-    return int(text)
-
-
 def _report(view: View) -> None:
     view.refresh()
     if not results.read(view.directory / results.FILE):
@@ -349,44 +237,6 @@ def _refresh(view: View) -> None:
         # What cannot be written now is written after the next run, and last of all.
         with contextlib.suppress(*paths.failures(view.directory)):
             view.refresh()
-
-
-def _asked(options: argparse.Namespace) -> list[Entry]:
-    """All entries that the command line asks for, before shares are dealt."""
-    study = registry.load(options.study)
-    seeds: list[list[str]] = [[]]
-    if options.seeds:
-        if any(text.split("=")[0].strip() == "seed" for text in options.set):
-            raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
-        seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
-    entries: list[Entry] = []
-    for seed in seeds:
-        known = [entry.shown for entry in entries]
-        planned = plan(study, options.scale, [*options.set, *seed])
-        entries += [entry for entry in planned if entry.shown not in known]
-    return selection.filtered(entries, options.filter) if options.filter else entries
-
-
-def _place(options: argparse.Namespace) -> estimate.Slice:
-    """The slice for which a dry run estimates times."""
-    for name in ("measure", "slice"):
-        if getattr(options, name) and not options.dry_run:
-            raise ValueError(f"--{name} is for --dry-run.")
-    return estimate.parse_slice(options.slice or _SLICE)
-
-
-def _executor(options: argparse.Namespace) -> cluster.Cluster | None:
-    """The Ray cluster that executes the study; None for this process."""
-    if options.executor is None:
-        for name in ("address", "resources"):
-            if getattr(options, name):
-                raise ValueError(f"--{name} is for --executor ray.")
-        return None
-    for name in ("distributed", "profile", "dry_run"):
-        if getattr(options, name):
-            name = name.replace("_", "-")
-            raise ValueError(f"--executor ray is given with --{name}, which is for this process.")
-    return cluster.Cluster(options.address, cluster.parse_resources(options.resources))
 
 
 def _paces(todo: Sequence[Task], store: Store, measure: bool) -> dict[str, float]:

@@ -1,0 +1,181 @@
+"""The options of a sweep: the command line, and what it asks for.
+
+Options that exclude each other are refused here, before anything is planned or compiled.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from physlm.experiments import cluster, estimate, logs, registry, scales, selection
+from physlm.experiments.arguments import Parser, called, place
+from physlm.experiments.plan import plan
+from physlm.experiments.view import Entry
+
+# The slice for which a dry run estimates times by default.
+_SLICE = "v5e-8"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line; None is that of the process."""
+    parser = Parser(
+        prog=called("physlm.experiments.sweep"),
+        description="Runs a study, or what is left of it, and reports the results.",
+    )
+    known = ", ".join(registry.names())
+    parser.add_argument(
+        "study",
+        nargs="?",
+        default="quickstart",
+        help=f"{known}; or a module of yours, as mine.masking (quickstart)",
+    )
+    parser.add_argument("--scale", default="quick", help=f"{', '.join(scales.NAMES)} (quick)")
+    parser.add_argument(
+        "--workdir",
+        type=place,
+        default="runs",
+        metavar="DIR",
+        help="where models and results are stored: a directory, or gs://… (runs)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only print the runs, their state and their cost"
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --dry-run: time some training steps of shapes that were never trained here",
+    )
+    parser.add_argument(
+        "--slice",
+        metavar="CHIP-COUNT",
+        help=f"with --dry-run: the TPU slice to estimate times for ({_SLICE})",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="I/N",
+        help="do the I-th of N shares of the runs, as an array job does: $SLURM_ARRAY_TASK_ID/8; "
+        "parents in other shares are waited for, or trained",
+    )
+    parser.add_argument(
+        "--filter",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only runs with these settings, and their parents: retry_rate=0.2,0.5 (either), "
+        "mask!=none, seed=1, model.layers=4",
+    )
+    parser.add_argument(
+        "--seeds",
+        default="",
+        metavar="SEEDS",
+        help="repeat every run with these seeds: 0,1,2 or 0:3",
+    )
+    parser.add_argument(
+        "--settings",
+        action="store_true",
+        help="only print all settings with their meanings and values",
+    )
+    parser.add_argument(
+        "--profile",
+        type=_steps,
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="STEPS",
+        help="write a profiler trace of this many training steps (10) to each run's directory",
+    )
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        choices=logs.NAMES,
+        default=[],
+        help="also write metrics there, beside metrics.jsonl",
+    )
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS:PORT,PROCESSES,NUMBER",
+        help="run as one of several JAX processes, e.g. on a TPU slice; without a value JAX finds "
+        "the others itself",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=["ray"],
+        help="execute runs as tasks of a Ray cluster instead of in this process",
+    )
+    parser.add_argument(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="the address of the Ray cluster, or auto; without it a local one is started",
+    )
+    parser.add_argument(
+        "--resources",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="the resources of a Ray task, as CPU=8 GPU=1 (CPU=1, and one GPU or TPU chip where "
+        "there are any)",
+    )
+    parser.add_settings("change settings of all runs, as train.steps=500 seed=1 (all: --settings)")
+    return parser.parse_args(arguments)
+
+
+def _steps(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of steps is")
+    return int(text)
+
+
+def entries(options: argparse.Namespace) -> list[Entry]:
+    """All entries that the command line asks for, before shares are dealt.
+
+    Raises:
+        ValueError: the study, a seed or a setting is not allowed, or no entry is left.
+    """
+    study = registry.load(options.study)
+    seeds: list[list[str]] = [[]]
+    if options.seeds:
+        if any(text.split("=")[0].strip() == "seed" for text in options.set):
+            raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
+        seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
+    found: list[Entry] = []
+    for seed in seeds:
+        known = [entry.shown for entry in found]
+        planned = plan(study, options.scale, [*options.set, *seed])
+        found += [entry for entry in planned if entry.shown not in known]
+    return selection.filtered(found, options.filter) if options.filter else found
+
+
+def chips(options: argparse.Namespace) -> estimate.Slice:
+    """The slice for which a dry run estimates times.
+
+    Raises:
+        ValueError: there is no such slice, or this is no dry run.
+    """
+    for name in ("measure", "slice"):
+        if getattr(options, name) and not options.dry_run:
+            raise ValueError(f"--{name} is for --dry-run.")
+    return estimate.parse_slice(options.slice or _SLICE)
+
+
+def executor(options: argparse.Namespace) -> cluster.Cluster | None:
+    """The Ray cluster that executes the study; None for this process.
+
+    Raises:
+        ValueError: options exclude each other.
+    """
+    if options.executor is None:
+        for name in ("address", "resources"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} is for --executor ray.")
+        return None
+    for name in ("distributed", "profile", "dry_run"):
+        if getattr(options, name):
+            name = name.replace("_", "-")
+            raise ValueError(f"--executor ray is given with --{name}, which is for this process.")
+    return cluster.Cluster(options.address, cluster.parse_resources(options.resources))
