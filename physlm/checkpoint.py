@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from physlm import paths
 
 # What a run's checkpoints were made by, in their directory.
-_MADE_BY = "made_by.json"
+MADE_BY = "made_by.json"
 
 # What reading a torn file raises: of the file system, of JSON, and of array metadata.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
@@ -120,7 +120,7 @@ class Checkpoints:
             _open.add(self)
         if made_by is not None and jax.process_index() == 0:
             told = json.dumps(made_by, indent=2)
-            paths.write_atomically(self._directory / _MADE_BY, told)
+            paths.write_atomically(self._directory / MADE_BY, told)
 
     @property
     def latest(self) -> int | None:
@@ -279,10 +279,13 @@ def check_made_by(directory: epath.Path, made_by: Mapping[str, Any]) -> None:
     Raises:
       ValueError: names the settings that differ.
     """
-    path = directory / _MADE_BY
+    path = directory / MADE_BY
     if not path.exists():
         return
-    before, now = json.loads(path.read_text()), json.loads(json.dumps(made_by))
+    try:
+        before, now = json.loads(path.read_text()), json.loads(json.dumps(made_by))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
     names = [name for name in now if name in before and now[name] != before[name]]
     if names and steps(directory):
         differ = ", ".join(f"{name} (there {before[name]!r}, here {now[name]!r})" for name in names)

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from fake_runs import STUDY, VIEW, main, times
+from fake_runs import STUDY, VIEW, FakeRuns, main, times
 
 from physlm.experiments import evaluate, plan, report, results, status, store, sweep
 
@@ -177,16 +177,73 @@ def test_what_an_older_version_left_is_refused_untouched(tmp_path, capsys, left,
         *itertools.product(["runs.json"], ["{", "[3]", '{"a": "b"}']),
     ],
 )
-def test_damaged_files_are_refused_untouched(tmp_path, capsys, name, text):
+def test_damaged_files_are_set_aside_and_made_again(tmp_path, capsys, name, text):
+    """They follow from others; a dry run leaves them alone, and says which they are."""
     main(tmp_path)
     path = min(tmp_path.rglob(name))
+    whole, shown = path.read_bytes(), (tmp_path / VIEW / results.FILE).read_bytes()
     path.write_text(text)
     before = times(tmp_path)
     capsys.readouterr()
-    assert main(tmp_path) == 2
+    assert main(tmp_path, "--dry-run") == 2
     error = capsys.readouterr().err
     assert str(path) in error and error.count("\n") == 1
     assert times(tmp_path) == before
+    assert main(tmp_path) == 0
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if str(path) in line]
+    assert sentence.endswith(f": it is set aside as {name}.damaged, and made again.")
+    assert path.with_name(f"{name}.damaged").read_text() == text
+    assert set(path.read_bytes().splitlines()) == set(whole.splitlines())
+    assert (tmp_path / VIEW / results.FILE).read_bytes() == shown
+    assert main(tmp_path) == 0 and ".damaged" not in capsys.readouterr().err
+
+
+def test_what_another_command_asked_for_is_shown_again(tmp_path, capsys):
+    """Where what is shown is lost: as far as there are results of it."""
+    assert main(tmp_path, "--set", "seed=1") == 0
+    assert main(tmp_path) == 0
+    path = tmp_path / VIEW / results.FILE
+    whole = path.read_bytes()
+    (tmp_path / VIEW / "shown.json").write_bytes(b"")
+    path.write_bytes(b"x" + whole)
+    assert main(tmp_path) == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_run_whose_configuration_is_damaged_gets_it_again(tmp_path, capsys):
+    main(tmp_path)
+    paths = [min(tmp_path.glob(f"models/*/{place}config.json")) for place in ("", "*/*/")]
+    whole = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:9])
+    capsys.readouterr()
+    fake = FakeRuns()
+    assert main(tmp_path, execute=fake) == 0
+    assert fake.trained == fake.judged == []
+    assert [path.read_bytes() for path in paths] == whole
+    error = capsys.readouterr().err
+    assert all(f"{path} is not valid JSON (" in error for path in paths)
+
+
+def test_solutions_of_another_size_are_written_again(tmp_path, capsys):
+    main(tmp_path)
+    path = min(tmp_path.rglob("result.json"))
+    solutions = path.with_name("solutions.jsonl")
+    solutions.write_text(json.dumps({"cell": "4", "problem": "", "question": "", "correct": True}))
+    size = solutions.stat().st_size
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"solutions_bytes": size}))
+    fake = FakeRuns()
+    assert main(tmp_path, execute=fake) == 0 and fake.judged == []
+    path.write_text(json.dumps(content | {"solutions_bytes": size + 1}))
+    assert main(tmp_path, execute=fake) == 0
+    assert len(fake.judged) == 1
+    assert f"{solutions} has {size} bytes of {size + 1}, so that" in capsys.readouterr().err
+    # What was removed to save room is not missed.
+    solutions.unlink()
+    path.write_text(json.dumps(content | {"solutions_bytes": size + 1}))
+    fake = FakeRuns()
+    assert main(tmp_path, execute=fake) == 0 and fake.judged == []
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ from physlm.step import TrainState
 SOLUTIONS_FILE = "solutions.jsonl"
 MISTAKES_FILE = "mistakes.txt"
 
+# In a result: how many bytes of solutions are beside it.
+_SIZE = "solutions_bytes"
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -264,13 +267,31 @@ def _judge(
         results.row("", {}, {**header, **cell}, f"cell {number} of the run {run.name}")
     paths.make_directory(where)
     files.write_json(where / run_lib.CONFIG_FILE, {"step": step, **evaluation.config})
+    beside: dict[str, Any] = {}
     if settings.adaptation.kind != PROBE:
-        lines = "".join(f"{json.dumps(solution)}\n" for solution in solutions)
-        paths.write_atomically(where / SOLUTIONS_FILE, lines)
+        written = "".join(f"{json.dumps(solution)}\n" for solution in solutions).encode()
+        paths.write_atomically(where / SOLUTIONS_FILE, written)
         paths.write_atomically(where / MISTAKES_FILE, table(verdicts) + "\n")
-    seconds = {"evaluate_seconds": round(clock.seconds() - started, 3)}
-    files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **seconds, "cells": cells})
+        beside[_SIZE] = len(written)
+    beside["evaluate_seconds"] = round(clock.seconds() - started, 3)
+    files.write_json(where / evaluation_lib.RESULT_FILE, {**header, **beside, "cells": cells})
     (where / run_lib.ERROR_FILE).unlink(missing_ok=True)
+
+
+def check_solutions(result: epath.Path) -> None:
+    """Checks that the solutions beside a result have the size that they were written with.
+
+    Solutions that were removed are not missed, nor is the size in results of earlier versions.
+
+    Raises:
+        ValueError: some of them are lost.
+    """
+    path, wanted = result.parent / SOLUTIONS_FILE, files.read_object(result).get(_SIZE)
+    if wanted is not None and path.exists() and path.stat().length != wanted:
+        raise ValueError(
+            f"{path} has {path.stat().length} bytes of {wanted}, so that {result.name} beside it "
+            "is of solutions that are lost."
+        )
 
 
 def _check_leases(directories: Sequence[epath.Path]) -> None:

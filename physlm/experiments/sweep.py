@@ -26,6 +26,7 @@ from physlm.experiments import (
     memory,
     pace,
     registry,
+    repair,
     report,
     results,
     selection,
@@ -145,6 +146,10 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         entries = options_lib.entries(options)
         damage = view.check()
         todo = every = tasks(entries)
+        mended = [] if options.dry_run else repair.repair(every, entries, view)
+        # What is still damaged is refused.
+        view.needed()
+        view.rows()
         if options.only:
             share = selection.parse_share(options.only)
             own = selection.deal(every, share.of)[share.number - 1]
@@ -185,7 +190,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             if little := estimate.little_room(runs, store):
                 say(little)
             if damage:
-                say(f"{damage}: the file is made again from the results of the runs.")
+                mended.append(f"{damage}: the file is made again from the results of the runs.")
+            for sentence in mended:
+                say(sentence)
             if devices.is_first():
                 view.remember(entries)
 

@@ -5,6 +5,7 @@ what earlier ones of the same study and scale asked for. Whoever deletes that fi
 models stay.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,10 +13,12 @@ from typing import Any
 
 from etils import epath
 
+from data_gen.text import lines
+from physlm import paths
 from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import files, leases, results
 from physlm.experiments.evaluation import Evaluation
-from physlm.experiments.run import Run
+from physlm.experiments.run import CONFIG_FILE, Run
 from physlm.experiments.store import Store
 
 FILE = "shown.json"
@@ -88,13 +91,10 @@ class View:
 
         Raises:
             ValueError: the store is none, or cannot be written; or the directory holds results of
-                another study, or files are damaged that do not follow from others.
+                another study.
         """
         self.store.check(self.directory)
-        damage = results.refuse_other_study(self.directory / results.FILE, self.study)
-        self.needed()
-        self.rows()
-        return damage
+        return results.refuse_other_study(self.directory / results.FILE, self.study)
 
     def held(self) -> AbstractContextManager[leases.Lease]:
         """A lease of the view's files, held for seconds while they are written."""
@@ -132,6 +132,22 @@ class View:
         ):
             raise ValueError(f"{path} does not say what is shown; remove it to begin anew.")
         return found
+
+    def recall(self) -> None:
+        """Remembers again, where `shown.json` is lost, the entries in `results.jsonl`."""
+        path, found = self.directory / results.FILE, {}
+        for line in paths.read_bytes(path).splitlines() if path.exists() else ():
+            # What broke off with it is made again from what is remembered here.
+            with contextlib.suppress(ValueError, KeyError):
+                row = results.validate(lines.value(line), str(path))
+                of_run = self.store.of_run(row["run"]) / evaluation_lib.EVALUATIONS_DIR
+                config = files.read_object(of_run / row["evaluation"] / CONFIG_FILE)
+                del config["step"]
+                entry = {"run": row["run"], "condition": row["condition"], "evaluation": config}
+                found[row["run"], row["evaluation"]] = entry
+        with self.held():
+            if not (self.directory / FILE).exists():
+                files.write_json(self.directory / FILE, list(found.values()))
 
     def needed(self) -> dict[str, int | None]:
         """All runs that the view needs, parents and probes among them, with their numbers of steps.

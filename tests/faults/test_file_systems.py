@@ -6,7 +6,7 @@ import shutil
 
 import mounts
 import pytest
-from harness import Sweep, seeds
+from harness import FAULTS, Sweep, seeds
 from test_again import swept
 
 from physlm import adopt, export
@@ -83,6 +83,40 @@ def lose(fault) -> None:
     fault.say(f"{path.relative_to(fault.store)} has {kept} bytes left of {size}")
     with path.open("r+b") as file:
         file.truncate(kept)
+
+
+# Of which the last bytes can be lost, each alone; checkpoints and what is made of these are drawn.
+FILES = (
+    "config.json",
+    "evaluations/*/config.json",
+    "evaluations/*/result.json",
+    "evaluations/*/solutions.jsonl",
+    "finished.json",
+    "metrics.jsonl",
+    "versions.json",
+    "checkpoints/made_by.json",
+    "../../quickstart-smoke/outcomes.jsonl",
+    "../../quickstart-smoke/results.jsonl",
+    "../../quickstart-smoke/runs.json",
+    "../../quickstart-smoke/shown.json",
+)
+
+
+@pytest.mark.skipif(FAULTS == 1, reason="takes minutes")
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("seed", [0])
+def test_half_of_a_file_is_lost(fault, name, seed):
+    """Of a run that is finished, or of what is shown of it: it is said, and made again."""
+    shutil.copytree(fault.undisturbed.store, fault.store)
+    run = fault.draw.choice(sorted((fault.store / "models").iterdir()))
+    (path,) = run.glob(name)
+    fault.say(f"half of {name}")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    # Losses follow from nothing else; a run is not trained again for them.
+    said = fault.recover(losses=name != "metrics.jsonl")
+    known = ("metrics.jsonl", "outcomes.jsonl")
+    assert path.name.endswith(known) or f"{path.name}" in said
 
 
 @pytest.fixture(scope="module")
