@@ -215,6 +215,14 @@ def test_a_study_in_a_bucket_is_the_same_as_in_a_directory(cloud, bucket, tmp_pa
     fake = FakeRuns()
     assert main(store, *more, execute=fake) == 0
     assert fake.trained == fake.judged == []
+    # A damaged file is set aside there, too.
+    named = f"deep/runs/{VIEW}/shown.json"
+    cloud.objects[bucket][named] = (b"[", cloud.objects[bucket][named][1])
+    capsys.readouterr()
+    assert main(store, *more, execute=fake) == 0
+    assert "shown.json.damaged, and made again" in capsys.readouterr().err
+    assert cloud.files(bucket).pop(f"{named}.damaged") == b"["
+    del cloud.objects[bucket][f"{named}.damaged"]
     local = {
         f"deep/runs/{path.relative_to(tmp_path)}": path.read_bytes()
         for path in tmp_path.rglob("*")
