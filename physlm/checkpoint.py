@@ -36,11 +36,19 @@ def _fingerprint(state: Any) -> jax.Array:
     return jnp.stack(leaves)
 
 
+# Of what Orbax logs, with tracebacks: that something failed on its own threads.
+_RAISED = (
+    "_SignalingThread.run() raised",
+    "in background save thread",
+    "Save Finalize thread (save_finalize) failed",
+)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a log record of Orbax is shown: not those that our own messages replace."""
     text, error = record.getMessage(), record.exc_info[1] if record.exc_info else None
     # What fails on a thread of Orbax's is raised by whoever waits for it.
-    told = "_SignalingThread.run() raised" in text or paths.says_full(text) or paths.is_full(error)
+    told = any(mark in text for mark in _RAISED) or paths.says_full(text) or paths.is_full(error)
     return not (told or text.startswith("Given directory is read only"))
 
 
@@ -53,14 +61,18 @@ def _quieted() -> None:
     """Silences the hooks by which Orbax's closed event loops report what we raise ourselves."""
     unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
+    def is_late(error: BaseException | None) -> bool:
+        # So the array store says that nobody waits any more for what it wrote.
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
     def tell(found: "sys.UnraisableHookArgs") -> None:
         code = getattr(found.object, "cr_code", None)
-        if code is None or "orbax" not in code.co_filename:
+        of_orbax = code is not None and "orbax" in code.co_filename
+        if not of_orbax and not is_late(found.exc_value):
             unraisable(found)
 
     def catch(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        # So the array store says that nobody waits any more for what it wrote.
-        if kind is not RuntimeError or str(error) != "Event loop is closed":
+        if not is_late(error):
             uncaught(kind, error, trace)
 
     sys.unraisablehook, sys.excepthook = tell, catch

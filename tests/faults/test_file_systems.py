@@ -35,11 +35,7 @@ def test_full(fault, how, seed):
         fault.recover()
 
 
-# The array store's own threads print what they cannot tell anybody any more.
-_UNTOLD = pytest.param("mounted", marks=pytest.mark.xfail(reason="tracebacks of the array store"))
-
-
-@pytest.mark.parametrize("how", [_UNTOLD, "injected"])
+@pytest.mark.parametrize("how", ["mounted", "injected"])
 @pytest.mark.parametrize("seed", seeds(5))
 def test_read_only(fault, how, seed):
     """From a random write on nothing can be written; later it can."""
