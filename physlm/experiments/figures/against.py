@@ -151,8 +151,10 @@ class Against:
         beside = [line for _, points in curves for _, line in points if line.label in shown.beside]
         panels = 3 if len(beside) > 1 else 2
         ticks = _ticks(curves)
-        # Turned names take room.
-        bottom = 0.33 if len(ticks) > _FEW and max(map(len, map(_written, ticks))) > 6 else 0.25
+        # Turned names take room, and so do several lines of a legend.
+        bottom = 0.25 if len(curves) + len(level) > 3 else 0.2
+        if len(ticks) > _FEW and max(map(len, map(_written, ticks))) > 6:
+            bottom = 0.33
         sides = {"left": 0.07, "right": 0.985, "bottom": bottom, "top": 0.8}
         grid = figure.add_gridspec(1, panels, wspace=0.2, **sides)
         cap = cap_of([point for line in shown.lines for point in line.points])
@@ -200,7 +202,8 @@ class Against:
         plain(axes)
         name(axes, heading)
         if share:
-            percent(axes)
+            # Few solve much beyond the cap, where differences are what is looked for.
+            percent(axes, axes.dataLim.y1 if axes.has_data() else 100.0)
         words = [_written(value) for value in ticks]
         if max(map(len, words)) > 6 and len(words) > _FEW:
             short = [word if len(word) <= _LONG else f"{word[: _LONG - 1]}…" for word in words]

@@ -12,6 +12,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 GREY = "#777777"
 
+# Ends of axes in percent, with the steps of their ticks.
+_SCALES = ((20, 5), (50, 10), (100, 20))
+
 LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
 
 
@@ -46,7 +49,9 @@ def plain(axes: "Axes") -> None:
     axes.tick_params(labelsize=9.5)
 
 
-def percent(axes: "Axes") -> None:
-    """A vertical axis from 0 to 100%."""
-    axes.set_ylim(-2, 103)
-    axes.set_yticks(range(0, 101, 20), [f"{value}%" for value in range(0, 101, 20)])
+def percent(axes: "Axes", highest: float = 100.0) -> None:
+    """A vertical axis from 0 to 20, 50 or 100%, whichever the highest value needs."""
+    top, step = next((pair for pair in _SCALES if highest <= pair[0]), _SCALES[-1])
+    axes.set_ylim(-0.02 * top, 1.03 * top)
+    ticks = range(0, top + 1, step)
+    axes.set_yticks(ticks, [f"{value}%" for value in ticks])
