@@ -16,9 +16,9 @@ published, 94.8); of all 30 cells 91.8, and 93.3, 94.9, 96.2, 96.4 and 97.5 (93.
 Found at `quick` (seed 0): other than in the paper, masks decide here whether mistakes help. Not
 masked, retry data is behind error-free data beyond training (7 and 8 operations) at every rate, by
 2 to 5 points of 9; masked it is ahead at .05, .2 and .5 by 3 to 5 points and level at .1 and .4. Up
-to 6 operations, where error-free data solves 58%, it is behind by 8 to 10 points at .05 to .2 if not
-masked, ahead by 8 at .4 and level at .5; masked within 4 points either way. More mistakes are not
-steadily better. The models have seen one 3000th of the paper's tokens and have not learnt their
+to 6 operations, where error-free data solves 58%, it is behind by 8 to 10 points at .05 to .2 if
+not masked, ahead by 8 at .4 and level at .5; masked within 4 points either way. More mistakes are
+not steadily better. The models have seen one 3000th of the paper's tokens and have not learnt their
 class by then, which may be why: what wrong names teach has to be unlearnt with few tokens left.
 
 Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; at `quick` 80
