@@ -223,10 +223,13 @@ def _cell(share: bool) -> str:
 
 
 def _about(shown: Shown, y: str) -> str:
-    seeds = max(len(point.by_seed) for line in shown.lines for point in line.points)
-    bars = "" if y != "accuracy" else "; bars are 95% intervals over "
-    bars += "" if y != "accuracy" else ("seeds and problems" if seeds > 1 else "problems, one seed")
-    return f"{shown.about}{bars}"
+    if y != "accuracy":
+        return shown.about
+    seeds = {len(point.by_seed) for line in shown.lines for point in line.points}
+    over = "problems, one seed" if max(seeds) == 1 else "seeds and problems"
+    if len(seeds) > 1 and min(seeds) == 1:
+        over = "problems and, where there are several, seeds"
+    return f"{shown.about}; bars are 95% intervals over {over}"
 
 
 def _ticks(curves: Sequence[_Curve]) -> dict[Any, float]:
