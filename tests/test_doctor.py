@@ -390,7 +390,8 @@ def test_two_hosts_are_examined_together(tmp_path):
 
 
 _CHECKPOINT = """
-from etils import epath, sys
+import sys
+from etils import epath
 from physlm.doctor import machine, trials
 from physlm.doctor.finding import Asked
 asked = Asked(epath.Path(sys.argv[1]), ("mesh.cpu_devices=1",), sys.argv[2])
