@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sys
+import types
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,10 +47,19 @@ _RAISED = (
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a log record of Orbax is shown: not those that our own messages replace."""
-    text, error = record.getMessage(), record.exc_info[1] if record.exc_info else None
+    text = record.getMessage()
+    _, error, trace = record.exc_info or (None, None, None)
     # What fails on a thread of Orbax's is raised by whoever waits for it.
     told = any(mark in text for mark in _RAISED) or paths.says_full(text) or paths.is_full(error)
+    # Of many arrays that cannot be written the first is raised, and asyncio tells of the others.
+    told |= "exception was never retrieved" in text and _is_of_orbax(trace)
     return not (told or text.startswith("Given directory is read only"))
+
+
+def _is_of_orbax(trace: types.TracebackType | None) -> bool:
+    while trace is not None and "orbax" not in trace.tb_frame.f_code.co_filename:
+        trace = trace.tb_next
+    return trace is not None
 
 
 for _name in ("absl", "asyncio"):
