@@ -42,6 +42,7 @@ _RAISED = (
     "_SignalingThread.run() raised",
     "in background save thread",
     "Save Finalize thread (save_finalize) failed",
+    "Failed to update metadata=",
 )
 
 
