@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, which are read, and what damage does to them."""
 
+import logging
 import pathlib
 import subprocess
 import sys
@@ -188,3 +189,22 @@ def test_a_full_disk_is_told_whoever_says_it(error, tmp_path):
         raised()
     with pytest.raises(OSError, match="Read-only"), paths.room_for("it", tmp_path):
         raise OSError(30, "Read-only file system")
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "news"),
+    [
+        ("Failed to update metadata={} path=x", "elsewhere.py", False),
+        ("[wait_until_finished] Save Finalize thread (save_finalize) failed.", "x.py", False),
+        ("_GatheringFuture exception was never retrieved", "orbax/serialization.py", False),
+        ("_GatheringFuture exception was never retrieved", "mine.py", True),
+        ("something else failed", "orbax/serialization.py", True),
+    ],
+)
+def test_what_is_raised_anyway_is_not_logged_too(text, file, news):
+    try:
+        exec(compile("raise ValueError('refused')", file, "exec"))
+    except ValueError:
+        found = sys.exc_info()
+    record = logging.LogRecord("absl", logging.ERROR, file, 1, text, None, found)
+    assert checkpoint._is_news(record) == news

@@ -2,12 +2,13 @@
 
 import re
 
+import matplotlib.figure
 import pytest
 from fake_results import fake_rows, png_size
 
 from physlm import model
 from physlm.experiments import figures, registry
-from physlm.experiments.figures import Against, Losses, Shown
+from physlm.experiments.figures import Against, Losses, Shown, against, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
 from physlm.experiments.summary import pooled, summarise
@@ -127,3 +128,27 @@ def test_cells_are_pooled_by_seed():
     assert len(found.by_seed) == 3
     assert found.by_seed[1] == pytest.approx(sum(p.by_seed[1] for p in points) / 3)
     assert found.low < found.mean == pytest.approx(sum(p.accuracy for p in points) / 3)
+
+
+@pytest.mark.parametrize(
+    ("highest", "top"), [(3.0, 20), (20.0, 20), (21.0, 50), (51.0, 100), (100.0, 100)]
+)
+def test_an_axis_is_no_longer_than_its_values(highest, top):
+    axes = matplotlib.figure.Figure().add_subplot()
+    style.percent(axes, highest)
+    assert axes.get_yticklabels()[-1].get_text() == f"{top}%"
+    assert top <= axes.get_ylim()[1] < 1.05 * top
+
+
+@pytest.mark.parametrize(
+    ("seeds", "over"),
+    [
+        ((1, 1), "problems, one seed"),
+        ((2, 2), "seeds and problems"),
+        ((1, 2), "problems and, where there are several, seeds"),
+    ],
+)
+def test_what_bars_are_over_is_said(seeds, over):
+    rows = [row for rate, n in zip((0.0, 0.5), seeds, strict=True) for row in fake_rows((rate,), n)]
+    shown = Shown(summarise(rows), "what was run")
+    assert against._about(shown, "accuracy").endswith(f"95% intervals over {over}")
