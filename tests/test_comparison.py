@@ -1,5 +1,6 @@
 """Conditions with mistakes against error-free ones, on what fake runs wrote."""
 
+import numpy as np
 import pytest
 from fake_results import RETRY, fake_rows, fake_sweep
 from test_outcomes import found_in, write_solutions
@@ -48,6 +49,38 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     assert "beyond 4 operations ahead by" in said[1]
     text = report.make(shown)
     assert said[1] in text and "(Holm p" in text
+
+
+def test_seeds_of_all_conditions_tell_how_far_seeds_vary(shown):
+    """Those of runs that are neither of the two that are compared, each run once."""
+    rates = (0.0, 0.1, 0.2, 0.5)
+    rows = [
+        row
+        for row in fake_rows(rates, seeds=3)
+        if row["seed"] == 0 or row["condition"]["retry_rate"] < 0.5
+    ]
+    again = [{**row, "condition": {**row["condition"], "decode": "beam:4"}} for row in rows]
+    again = [{**row, "evaluation": "step=100,beam-4-89abcdef"} for row in again]
+    fake_sweep(shown, rows + again)
+    write_solutions(shown, rows + again)
+    found = found_in(shown, rows + again)
+    solved = {
+        rate: np.stack(
+            [
+                found[row["run"], row["evaluation"]]["5"].correct_N
+                for row in rows
+                if row["condition"]["retry_rate"] == rate and row["cell"] == "5"
+            ]
+        )
+        for rate in rates
+    }
+    for known in (rows, rows + again):
+        compared = comparison.compare(summarise(known), found)
+        one = next(one for one in compared if "0.5" in one.label and "beam" not in one.label)
+        assert one.cells["5"] == inference.difference(
+            solved[0.5], solved[0.0], [solved[0.1], solved[0.2]]
+        )
+    assert one.cells["5"].over_seeds and len(solved[0.5]) == 1
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,48 @@ def test_seeds_that_hardly_vary_make_it_cautious_not_bold():
     assert rejected(found((2, 2), varies=0.0, apart=0.0)) < 0.05
 
 
+def conditions(rng, seeds, chances=(0,), varies=0.3, problems=256):
+    """Conditions by seed and problem, which differ by nothing but their chances (a logit each)."""
+    difficulty_N = rng.normal(0, 1.5, problems)
+    drawn = []
+    for count, chance in zip(seeds, chances, strict=True):
+        logit_SxN = chance + rng.normal(0, varies, (count, 1)) + difficulty_N
+        logit_SxN = logit_SxN + rng.normal(0, 0.5, problems)
+        drawn.append(rng.random(logit_SxN.shape) < 1 / (1 + np.exp(-logit_SxN)))
+    return drawn
+
+
+@pytest.mark.parametrize("seeds", [(2, 2), (1, 1), (1, 3)])
+@pytest.mark.parametrize("chance", [0.0, 1.5, -2.5])
+def test_pooled_over_conditions_one_in_twenty_is_significant(seeds, chance):
+    """Wherever the two lie, and wherever the others do."""
+    rng, chances = np.random.default_rng(13), (chance, chance, -2.5, -1, 0, 0.5, 1, 2)
+    drawn = [conditions(rng, (*seeds, *[2] * 6), chances, varies=0.4) for _ in range(500)]
+    differences = [inference.difference(a, b, others) for a, b, *others in drawn]
+    assert all(one.over_seeds for one in differences)
+    assert 0.01 < rejected(differences) < 0.09
+
+
+def test_pooling_tells_more_apart():
+    rng, chances = np.random.default_rng(17), (1, 0, 0, 0, 0, 0, 0)
+    drawn = [conditions(rng, [2] * 7, chances, varies=0.3) for _ in range(200)]
+    alone = rejected([inference.difference(a, b) for a, b, *_ in drawn])
+    pooled = rejected([inference.difference(a, b, others) for a, b, *others in drawn])
+    assert pooled > alone + 0.2
+
+
+def test_the_variance_over_seeds_is_pooled_as_a_share_of_the_room_it_has():
+    """By hand, of seeds so far apart and so many problems that nothing else counts."""
+    rng, of_seeds = np.random.default_rng(19), [(0.8, 0.4), (0.3, 0.6), (0.1, 0.2, 0.05, 0.3)]
+    a, b, c = (rng.random((len(shares), 20_000)) < np.c_[list(shares)] for shares in of_seeds)
+    squares = [((np.array(shares) - np.mean(shares)) ** 2).sum() for shares in of_seeds]
+    rooms = [np.mean(shares) * (1 - np.mean(shares)) for shares in of_seeds]
+    factor = sum(x / room for x, room in zip(squares, rooms, strict=True)) / (1 + 1 + 3)
+    width = stats.t.ppf(0.975, 5) * np.sqrt(factor * (rooms[0] / 2 + rooms[1] / 2))
+    one = inference.difference(a, b, [c])
+    assert one.high - one.value == pytest.approx(width, rel=0.03)
+
+
 def test_power_grows_with_seeds_problems_and_the_difference():
     few = rejected(found((2, 2), 300, gap=0.5, varies=0.1))
     assert few < rejected(found((2, 2), 300, gap=1.0, varies=0.1))

@@ -56,7 +56,7 @@ def compare(
     """
     compared = []
     for pairs, against in _pairs(lines, versus or {}):
-        kind = [_compared(line, base, found, against) for line, base in pairs]
+        kind = [_compared(line, base, lines, found, against) for line, base in pairs]
         compared += _corrected(kind)
     return compared
 
@@ -93,11 +93,13 @@ def _with(said: condition.Condition, name: str, value: Any) -> dict[str, Any]:
     return {**kept, name: value}
 
 
-def _compared(line: Line, base: Line, found: outcomes.All, against: str) -> Comparison:
+def _compared(
+    line: Line, base: Line, lines: Sequence[Line], found: outcomes.All, against: str
+) -> Comparison:
     if why := _why_not(line, base, found):
         return Comparison(line.label, against, {}, why_not=why)
     cells = {
-        name: _difference(members, line, base, found)
+        name: _difference(members, line, base, lines, found)
         for name, members in _cells(line, base).items()
     }
     return Comparison(line.label, against, cells)
@@ -144,22 +146,42 @@ def _cells(line: Line, base: Line) -> dict[str, tuple[str, ...]]:
 
 
 def _difference(
-    cells: Sequence[str], line: Line, base: Line, found: outcomes.All
+    cells: Sequence[str], line: Line, base: Line, lines: Sequence[Line], found: outcomes.All
 ) -> Difference | None:
-    sides = []
-    problems = set()
-    for one in (line, base):
-        for judged in one.judged:
-            mine = [found[judged].get(cell) for cell in cells]
-            known = [of_cell for of_cell in mine if of_cell is not None]
-            if len(known) < len(mine):
-                return None
-            problems.add(tuple(of_cell.problems for of_cell in known))
-            sides.append(np.concatenate([of_cell.correct_N for of_cell in known]))
-    if len(problems) > 1:
+    mine, theirs = _solved(cells, line, found), _solved(cells, base, found)
+    if mine is None or theirs is None or mine.problems != theirs.problems:
         return None
-    first = len(line.judged)
-    return inference.difference(np.stack(sides[:first]), np.stack(sides[first:]))
+    # Seeds of one run that was judged in several ways are no seeds more.
+    taken = {run for one in (line, base) for run, _ in one.judged}
+    others = []
+    for other in lines:
+        runs = [run for run, _ in other.judged]
+        if len(set(runs)) < len(runs) or taken & set(runs):
+            continue
+        solved = _solved(cells, other, found)
+        if solved is not None and solved.problems == mine.problems and len(runs) > 1:
+            taken |= set(runs)
+            others.append(solved.correct_SxN)
+    return inference.difference(mine.correct_SxN, theirs.correct_SxN, others)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Solved:
+    problems: tuple[str, ...]
+    correct_SxN: np.ndarray
+
+
+def _solved(cells: Sequence[str], line: Line, found: outcomes.All) -> _Solved | None:
+    """What the runs of a condition solved; None where their problems differ or are not known."""
+    problems, correct = set(), []
+    for judged in line.judged:
+        known = [found.get(judged, {}).get(cell) for cell in cells]
+        of_cells = [of_cell for of_cell in known if of_cell is not None]
+        if len(of_cells) < len(known):
+            return None
+        problems.add(tuple(of_cell.problems for of_cell in of_cells))
+        correct.append(np.concatenate([of_cell.correct_N for of_cell in of_cells]))
+    return _Solved(problems.pop(), np.stack(correct)) if len(problems) == 1 else None
 
 
 def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
@@ -210,7 +232,8 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
     if tested:
         kinds = {one.over_seeds for one in tested}
         how = {
-            True: "t tests over seeds and problems, paired by problem",
+            True: "t tests over seeds and problems, paired by problem, with the variance over seeds "
+            "pooled over the study's conditions",
             False: "McNemar's exact tests over problems of two models, of one seed each, which say "
             "nothing of other seeds",
         }

@@ -18,16 +18,21 @@ by N estimates the second and the last, which is taken out again by the mean squ
 interaction of seeds and problems. Degrees of freedom of the sum are Satterthwaite's (Biometrics
 Bulletin 2, 1946), and the difference over its root is compared with Student's t, as in the tests
 over two random factors of Clark (J. Verbal Learning and Verbal Behavior 12, 1973). Where seeds
-agree by chance, their part is at least what the rest alone makes of it. Pooling takes seeds to vary
-alike in both conditions; with two or three seeds each, that is what there is to go by.
-`tests/test_inference.py` simulates it: where there is no difference, p < .05 comes up in at most
-about one case in twenty, fewer where seeds hardly vary.
+agree by chance, their part is at least what the rest alone makes of it.
+
+Two or three seeds of a condition say little of how far seeds vary, so that the variance is pooled
+over all conditions of a study, as in an analysis of variance: with eleven conditions of two seeds
+it has eleven degrees of freedom and not two. A share p of correct answers leaves room for
+p (1 - p), to which the variance of a condition is taken to be proportional, with one factor for all
+(quasi-binomial overdispersion: McCullagh and Nelder, Generalized Linear Models, 1989, section
+4.5). `tests/test_inference.py` simulates it: where there is no difference, p < .05 comes up in at
+most about one case in twenty, fewer where seeds hardly vary.
 
 A bootstrap that draws seeds and then problems again is not used: of two or three seeds it makes
 intervals that are too narrow, by a third or more, as the variance of few draws with replacement is
 too small by the factor (S - 1) / S and its percentiles know nothing of Student's t.
 
-With one seed of each condition the variance over seeds is not known, and what is left compares the
+Where all conditions have one seed the variance over seeds is not known, and what is left compares
 two models alone: McNemar's exact test.
 """
 
@@ -62,7 +67,9 @@ class Difference:
     over_seeds: bool
 
 
-def difference(a_SxN: np.ndarray, b_SxN: np.ndarray) -> Difference:
+def difference(
+    a_SxN: np.ndarray, b_SxN: np.ndarray, others: Sequence[np.ndarray] = ()
+) -> Difference:
     """Compares whether problems were solved under two conditions, A minus B.
 
     Two problems more are taken into the variance over problems, one solved by A alone and one by B
@@ -72,6 +79,8 @@ def difference(a_SxN: np.ndarray, b_SxN: np.ndarray) -> Difference:
     Args:
         a_SxN, b_SxN: 0 or 1, by seed and problem; the same problems, in one order. The numbers of
             seeds may differ.
+        others: of further conditions, of runs that are neither in A nor in B, from which the
+            variance over seeds is estimated, too.
 
     Raises:
         ValueError: the numbers of problems differ, or there is none.
@@ -83,12 +92,12 @@ def difference(a_SxN: np.ndarray, b_SxN: np.ndarray) -> Difference:
     each_N = a_SxN.mean(0) - b_SxN.mean(0)
     value = float(each_N.mean())
     more_N = np.append(each_N, [1.0, -1.0])
-    if len(a_SxN) == len(b_SxN) == 1:
+    if max(len(values_SxN) for values_SxN in (a_SxN, b_SxN, *others)) == 1:
         spread = _NORMAL * math.sqrt(float(more_N.var()) / len(more_N))
         centre = float(more_N.mean())
         ends = (max(-1.0, centre - spread), min(1.0, centre + spread))
         return Difference(value, *ends, _mcnemar(each_N), over_seeds=False)
-    variance, freedom = _variance(more_N, (a_SxN, b_SxN))
+    variance, freedom = _variance(more_N, (a_SxN, b_SxN), others)
     error = math.sqrt(variance)
     spread = _quantile(freedom) * error
     p = 2 * float(special.stdtr(freedom, -abs(value) / error))
@@ -165,31 +174,43 @@ def of_share(shares: Sequence[float], n: int) -> tuple[float, float]:
     return max(0.0, mean - spreads[0]), min(1.0, mean + spreads[1])
 
 
-def _variance(each_N: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[float, float]:
+def _variance(
+    each_N: np.ndarray, parts: Sequence[np.ndarray], others: Sequence[np.ndarray] = ()
+) -> tuple[float, float]:
     """The variance of a mean, or of a difference of means, and its degrees of freedom.
 
     Args:
         each_N: the mean or difference of each problem.
-        parts: what it is the mean, or the difference of means, of, by seed and problem.
+        parts: what it is the mean, or the difference of means, of, by seed and problem. Of more
+            than one they are 0 or 1.
+        others: what the variance over seeds is estimated from, too.
     """
-    problems, others = float(each_N.var(ddof=1)) / len(each_N), len(each_N) - 1
-    free = sum(len(values_SxN) - 1 for values_SxN in parts)
+    problems, many_free = float(each_N.var(ddof=1)) / len(each_N), len(each_N) - 1
+    known = [np.asarray(values_SxN, float) for values_SxN in (*parts, *others)]
+    free = sum(len(values_SxN) - 1 for values_SxN in known)
     if not free:
-        return problems, others
+        return problems, many_free
+    rooms = [_room(values_SxN) if len(known) > 1 else 1.0 for values_SxN in known]
     over_seeds, rest = 0.0, 0.0
-    for values_SxN in parts:
+    for values_SxN, room in zip(known, rooms, strict=True):
         mean_S = values_SxN.mean(1)
         rest_SxN = values_SxN - mean_S[:, None] - values_SxN.mean(0) + values_SxN.mean()
-        over_seeds += float(((mean_S - mean_S.mean()) ** 2).sum())
-        rest += float((rest_SxN**2).sum())
+        over_seeds += float(((mean_S - mean_S.mean()) ** 2).sum()) / room
+        rest += float((rest_SxN**2).sum()) / room
     many = parts[0].shape[1]
-    scale = sum(1 / len(values_SxN) for values_SxN in parts) / free
-    noise = scale * rest / max(many - 1, 1) / many
-    seeds, problems = max(scale * over_seeds, noise), max(0.0, problems - noise)
+    scale = sum(room / len(values_SxN) for values_SxN, room in zip(parts, rooms, strict=False))
+    noise = scale * rest / free / max(many - 1, 1) / many
+    seeds, problems = max(scale * over_seeds / free, noise), max(0.0, problems - noise)
     total = seeds + problems
     if not total:
-        return 0.0, others
-    return total, total**2 / (seeds**2 / free + problems**2 / others)
+        return 0.0, many_free
+    return total, total**2 / (seeds**2 / free + problems**2 / many_free)
+
+
+def _room(values_SxN: np.ndarray) -> float:
+    """p (1 - p) of a share p, of one success and one failure more than there are."""
+    share = (float(values_SxN.sum()) + 1) / (values_SxN.size + 2)
+    return share * (1 - share)
 
 
 def _quantile(freedom: float) -> float:
