@@ -232,8 +232,8 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
     if tested:
         kinds = {one.over_seeds for one in tested}
         how = {
-            True: "t tests over seeds and problems, paired by problem, with the variance over seeds "
-            "pooled over the study's conditions",
+            True: "t tests over seeds and problems, paired by problem, with the variance over "
+            "seeds pooled over the study's conditions",
             False: "McNemar's exact tests over problems of two models, of one seed each, which say "
             "nothing of other seeds",
         }
