@@ -1,5 +1,10 @@
-"""Most of the tests' time is compilation: programs are compiled once, and in a hurry."""
+"""Most of the tests' time is compilation: programs are compiled once, and in a hurry.
 
+All of them take three quarters of an hour on two cores. `--turn K/N` runs one of N parts, so that
+CI can have another part each day of those that take long.
+"""
+
+import argparse
 import importlib.metadata
 import os
 import pathlib
@@ -10,6 +15,33 @@ import pytest
 # Memory maps of a process beyond which compiled programs are let go. A class of problems takes
 # 2,000 of the 65,530 that Linux allows, and a compilation that would need more ends the process.
 MANY_MAPS = 20_000
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--turn",
+        type=_turn,
+        default=(1, 1),
+        metavar="K/N",
+        help="of the tests that are selected, only the K-th of N parts",
+    )
+
+
+def _turn(text):
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"--turn is {text!r}; it must be K/N with K in 1..N")
+    return int(part), int(parts)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    part, parts = config.getoption("turn")
+    # The cases of one function have much in common that is compiled once.
+    functions = {item: item.nodeid.partition("[")[0] for item in items}
+    turns = {name: n % parts + 1 for n, name in enumerate(sorted(set(functions.values())))}
+    config.hook.pytest_deselected(items=[i for i in items if turns[functions[i]] != part])
+    items[:] = [item for item in items if turns[functions[item]] == part]
 
 
 def pytest_configure(config):

@@ -201,6 +201,7 @@ def test_lines_are_there_when_they_are_flushed_and_are_gone_on_with(cloud, bucke
 
 
 @needs_gcsfs
+@pytest.mark.slow
 def test_a_study_in_a_bucket_is_the_same_as_in_a_directory(cloud, bucket, tmp_path, capsys):
     store, more = f"gs://{bucket}/deep/runs", ("--set", "mesh.population=1")
     assert main(tmp_path, *more) == 0
@@ -242,6 +243,7 @@ def test_a_study_in_a_bucket_is_the_same_as_in_a_directory(cloud, bucket, tmp_pa
 
 
 @needs_gcsfs
+@pytest.mark.slow
 def test_the_doctor_examines_a_bucket(cloud, bucket, capsys, monkeypatch):
     """A checkpoint is written and read there, and nothing is left; or it is said why not."""
     wanted = {name: doctor.CHECKS[name] for name in ("checkpoint", "disk")}

@@ -123,5 +123,6 @@ for axes, strategies in (({}, every), ({'tensor': 2}, one), ({'fsdp': 2}, one)):
 """
 
 
+@pytest.mark.slow
 def test_a_mesh_decodes_the_same() -> None:
     subprocess.run([sys.executable, "-c", _ON_A_MESH], check=True, timeout=240)

@@ -35,6 +35,7 @@ print(json.dumps([len(jax.devices()), *found]))
 """
 
 
+@pytest.mark.slow
 def test_the_second_process_compiles_nothing(tmp_path: pathlib.Path) -> None:
     # Where the tests' own programs are kept is not what this is about.
     environment = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}

@@ -51,6 +51,7 @@ def test_residuals_are_of_the_runs_in_their_order():
 
 
 @pytest.mark.parametrize(("seeds", "drawn"), [(1, "residuals"), (3, "runs")])
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say(seeds, drawn):
     times, inside = 24, {"alpha": 0, "beta": 0}
     widths = []

@@ -67,6 +67,7 @@ def test_tensorboard_is_told_what_was_done_before_it_was_asked_for(tmp_path, mon
     assert points(tmp_path / "tensorboard") == as_points(lines)
 
 
+@pytest.mark.slow
 def test_runs_of_one_program_have_each_their_own(tmp_path):
     pytest.importorskip("tensorboardX")
     entries = plan.plan(STUDY, "smoke", ["train.steps=10"])

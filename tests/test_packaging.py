@@ -6,18 +6,53 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from typing import NamedTuple
 
 import pytest
 
 import physlm
 
 ROOT = pathlib.Path(__file__).parents[1]
+CONFTEST = pathlib.Path(__file__).with_name("conftest.py")
 PACKAGES = ("data_gen", "experiments", "physlm")
 
 
 def test_importing_it_imports_no_jax():
     command = "import sys, physlm, data_gen; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", command], check=True, cwd=ROOT)
+
+
+class _Item(NamedTuple):
+    nodeid: str
+
+
+class _Configuration:
+    """As much of pytest's configuration as its hooks here ask for."""
+
+    def __init__(self, turn):
+        self.turn, self.hook, self.left_out = turn, self, []
+
+    def getoption(self, name):
+        return getattr(self, name)
+
+    def pytest_deselected(self, items):
+        self.left_out += items
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_turns_share_all_tests_out_and_leave_cases_together(request, parts):
+    every = [_Item(f"test_{n // 3}[{n % 3}]") for n in range(30)]
+    known = request.config.pluginmanager.get_plugins()
+    hooks = next(one for one in known if getattr(one, "__file__", "") == str(CONFTEST))
+    done = []
+    for part in range(1, parts + 1):
+        items, config = list(every), _Configuration((part, parts))
+        hooks.pytest_collection_modifyitems(config, items)
+        assert {*items, *config.left_out} == {*every}
+        names = [item.nodeid.partition("[")[0] for item in items]
+        assert all(names.count(name) == 3 for name in names) and names
+        done += items
+    assert sorted(done) == sorted(every)
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ def file_of(tmp_path, count=4, name="mended.jsonl", spec=SMALL):
 OF_SMOKE = dataclasses.replace(config.resolve(SMOKE).data, split="all")
 
 
+@pytest.mark.slow
 def test_what_does_not_go_with_records_is_refused(tmp_path):
     refused({"train.records": "parent"}, "train.records is 'parent'; it must be a file, or empty,")
     said = "data.split is 'all'; it must be 'train' where train.records is 'parent'"

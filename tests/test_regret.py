@@ -108,7 +108,9 @@ def _prompts(count: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("these", "tries", "canon", "often"),
     [
-        ((0,), 10, "AC", ((1, 1), (5, 3), (16, 1), (16, 4))),
+        pytest.param(
+            (0,), 10, "AC", ((1, 1), (5, 3), (16, 1), (16, 4)), marks=pytest.mark.slow, id="often"
+        ),
         ((0, 1, 2), 3, "", ((5, 2),)),
         ((), 10, "", ((5, 2),)),
         ((1,), 2, "B", ((7, 3),)),

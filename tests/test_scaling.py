@@ -88,6 +88,7 @@ def shown_of(law=LAW, sizes=SIZES, rates=(0.0, 0.5), noise=0.0):
 
 
 @pytest.mark.parametrize("figure", [figures.Scaling("error"), figures.Scaling("loss")])
+@pytest.mark.slow
 def test_the_figure_finds_the_law_for_each_rate(figure):
     made = figure.draw(shown_of())
     assert made.png and made.svg != made.dark and made.name == f"scaling-{figure.y}"
