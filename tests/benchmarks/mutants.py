@@ -1,12 +1,12 @@
 """Makes random one-line mutations of the code and says which share of them the tests notice.
 
-    python tests/benchmarks/mutants.py [--count 200] [--seed 0] [--only judge,script]
+    python tests/benchmarks/mutants.py [--count 200] [--seed 0] [--only judge,script] [--jobs 2]
 
 Each mutant is one change in one module of `NEAREST` (an operator, a comparison, a constant, a
 negation, a statement dropped), in a copy of the tree, against the tests that stand there: the next
 ones are run where the ones before have passed. Prints each mutant, and in the end those that
 survived; what a test failed by, or ran out of time or memory by, is noticed. Before that all these
-tests have to pass on the tree as it is.
+tests have to pass on the tree as it is; `--unchecked` takes that for granted.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import collections
 import copy
 import os
 import pathlib
+import queue
 import random
 import resource
 import shlex
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent import futures
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SECONDS, MEMORY = 600, 12 * 2**30
@@ -143,11 +145,46 @@ def noticed(tree: pathlib.Path, module: str) -> str:
     return ""
 
 
+class Trees:
+    """Copies of the tree, one for each mutant that is tried at the time."""
+
+    def __init__(self, scratch: pathlib.Path, jobs: int) -> None:
+        self._free: queue.Queue[pathlib.Path] = queue.Queue()
+        for number in range(jobs):
+            tree = scratch / f"tree-{number}"
+            left_out = shutil.ignore_patterns(".git", "__pycache__", "runs")
+            shutil.copytree(ROOT, tree, ignore=left_out)
+            self._free.put(tree)
+
+    def noticed(self, module: str, place: int = 0, new: str | None = None) -> tuple[str, float]:
+        """What notices a mutant, or a module as it is, "" if nothing does; and after what seconds.
+
+        Args:
+            module: path of a module.
+            place: index of a line.
+            new: what stands there in the mutant; None for the module as it is.
+        """
+        tree, began = self._free.get(), time.perf_counter()
+        try:
+            file = tree / module
+            text = file.read_text()
+            lines = text.splitlines()
+            lines[place] = lines[place] if new is None else new
+            file.write_text("\n".join(lines) + "\n")
+            by = noticed(tree, module)
+            file.write_text(text)
+        finally:
+            self._free.put(tree)
+        return by, time.perf_counter() - began
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="modules whose names have one of these in them")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants that are tried at a time")
+    parser.add_argument("--unchecked", action="store_true", help="the tests are known to pass")
     args = parser.parse_args()
     rng = random.Random(args.seed)
     modules = [m for m in NEAREST if any(part in m for part in args.only.split(","))]
@@ -155,25 +192,23 @@ def main() -> int:
     drawn = rng.sample(every, min(args.count, len(every)))
     print(f"{len(drawn)} of {len(every)} mutants, seed {args.seed}", flush=True)
     counts, survivors = collections.Counter(), []
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = pathlib.Path(scratch) / "tree"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs"))
-        for module in sorted({module for module, *_ in drawn}):
-            if by := noticed(tree, module):
+    with tempfile.TemporaryDirectory() as scratch, futures.ThreadPoolExecutor(args.jobs) as pool:
+        trees = Trees(pathlib.Path(scratch), args.jobs)
+        tried = [] if args.unchecked else sorted({module for module, *_ in drawn})
+        for module, (by, _) in zip(tried, pool.map(trees.noticed, tried), strict=True):
+            if by:
                 print(f"{module} as it is: {by}", file=sys.stderr)
                 return 2
-        for number, (module, place, old, new) in enumerate(drawn, 1):
-            file, began = tree / module, time.perf_counter()
-            text = file.read_text()
-            lines = text.splitlines()
-            lines[place] = new
-            file.write_text("\n".join(lines) + "\n")
-            by = noticed(tree, module)
-            file.write_text(text)
+        waiting = {
+            pool.submit(trees.noticed, module, place, new): (module, place, old, new)
+            for module, place, old, new in drawn
+        }
+        for number, done in enumerate(futures.as_completed(waiting), 1):
+            module, place, old, new = waiting[done]
+            by, took = done.result()
             counts[module, bool(by)] += 1
             said = f"{module}:{place + 1}: {old.strip()}  →  {new.strip()}"
             survivors += [] if by else [said]
-            took = time.perf_counter() - began
             print(f"{number} {by or 'SURVIVED'} ({took:.0f} s)  {said}", flush=True)
     for module in modules:
         print(f"{module}: {counts[module, True]} of {counts[module, True] + counts[module, False]}")
