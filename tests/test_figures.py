@@ -7,11 +7,11 @@ import pytest
 from fake_results import fake_rows, png_size
 
 from physlm import model
-from physlm.experiments import figures, registry
+from physlm.experiments import figures, inference, registry
 from physlm.experiments.figures import Against, Losses, Shown, against, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
-from physlm.experiments.summary import pooled, summarise
+from physlm.experiments.summary import independent, pooled, summarise
 
 OPS = {"<=15": 15, "15": 15, "20": 20, "23": 23}
 ACCOUNT = {"tokens": 90.0, "capped": 0.1, "retries_right": 0.2, "retries_wrong": 0.7}
@@ -124,10 +124,44 @@ def test_pictures_are_the_same_bytes_each_time_and_dark_ones_differ():
 def test_cells_are_pooled_by_seed():
     (line,) = lines_of(0.0, seeds=3)
     points = [point for point in line.points if not point.inside]
-    found = pooled(points)
+    found = pooled(line, lambda point: not point.inside)
     assert len(found.by_seed) == 3
     assert found.by_seed[1] == pytest.approx(sum(p.by_seed[1] for p in points) / 3)
     assert found.low < found.mean == pytest.approx(sum(p.accuracy for p in points) / 3)
+
+
+def test_seeds_of_all_conditions_widen_intervals_of_one():
+    rows = fake_rows((0.0,), 1) + fake_rows((0.2, 0.5), 3)
+    line, *others = lines = summarise(rows)
+    (alone,) = summarise(fake_rows((0.0,), 1))
+    cells = {
+        point.cell: [o.points[n].by_seed for o in others] for n, point in enumerate(line.points)
+    }
+    for point, before in zip(line.points, alone.points, strict=True):
+        known = inference.of_share(point.by_seed, point.n, cells[point.cell])
+        assert (point.low, point.high) == known != (before.low, before.high)
+    found = pooled(line, lambda point: point.op > 4, lines)
+    means = [
+        [sum(seed) / 2 for seed in zip(*(cells[cell][n] for cell in "56"), strict=True)]
+        for n in range(2)
+    ]
+    assert (found.low, found.high) == inference.of_share([found.mean], 400, means)
+    assert pooled(line, lambda point: point.op > 4).low > found.low
+    assert pooled(line, lambda point: False, lines) is None
+
+
+def test_a_run_that_was_judged_in_several_ways_is_no_seed_more():
+    rows = fake_rows((0.0, 0.5), 2)
+    again = [
+        {**row, "evaluation": "other", "condition": row["condition"] | {"decode": "beam:4"}}
+        for row in rows
+    ]
+    first, *_ = lines = summarise(rows + again)
+    assert len(lines) == 4
+    (other,) = independent([first], lines)
+    assert other.judged[0][0] != first.judged[0][0]
+    assert independent(lines, lines) == []
+    assert independent([], summarise(fake_rows(seeds=1))) == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +179,7 @@ def test_an_axis_is_no_longer_than_its_values(highest, top):
     [
         ((1, 1), "problems, one seed"),
         ((2, 2), "seeds and problems"),
-        ((1, 2), "problems and, where there are several, seeds"),
+        ((1, 2), "seeds and problems"),
     ],
 )
 def test_what_bars_are_over_is_said(seeds, over):

@@ -170,3 +170,29 @@ def test_seeds_that_differ_widen_the_interval_of_a_share():
     assert far[0] < alone[0] and far[1] > alone[1]
     low, high = inference.of_share([1.0, 1.0, 1.0], 200)
     assert high == 1.0 and low == pytest.approx(wilson_interval(200, 200)[0], abs=0.001)
+
+
+def test_shares_are_pooled_over_conditions():
+    """By hand: one factor of p (1 - p) for all; one seed has its interval from other conditions."""
+    n, others = 10**7, [[0.6, 0.8], [0.5, 0.4]]
+    factor = (0.02 / (0.7 * 0.3) + 0.005 / (0.45 * 0.55)) / 2
+    low, high = inference.of_share([0.2], n, others)
+    width = stats.t.ppf(0.975, 2) * np.sqrt(factor * 0.2 * 0.8)
+    assert (max(0.0, 0.2 - width), 0.2 + width) == pytest.approx((low, high), rel=0.01)
+    alone, pooled = (
+        inference.of_share([0.6, 0.8], 200, known) for known in ((), [[0.7, 0.72]] * 6)
+    )
+    assert pooled[1] - pooled[0] < 0.3 * (alone[1] - alone[0])
+
+
+def test_pooled_shares_hold_the_mean():
+    rng, inside = np.random.default_rng(23), []
+    chances = np.array([0.2, 0.35, 0.5, 0.5, 0.6, 0.8])
+    for _ in range(400):
+        truth = chances[:, None] + rng.normal(0, 0.15, (6, 2)) * (chances * (1 - chances))[:, None]
+        shares = rng.binomial(500, truth) / 500
+        for number in range(6):
+            others = [list(each) for n, each in enumerate(shares) if n != number]
+            low, high = inference.of_share(list(shares[number]), 500, others)
+            inside.append(low < chances[number] < high)
+    assert np.mean(inside) > 0.94

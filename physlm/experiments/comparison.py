@@ -14,7 +14,7 @@ import numpy as np
 from physlm.experiments import condition, inference, outcomes
 from physlm.experiments.condition import PROBE
 from physlm.experiments.inference import Difference
-from physlm.experiments.summary import Line, cap_of
+from physlm.experiments.summary import Line, cap_of, independent
 
 ERROR_FREE = "error-free solutions"
 
@@ -151,18 +151,9 @@ def _difference(
     mine, theirs = _solved(cells, line, found), _solved(cells, base, found)
     if mine is None or theirs is None or mine.problems != theirs.problems:
         return None
-    # Seeds of one run that was judged in several ways are no seeds more.
-    taken = {run for one in (line, base) for run, _ in one.judged}
-    others = []
-    for other in lines:
-        runs = [run for run, _ in other.judged]
-        if len(set(runs)) < len(runs) or taken & set(runs):
-            continue
-        solved = _solved(cells, other, found)
-        if solved is not None and solved.problems == mine.problems and len(runs) > 1:
-            taken |= set(runs)
-            others.append(solved.correct_SxN)
-    return inference.difference(mine.correct_SxN, theirs.correct_SxN, others)
+    others = [_solved(cells, other, found) for other in independent([line, base], lines)]
+    same = [o.correct_SxN for o in others if o is not None and o.problems == mine.problems]
+    return inference.difference(mine.correct_SxN, theirs.correct_SxN, same)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,16 +142,20 @@ def of_mean(values_SxN: np.ndarray) -> tuple[float, float]:
     return mean - spread, mean + spread
 
 
-def of_share(shares: Sequence[float], n: int) -> tuple[float, float]:
+def of_share(
+    shares: Sequence[float], n: int, others: Sequence[Sequence[float]] = ()
+) -> tuple[float, float]:
     """The 95% interval of the mean over seeds of shares of the same n problems.
 
-    With one seed it is Wilson's. With more, the variance over seeds is added to that of n problems,
-    which is taken from Wilson's interval of the mean share: who knows the shares alone cannot take
-    out what both contain, so that it is rather too wide where seeds vary little.
+    Where all conditions have one seed it is Wilson's. Else the variance over seeds, pooled over
+    conditions, is added to that of n problems, which is taken from Wilson's interval of the mean
+    share: who knows the shares alone cannot take out what both contain, so that it is rather too
+    wide where seeds vary little.
 
     Args:
         shares: of each seed, in 0..1.
         n: number of problems.
+        others: of each seed of further conditions, on problems of the same cell.
 
     Returns:
         the lower and the upper end, in 0..1.
@@ -159,9 +163,15 @@ def of_share(shares: Sequence[float], n: int) -> tuple[float, float]:
     mean = float(np.mean(shares))
     # Whole successes: a mean over seeds may lie between two of them.
     ends = wilson_interval(round(mean * n), n)
-    if len(shares) == 1:
+    known = [np.asarray(each, float) for each in (shares, *others)]
+    free = sum(len(each) - 1 for each in known)
+    if not free:
         return ends
-    seeds, others = float(np.var(shares, ddof=1)) / len(shares), len(shares) - 1
+    squares = sum(
+        float(((each - each.mean()) ** 2).sum()) / _room(float(each.mean()), n * len(each))
+        for each in known
+    )
+    seeds = squares / free * _room(mean, n * len(shares)) / len(shares)
     spreads = []
     for end in ends:
         problems = ((end - mean) / _NORMAL) ** 2
@@ -169,7 +179,7 @@ def of_share(shares: Sequence[float], n: int) -> tuple[float, float]:
         if not variance:
             spreads.append(0.0)
             continue
-        freedom = variance**2 / (seeds**2 / others + problems**2 / max(n - 1, 1))
+        freedom = variance**2 / (seeds**2 / free + problems**2 / max(n - 1, 1))
         spreads.append(_quantile(freedom) * math.sqrt(variance))
     return max(0.0, mean - spreads[0]), min(1.0, mean + spreads[1])
 
@@ -190,7 +200,8 @@ def _variance(
     free = sum(len(values_SxN) - 1 for values_SxN in known)
     if not free:
         return problems, many_free
-    rooms = [_room(values_SxN) if len(known) > 1 else 1.0 for values_SxN in known]
+    # A mean alone may be of counts, which are no shares.
+    rooms = [_room(float(v.mean()), v.size) if len(known) > 1 else 1.0 for v in known]
     over_seeds, rest = 0.0, 0.0
     for values_SxN, room in zip(known, rooms, strict=True):
         mean_S = values_SxN.mean(1)
@@ -207,9 +218,9 @@ def _variance(
     return total, total**2 / (seeds**2 / free + problems**2 / many_free)
 
 
-def _room(values_SxN: np.ndarray) -> float:
-    """p (1 - p) of a share p, of one success and one failure more than there are."""
-    share = (float(values_SxN.sum()) + 1) / (values_SxN.size + 2)
+def _room(share: float, n: int) -> float:
+    """p (1 - p) of a share p of n, with one success and one failure more than there are."""
+    share = (share * n + 1) / (n + 2)
     return share * (1 - share)
 
 

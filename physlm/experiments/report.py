@@ -242,11 +242,16 @@ def _missing(found: Material, name: str, scale: str, cut: int) -> list[str]:
 def _notes(lines: Sequence[Line], found: Material) -> list[str]:
     probes = any(point.probe for line in lines for point in line.points)
     of = "questions answered right" if probes else "problems solved"
-    notes = [f"Intervals are 95% intervals of the share of {of}, Wilson's for one seed."]
+    several = any(len(point.by_seed) > 1 for line in lines for point in line.points)
+    over = "over seeds and problems" if several else "over problems alone (Wilson's)"
+    notes = [f"Intervals are 95% intervals of the share of {of}, {over}."]
     if probes:
         notes.append("Several questions are about one problem, for which intervals do not allow.")
-    if any(len(point.by_seed) > 1 for line in lines for point in line.points):
-        notes[0] = notes[0][:-1] + ", else over seeds and problems."
+    if several:
+        notes[0] += (
+            " How far seeds vary is taken from all conditions together, so that those of one seed "
+            "have an interval over seeds, too."
+        )
         notes.append("± is the standard deviation over seeds, all tested on the same problems.")
     if names := found.mixed:
         notes.append(

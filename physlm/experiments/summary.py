@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,16 +105,53 @@ class Pooled:
     by_seed: tuple[float, ...]
 
 
-def pooled(points: Sequence[Point]) -> Pooled:
-    """Averages over cells of one condition, with equal weights.
+def pooled(
+    line: Line, chosen: Callable[[Point], bool], lines: Sequence[Line] = ()
+) -> Pooled | None:
+    """Averages over cells of one condition, with equal weights; None where none is chosen.
 
     Args:
-        points: at least one. Seeds that lack a cell are left out.
+        line: the condition.
+        chosen: whether a cell is one of those. Seeds that lack one of them are left out.
+        lines: all conditions of the study, over which the variance over seeds is pooled.
     """
+    points = [point for point in line.points if chosen(point)]
+    if not points:
+        return None
+    shares = _means_of_seeds(points)
+    cells = {point.cell for point in points}
+    others = [[p for p in other.points if p.cell in cells] for other in independent([line], lines)]
+    low, high = inference.of_share(
+        shares,
+        sum(point.n for point in points),
+        [_means_of_seeds(theirs) for theirs in others if len(theirs) == len(points)],
+    )
+    return Pooled(statistics.fmean(shares), low, high, tuple(shares))
+
+
+def _means_of_seeds(points: Sequence[Point]) -> list[float]:
     seeds = min(len(point.by_seed) for point in points)
-    shares = np.array([point.by_seed[:seeds] for point in points]).mean(0)
-    low, high = inference.of_share(shares.tolist(), sum(point.n for point in points))
-    return Pooled(float(shares.mean()), low, high, tuple(shares.tolist()))
+    return np.array([point.by_seed[:seeds] for point in points]).mean(0).tolist()
+
+
+def independent(known: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
+    """The conditions of several seeds whose runs are others, from which one learns how seeds vary.
+
+    A run that was judged in several ways is in the first of its conditions alone: it is no seed
+    more.
+
+    Args:
+        known: conditions whose runs are left out.
+        lines: all conditions of a study.
+    """
+    taken = {run for line in known for run, _ in line.judged}
+    found = []
+    for line in lines:
+        runs = [run for run, _ in line.judged]
+        if len(set(runs)) == len(runs) > 1 and not taken & set(runs):
+            taken |= set(runs)
+            found.append(line)
+    return found
 
 
 def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Line]:
@@ -143,7 +180,19 @@ def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Li
         )
         for condition, group in zip(conditions, merged, strict=True)
     ]
-    return sorted(lines, key=lambda line: condition_lib.order(line.condition))
+    lines = sorted(lines, key=lambda line: condition_lib.order(line.condition))
+    return [_with_intervals(line, lines) for line in lines]
+
+
+def _with_intervals(line: Line, lines: Sequence[Line]) -> Line:
+    """The same, its intervals from what all conditions say of how far seeds vary."""
+    others = independent([line], lines)
+    points = []
+    for point in line.points:
+        theirs = [p.by_seed for other in others for p in other.points if p.cell == point.cell]
+        low, high = inference.of_share(point.by_seed, point.n, theirs)
+        points.append(dataclasses.replace(point, low=low, high=high))
+    return dataclasses.replace(line, points=tuple(points))
 
 
 def _points(rows: Sequence[Row], found: outcomes.All) -> tuple[Point, ...]:
@@ -161,15 +210,14 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
         return statistics.fmean(row[field] for row in rows)
 
     n = min(row["n"] for row in rows)
-    low, high = inference.of_share([row["accuracy"] for row in rows], n)
     apart = [row["held_out"]["accuracy"] for row in rows if row.get("held_out", {"n": 0})["n"]]
     known = [row["distinct"] for row in rows if "distinct" in row]
     return Point(
         cell=rows[0]["cell"],
         op=rows[0]["op"],
         accuracy=mean("accuracy"),
-        low=low,
-        high=high,
+        low=mean("accuracy"),
+        high=mean("accuracy"),
         by_seed=tuple(row["accuracy"] for row in rows),
         answer_accuracy=mean("answer_accuracy"),
         retries=mean("retries"),

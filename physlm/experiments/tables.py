@@ -154,8 +154,7 @@ def pooled_table(lines: Sequence[Line]) -> Table | None:
     }
     table = [["condition", "seeds", *wanted, f"op > {cap}, best run"]]
     for line in lines:
-        groups = [[p for p in line.points if rule(p)] for rule in wanted.values()]
-        found = [pooled(points) if points else None for points in groups]
+        found = [pooled(line, rule, lines) for rule in wanted.values()]
         texts = [
             f"{_percent(one.mean)} [{_percent(one.low)}, {_percent(one.high)}]" if one else "–"
             for one in found

@@ -168,11 +168,16 @@ class Against:
         for number in range(2):
             axes = figure.add_subplot(grid[0, number])
             drawn.append(axes)
+
+            def height(line: Line, beyond: int = number) -> Pooled | None:
+                return _height(line, self.y, beyond, cap, shown.lines)
+
             for place, (label, points) in enumerate(curves):
                 here = {value: x + shifts[place] for value, x in ticks.items()}
-                _curve(axes, points, here, self.y, number, cap, looks[place], label)
+                _curve(axes, points, here, height, _scale(self.y), looks[place], label)
             for place, line in enumerate(level):
-                _level(axes, line, self.y, number, cap, DASHES[1 + place % (len(DASHES) - 1)])
+                dash = DASHES[1 + place % (len(DASHES) - 1)]
+                _level(axes, line, height(line), _scale(self.y), dash)
             self._frame(axes, names[number], ticks, share=share)
         drawn[0].set_ylabel(what, fontsize=10.5)
         if panels == 3:
@@ -227,8 +232,6 @@ def _about(shown: Shown, y: str) -> str:
         return shown.about
     seeds = {len(point.by_seed) for line in shown.lines for point in line.points}
     over = "problems, one seed" if max(seeds) == 1 else "seeds and problems"
-    if len(seeds) > 1 and min(seeds) == 1:
-        over = "problems and, where there are several, seeds"
     return f"{shown.about}; bars are 95% intervals over {over}"
 
 
@@ -254,19 +257,19 @@ def _quantity(point: Point, y: str) -> float | None:
     return (point.account or {}).get(y)
 
 
-def _chosen(line: Line, beyond: int, cap: int | None) -> list[Point]:
-    if not beyond:
-        return [point for point in line.points if point.inside]
-    return [p for p in line.points if cap and p.op > cap and not (p.inside or p.reasked)]
-
-
-def _height(line: Line, y: str, beyond: int, cap: int | None) -> Pooled | None:
+def _height(
+    line: Line, y: str, beyond: int, cap: int | None, lines: Sequence[Line]
+) -> Pooled | None:
     """The mean of the quantity over cells, with its interval where known."""
-    points = _chosen(line, beyond, cap)
-    if not points:
-        return None
+
+    def chosen(point: Point) -> bool:
+        if not beyond:
+            return point.inside
+        return cap is not None and point.op > cap and not (point.inside or point.reasked)
+
     if y == "accuracy":
-        return pooled(points)
+        return pooled(line, chosen, lines)
+    points = [point for point in line.points if chosen(point)]
     values = [value for point in points if (value := _quantity(point, y)) is not None]
     mean = sum(values) / len(values) if values else None
     return None if mean is None else Pooled(mean, mean, mean, ())
@@ -280,17 +283,15 @@ def _curve(
     axes: "Axes",
     points: Sequence[tuple[Any, Line]],
     ticks: dict[Any, float],
-    y: str,
-    beyond: int,
-    cap: int | None,
+    height: Callable[[Line], Pooled | None],
+    scale: float,
     look: dict[str, Any],
     label: str,
 ) -> None:
-    known = [(ticks[value], _height(line, y, beyond, cap)) for value, line in points]
+    known = [(ticks[value], height(line)) for value, line in points]
     shown = sorted((x, found) for x, found in known if found is not None)
     if not shown:
         return
-    scale = _scale(y)
     heights = [scale * found.mean for _, found in shown]
     ends = [
         [scale * (found.mean - found.low) for _, found in shown],
@@ -313,11 +314,10 @@ def _curve(
             axes.scatter([x] * len(dots), dots, s=12, alpha=0.5, color=look["color"], linewidths=0)
 
 
-def _level(axes: "Axes", line: Line, y: str, beyond: int, cap: int | None, dash: str) -> None:
+def _level(axes: "Axes", line: Line, found: Pooled | None, scale: float, dash: str) -> None:
     """A horizontal line for a condition without the setting."""
-    if (found := _height(line, y, beyond, cap)) is None:
+    if found is None:
         return
-    scale = _scale(y)
     look: dict[str, Any] = {"color": GREY, "linestyle": dash, "linewidth": 1.4}
     axes.axhline(scale * found.mean, **look, label=textwrap.fill(line.label, 44))
     if found.high > found.low:

@@ -165,12 +165,12 @@ class Scaling:
         """The drawn value of each run."""
         if self.y == LOSS:
             return [run.loss for run in trained]
-        points = [point for point in line.points if self._is_of(point, cap)]
-        if not points:
+        found = pooled(line, lambda point: self._is_of(point, cap))
+        if found is None:
             return []
-        count = sum(point.n for point in points)
+        count = sum(point.n for point in line.points if self._is_of(point, cap))
         # The law is of numbers above 0: as if of one problem more half were not solved.
-        return [((1 - share) * count + 0.5) / (count + 1) for share in pooled(points).by_seed]
+        return [((1 - share) * count + 0.5) / (count + 1) for share in found.by_seed]
 
     def _is_of(self, point: Point, cap: int | None) -> bool:
         if self.cell != BEYOND:
