@@ -1,5 +1,8 @@
 """Conditions with mistakes against error-free ones, on what fake runs wrote."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from fake_results import RETRY, fake_rows, fake_sweep
@@ -81,6 +84,41 @@ def test_seeds_of_all_conditions_tell_how_far_seeds_vary(shown):
             solved[0.5], solved[0.0], [solved[0.1], solved[0.2]]
         )
     assert one.cells["5"].over_seeds and len(solved[0.5]) == 1
+
+
+def test_rates_are_compared_together_where_seeds_are_several(shown):
+    rows = fake_rows((0.0,), 2) + [
+        {**row, "run": f"{mask}-{row['run']}", "condition": row["condition"] | {"mask": mask}}
+        for mask in ("none", "name")
+        for row in fake_rows((0.2, 0.5), 2)
+    ]
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    lines, found = summarise(rows), found_in(shown, rows)
+    compared = comparison.compare(lines, found, {"mask": "none"})
+    together = {(one.label, one.against): one for one in compared if "together" in one.label}
+    free, versus = "error-free solutions", "mask none"
+    assert together.keys() == {
+        ("2 rates together, masked", free),
+        ("2 rates together, not masked", free),
+        ("2 rates together, masked", versus),
+    }
+    cells = {
+        json.dumps(line.condition): np.stack([found[one]["6"].correct_N for one in line.judged])
+        for line in lines
+    }
+    every = {name: [s for c, s in cells.items() if name in c] for name in ('"none"', '"name"')}
+    (base,) = (s for c, s in cells.items() if "mask" not in c)
+    expected = inference.contrast([*every['"name"'], base], [0.5, 0.5, -1], every['"none"'])
+    one = together["2 rates together, masked", free]
+    assert dataclasses.astuple(one.cells["6"]) == pytest.approx(dataclasses.astuple(expected))
+    one = together["2 rates together, masked", versus].cells["6"]
+    assert one.value == pytest.approx(np.mean(every['"name"']) - np.mean(every['"none"']))
+    assert any(said.startswith("2 rates together") for said in comparison.sentences(compared))
+    # One seed each says nothing of the mean over rates.
+    rows = [row for row in rows if row["seed"] == 0]
+    alone = comparison.compare(summarise(rows), found, {"mask": "none"})
+    assert not any("together" in one.label for one in alone)
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,26 @@ def test_pooled_shares_hold_the_mean():
             low, high = inference.of_share(list(shares[number]), 500, others)
             inside.append(low < chances[number] < high)
     assert np.mean(inside) > 0.94
+
+
+def test_of_two_conditions_a_contrast_is_their_difference():
+    a, b, c = conditions(np.random.default_rng(29), (2, 1, 3), (0.5, 0, -1))
+    assert inference.contrast([a, b], [1, -1], [c]) == inference.difference(a, b, [c])
+    weights = np.array([0.5, 0.5, -1])
+    there, back = (inference.contrast([a, c, b], sign * weights) for sign in (1, -1))
+    assert there.value == pytest.approx(a.mean() / 2 + c.mean() / 2 - b.mean())
+    assert (back.value, back.p) == pytest.approx((-there.value, there.p))
+    assert inference.contrast([a[:1], b, c[:1]], weights) is None
+    with pytest.raises(ValueError, match="different problems"):
+        inference.contrast([a, b[:, 1:]], [1, -1])
+
+
+def test_where_nothing_differs_one_contrast_in_twenty_is_significant():
+    """Five rates against one condition without, all of one seed but for two."""
+    rng, weights = np.random.default_rng(31), [0.2] * 5 + [-1]
+    drawn = [conditions(rng, [2, 1, 1, 2, 1, 2], [0.5] * 6, varies=0.3) for _ in range(500)]
+    differences = [inference.contrast(parts, weights) for parts in drawn]
+    assert 0.01 < rejected(differences) < 0.08
+    widths = [one.high - one.low for one in differences]
+    alone = [inference.difference(p[0], p[5], p[1:5]) for p in drawn]
+    assert np.mean(widths) < np.mean([one.high - one.low for one in alone])

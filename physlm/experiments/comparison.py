@@ -6,6 +6,7 @@ that differ in one setting with that which has a certain value of it. The statis
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class Comparison:
 
     label: str
     against: str
-    cells: dict[str, Difference | None]
+    cells: Mapping[str, Difference | None]
     adjusted: Mapping[str, float] = dataclasses.field(default_factory=dict)
     why_not: str = ""
 
@@ -47,6 +48,9 @@ def compare(
     lines: Sequence[Line], found: outcomes.All, versus: Mapping[str, Any] | None = None
 ) -> list[Comparison]:
     """Compares conditions with mistakes to error-free ones, and others as the study asks.
+
+    Conditions that differ in the rate of mistakes alone are compared one by one and, where there
+    are several seeds of any, all together: the mean over rates, which has less chance in it.
 
     Args:
         lines: of a study.
@@ -57,7 +61,8 @@ def compare(
     compared = []
     for pairs, against in _pairs(lines, versus or {}):
         kind = [_compared(line, base, lines, found, against) for line, base in pairs]
-        compared += _corrected(kind)
+        together = [_rates_together(group, lines, found, against) for group in _by_rate(pairs)]
+        compared += _corrected(kind) + _corrected([one for one in together if one is not None])
     return compared
 
 
@@ -103,6 +108,59 @@ def _compared(
         for name, members in _cells(line, base).items()
     }
     return Comparison(line.label, against, cells)
+
+
+def _by_rate(pairs: Sequence[tuple[Line, Line]]) -> list[list[tuple[Line, Line]]]:
+    """Pairs whose conditions differ in the rate of mistakes alone, where there are several."""
+    groups: dict[str, list[tuple[Line, Line]]] = {}
+    for line, base in pairs:
+        if not condition.is_error_free(line.condition) and condition.RATE in line.condition:
+            groups.setdefault(json.dumps(_without_rate(line)), []).append((line, base))
+    return [group for group in groups.values() if len({id(line) for line, _ in group}) > 1]
+
+
+def _without_rate(line: Line) -> dict[str, Any]:
+    meant = condition.meant(line.condition)
+    return {name: meant[name] for name in sorted(meant) if name != condition.RATE}
+
+
+def _rates_together(
+    group: Sequence[tuple[Line, Line]],
+    lines: Sequence[Line],
+    found: outcomes.All,
+    against: str,
+) -> Comparison | None:
+    """The mean over rates; None where seeds do not tell how far it may be by chance."""
+    if any(_why_not(line, base, found) for line, base in group):
+        return None
+    every = [_without_rate(line) for line in lines if condition.RATE in line.condition]
+    rest = condition.label(_without_rate(group[0][0]), every)
+    label = f"{len(group)} rates together{'' if rest == 'all' else f', {rest}'}"
+    members = _cells(*group[0])
+    cells = {name: _mean_difference(members[name], group, lines, found) for name in members}
+    known = {name: one for name, one in cells.items() if one is not None}
+    return Comparison(label, against, known) if known else None
+
+
+def _mean_difference(
+    cells: Sequence[str],
+    group: Sequence[tuple[Line, Line]],
+    lines: Sequence[Line],
+    found: outcomes.All,
+) -> Difference | None:
+    # An error-free condition may be the other of each pair.
+    shown = {id(line): line for pair in group for line in pair}
+    weights = dict.fromkeys(shown, 0.0)
+    for line, base in group:
+        weights[id(line)] += 1 / len(group)
+        weights[id(base)] -= 1 / len(group)
+    solved = [_solved(cells, line, found) for line in shown.values()]
+    known = [one for one in solved if one is not None]
+    if len(known) < len(solved) or len({one.problems for one in known}) > 1:
+        return None
+    others = _same_problems(known[0], cells, list(shown.values()), lines, found)
+    parts = [one.correct_SxN for one in known]
+    return inference.contrast(parts, list(weights.values()), others)
 
 
 def _corrected(compared: Sequence[Comparison]) -> list[Comparison]:
@@ -151,9 +209,20 @@ def _difference(
     mine, theirs = _solved(cells, line, found), _solved(cells, base, found)
     if mine is None or theirs is None or mine.problems != theirs.problems:
         return None
-    others = [_solved(cells, other, found) for other in independent([line, base], lines)]
-    same = [o.correct_SxN for o in others if o is not None and o.problems == mine.problems]
+    same = _same_problems(mine, cells, [line, base], lines, found)
     return inference.difference(mine.correct_SxN, theirs.correct_SxN, same)
+
+
+def _same_problems(
+    mine: "_Solved",
+    cells: Sequence[str],
+    known: Sequence[Line],
+    lines: Sequence[Line],
+    found: outcomes.All,
+) -> list[np.ndarray]:
+    """What runs of further conditions solved of the same problems."""
+    others = [_solved(cells, other, found) for other in independent(known, lines)]
+    return [one.correct_SxN for one in others if one is not None and one.problems == mine.problems]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,14 +90,52 @@ def difference(
     if count < 1 or count != b_SxN.shape[1]:
         raise ValueError(f"{count} and {b_SxN.shape[1]} problems cannot be paired.")
     each_N = a_SxN.mean(0) - b_SxN.mean(0)
-    value = float(each_N.mean())
-    more_N = np.append(each_N, [1.0, -1.0])
     if max(len(values_SxN) for values_SxN in (a_SxN, b_SxN, *others)) == 1:
+        more_N = np.append(each_N, [1.0, -1.0])
         spread = _NORMAL * math.sqrt(float(more_N.var()) / len(more_N))
         centre = float(more_N.mean())
         ends = (max(-1.0, centre - spread), min(1.0, centre + spread))
+        value = float(each_N.mean())
         return Difference(value, *ends, _mcnemar(each_N), over_seeds=False)
-    variance, freedom = _variance(more_N, (a_SxN, b_SxN), others)
+    return _over_seeds(each_N, (a_SxN, b_SxN), (1.0, -1.0), others)
+
+
+def contrast(
+    parts: Sequence[np.ndarray], weights: Sequence[float], others: Sequence[np.ndarray] = ()
+) -> Difference | None:
+    """Compares several conditions at once: a weighted sum of their shares of solved problems.
+
+    Several rates against one error-free condition, for example, have weights of one over their
+    number and of minus one.
+
+    Args:
+        parts: 0 or 1, by seed and problem, of each condition; the same problems, in one order.
+        weights: of each condition, of sum 0.
+        others: as for `difference`.
+
+    Returns:
+        None where all conditions have one seed.
+
+    Raises:
+        ValueError: the numbers of problems differ.
+    """
+    if len({np.shape(values_SxN)[1] for values_SxN in parts}) > 1:
+        raise ValueError("Conditions that were judged on different problems cannot be compared.")
+    if max(len(values_SxN) for values_SxN in (*parts, *others)) == 1:
+        return None
+    means = zip(weights, parts, strict=True)
+    each_N = sum(weight * np.asarray(values_SxN, float).mean(0) for weight, values_SxN in means)
+    return _over_seeds(np.asarray(each_N), parts, weights, others)
+
+
+def _over_seeds(
+    each_N: np.ndarray,
+    parts: Sequence[np.ndarray],
+    weights: Sequence[float],
+    others: Sequence[np.ndarray],
+) -> Difference:
+    value = float(each_N.mean())
+    variance, freedom = _variance(np.append(each_N, [1.0, -1.0]), parts, weights, others)
     error = math.sqrt(variance)
     spread = _quantile(freedom) * error
     p = 2 * float(special.stdtr(freedom, -abs(value) / error))
@@ -137,7 +175,7 @@ def of_mean(values_SxN: np.ndarray) -> tuple[float, float]:
     values_SxN = np.asarray(values_SxN, float)
     mean, variance, freedom = float(values_SxN.mean()), 0.0, 1.0
     if values_SxN.shape[1] > 1:
-        variance, freedom = _variance(values_SxN.mean(0), (values_SxN,))
+        variance, freedom = _variance(values_SxN.mean(0), (values_SxN,), (1.0,))
     spread = _quantile(freedom) * math.sqrt(variance)
     return mean - spread, mean + spread
 
@@ -185,14 +223,18 @@ def of_share(
 
 
 def _variance(
-    each_N: np.ndarray, parts: Sequence[np.ndarray], others: Sequence[np.ndarray] = ()
+    each_N: np.ndarray,
+    parts: Sequence[np.ndarray],
+    weights: Sequence[float],
+    others: Sequence[np.ndarray] = (),
 ) -> tuple[float, float]:
-    """The variance of a mean, or of a difference of means, and its degrees of freedom.
+    """The variance of a weighted sum of means, and its degrees of freedom.
 
     Args:
-        each_N: the mean or difference of each problem.
-        parts: what it is the mean, or the difference of means, of, by seed and problem. Of more
-            than one they are 0 or 1.
+        each_N: the weighted sum of each problem.
+        parts: what it is the sum of the means of, by seed and problem. Of more than one they are 0
+            or 1.
+        weights: of each part.
         others: what the variance over seeds is estimated from, too.
     """
     problems, many_free = float(each_N.var(ddof=1)) / len(each_N), len(each_N) - 1
@@ -209,7 +251,10 @@ def _variance(
         over_seeds += float(((mean_S - mean_S.mean()) ** 2).sum()) / room
         rest += float((rest_SxN**2).sum()) / room
     many = parts[0].shape[1]
-    scale = sum(room / len(values_SxN) for values_SxN, room in zip(parts, rooms, strict=False))
+    scale = sum(
+        weight**2 * room / len(values_SxN)
+        for values_SxN, weight, room in zip(parts, weights, rooms, strict=False)
+    )
     noise = scale * rest / free / max(many - 1, 1) / many
     seeds, problems = max(scale * over_seeds / free, noise), max(0.0, problems - noise)
     total = seeds + problems
