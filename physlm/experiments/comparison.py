@@ -19,6 +19,9 @@ from physlm.experiments.summary import Line, cap_of, independent
 
 ERROR_FREE = "error-free solutions"
 
+# How the mean over rates is called.
+_TOGETHER = "together"
+
 # What is told of in words: a difference that would come up less often by chance.
 _CHANCE = 0.05
 
@@ -135,7 +138,7 @@ def _rates_together(
         return None
     every = [_without_rate(line) for line in lines if condition.RATE in line.condition]
     rest = condition.label(_without_rate(group[0][0]), every)
-    label = f"{len(group)} rates together{'' if rest == 'all' else f', {rest}'}"
+    label = f"{len(group)} rates {_TOGETHER}{'' if rest == 'all' else f', {rest}'}"
     members = _cells(*group[0])
     cells = {name: _mean_difference(members[name], group, lines, found) for name in members}
     known = {name: one for name, one in cells.items() if one is not None}
@@ -303,6 +306,8 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
             "Where nothing differs, p < 0.05 has a chance of one in twenty, for each of the "
             f"{len(tested)} comparisons; after Holm's correction, for each row of a table."
         )
+    if any(_TOGETHER in one.label for one in compared):
+        told.append(f"Rates {_TOGETHER} are their mean, each with equal weight.")
     if None in found:
         told.append("Conditions whose runs were judged on different problems are not compared.")
     told += [f"Not compared: {one.label} ({one.why_not})." for one in compared if one.why_not]

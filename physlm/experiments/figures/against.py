@@ -159,11 +159,13 @@ class Against:
         grid = figure.add_gridspec(1, panels, wspace=0.2, **sides)
         cap = cap_of([point for line in shown.lines for point in line.points])
         names = (f"up to {cap} operations, as in training", "more operations than in training")
-        # What has no order is not joined, and curves stand beside each other.
+        # What has no order is not joined. Curves stand beside each other, as bars would hide bars.
         numbers = all(isinstance(value, int | float) for value in ticks)
         looks = [style(n) | ({} if numbers else {"linestyle": "none"}) for n in range(len(curves))]
         middle = (len(curves) - 1) / 2
-        shifts = [0.0 if numbers else 0.12 * (n - middle) for n in range(len(curves))]
+        span = max(ticks.values()) - min(ticks.values())
+        apart = 0.009 * span if numbers else 0.12
+        shifts = [apart * (n - middle) for n in range(len(curves))]
         drawn = []
         for number in range(2):
             axes = figure.add_subplot(grid[0, number])
@@ -187,7 +189,10 @@ class Against:
             heights: list[float] = []
             for (_, points), look, shift in zip(curves, looks, shifts, strict=True):
                 known = [
-                    (ticks[value] + shift, shown.beside[line.label].cells.get(cell))
+                    (
+                        ticks[value] + (0.0 if numbers else shift),
+                        shown.beside[line.label].cells.get(cell),
+                    )
                     for value, line in points
                     if line.label in shown.beside
                 ]
