@@ -307,7 +307,11 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
             f"{len(tested)} comparisons; after Holm's correction, for each row of a table."
         )
     if any(_TOGETHER in one.label for one in compared):
-        told.append(f"Rates {_TOGETHER} are their mean, each with equal weight.")
+        told.append(
+            f"Rates {_TOGETHER} are their mean, each with equal weight. Their runs are taken to be "
+            "independent, although those of one seed begin with equal parameters and read equal "
+            "problems: whatever these do alike at all rates makes such intervals too short."
+        )
     if None in found:
         told.append("Conditions whose runs were judged on different problems are not compared.")
     told += [f"Not compared: {one.label} ({one.why_not})." for one in compared if one.why_not]

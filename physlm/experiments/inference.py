@@ -106,7 +106,8 @@ def contrast(
     """Compares several conditions at once: a weighted sum of their shares of solved problems.
 
     Several rates against one error-free condition, for example, have weights of one over their
-    number and of minus one.
+    number and of minus one. Here it does matter that seeds are taken to be independent between
+    conditions: what a seed does to all of one sign alike is not in the interval.
 
     Args:
         parts: 0 or 1, by seed and problem, of each condition; the same problems, in one order.
