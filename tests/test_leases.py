@@ -237,21 +237,31 @@ def steal(path):
     return file
 
 
-def test_what_was_taken_over_is_stopped_and_nothing_of_it_is_written(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("fails", ["", "training", "judging"])
+def test_what_was_taken_over_is_stopped_and_nothing_of_it_is_written(
+    tmp_path, capsys, monkeypatch, fails
+):
+    """Whether or not something fails meanwhile, as what it needs is gone."""
     monkeypatch.setattr(leases, "LOOK", 0.01)
     stolen, judged = [], []
 
+    def take_over(planned, directory):
+        stolen.append(steal(directory))
+        FakeRuns().train(planned, directory)
+        (directory / run.FINISHED_FILE).rename(directory / "kept")
+
     def trained(runs, store, profile, log):
-        if not stolen:
-            directory = store.of_run(runs[0].name)
-            stolen.append(steal(directory))
+        if not stolen and fails != "judging":
             (planned,) = runs
-            other = FakeRuns()
-            other.train(planned, directory)
-            (directory / run.FINISHED_FILE).rename(directory / "kept")
+            take_over(planned, store.of_run(planned.name))
+            if fails:
+                raise FileNotFoundError("the checkpoint is gone")
         return [types.SimpleNamespace(step=7) for _ in runs]
 
     def judge(planned, evaluation, directory, state, which):
+        if not stolen:
+            take_over(planned, directory)
+            raise FileNotFoundError("the checkpoint is gone")
         judged.append(planned.name)
         FakeRuns().judge(planned, evaluation, directory)
 
@@ -277,7 +287,8 @@ def test_what_was_taken_over_is_stopped_and_nothing_of_it_is_written(tmp_path, c
     assert f"run 1/2 {first.run.name}: stopped: another worker has taken over {first.run.name}, " \
         "since this one had shown no sign of life for" in said  # fmt: skip
     assert judged == [first.run.name, second.run.name]
-    assert run.last_step(tmp_path / "models" / first.run.name) != 7
+    # In training what this one has computed is not written.
+    assert (run.last_step(tmp_path / "models" / first.run.name) == 7) == (fails == "judging")
     assert left_over(tmp_path) == []
 
 

@@ -123,6 +123,8 @@ def _judge_all(task: Task, directory: epath.Path, state: TrainState | None) -> E
             return error
         # One evaluation, or run, must not take the others with it, whatever went wrong in it.
         except Exception as raised:
+            if lost := _lost([directory]):
+                return lost
             why = paths.explained(raised, f"what belongs to {task.run.name}", directory)
             if path := evaluation_lib.result_of(directory, evaluation.config):
                 record_failure(path.parent, why)
@@ -156,7 +158,8 @@ def _train_all(
     # What ends a training ends that of all its runs.
     except Exception as error:
         names = ", ".join(run.name for run in runs)
-        outcomes = [paths.explained(error, f"what belongs to {names}", store.models)] * len(runs)
+        why = paths.explained(error, f"what belongs to {names}", store.models)
+        outcomes = [_lost([store.of_run(run.name) for run in runs]) or why] * len(runs)
     return {run.name: outcome for run, outcome in zip(runs, outcomes, strict=True)}
 
 
@@ -300,15 +303,22 @@ def _check_leases(directories: Sequence[epath.Path]) -> None:
     Raises:
         leases.LostError: another process has taken it over.
     """
-    lost = None
-    if devices.is_first():
-        try:
-            for directory in directories:
-                leases.check(directory)
-        except leases.LostError as error:
-            lost = error
+    lost = _lost(directories)
     if devices.agreed(int(lost is not None)):
         raise lost or leases.LostError("another worker has taken it over.")
+
+
+def _lost(directories: Sequence[epath.Path]) -> leases.LostError | None:
+    """That this process has lost a lease of what it works on, as the first host knows.
+
+    Whatever fails after that may do so because the other process has changed the files.
+    """
+    try:
+        for directory in directories if devices.is_first() else ():
+            leases.check(directory)
+    except leases.LostError as error:
+        return error
+    return None
 
 
 def progress(title: str, total: int, unit: str = "step") -> Progress:
