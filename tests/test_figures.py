@@ -165,7 +165,7 @@ def test_a_run_that_was_judged_in_several_ways_is_no_seed_more():
 
 
 @pytest.mark.parametrize(
-    ("highest", "top"), [(3.0, 20), (20.0, 20), (21.0, 50), (51.0, 100), (100.0, 100)]
+    ("highest", "top"), [(3.0, 20), (20.0, 20), (21.0, 30), (31.0, 50), (51.0, 100), (100.0, 100)]
 )
 def test_an_axis_is_no_longer_than_its_values(highest, top):
     axes = matplotlib.figure.Figure().add_subplot()

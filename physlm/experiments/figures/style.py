@@ -13,7 +13,7 @@ DASHES = ("-", "--", ":", "-.")
 GREY = "#777777"
 
 # Ends of axes in percent, with the steps of their ticks.
-_SCALES = ((20, 5), (50, 10), (100, 20))
+_SCALES = ((20, 5), (30, 5), (50, 10), (100, 20))
 
 LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
 
@@ -50,7 +50,7 @@ def plain(axes: "Axes") -> None:
 
 
 def percent(axes: "Axes", highest: float = 100.0) -> None:
-    """A vertical axis from 0 to 20, 50 or 100%, whichever the highest value needs."""
+    """A vertical axis from 0 to 20, 30, 50 or 100%, whichever the highest value needs."""
     top, step = next((pair for pair in _SCALES if highest <= pair[0]), _SCALES[-1])
     axes.set_ylim(-0.02 * top, 1.03 * top)
     ticks = range(0, top + 1, step)
