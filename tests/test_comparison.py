@@ -112,9 +112,26 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
     expected = inference.contrast([*every['"name"'], base], [0.5, 0.5, -1], every['"none"'])
     one = together["2 rates together, masked", free]
     assert dataclasses.astuple(one.cells["6"]) == pytest.approx(dataclasses.astuple(expected))
-    one = together["2 rates together, masked", versus].cells["6"]
-    assert one.value == pytest.approx(np.mean(every['"name"']) - np.mean(every['"none"']))
-    assert any(said.startswith("2 rates together") for said in comparison.sentences(compared))
+    one = together["2 rates together, masked", versus]
+    assert one.cells["6"].value == pytest.approx(
+        np.mean(every['"name"']) - np.mean(every['"none"'])
+    )
+    # Of each seed alone, in whichever order its rows stand.
+    backwards = comparison.compare(summarise(rows[::-1]), found, {"mask": "none"})
+    for of_both in (compared, backwards):
+        (both,) = (x for x in of_both if (x.label, x.against) == (one.label, one.against))
+        name, none = (np.mean([s.mean(1) for s in every[mask]], 0) for mask in ('"name"', '"none"'))
+        assert both.by_seed["6"] == pytest.approx(name - none)
+        (said,) = (x for x in comparison.sentences([both]) if x.startswith("2 rates together"))
+        assert said.count("; by seed ") == 2
+    # Seeds that not all conditions have are none to compare in.
+    some = [row for row in rows if row["seed"] == 0 or row["condition"].get("mask") != "name"]
+    (few,) = (
+        x
+        for x in comparison.compare(summarise(some), found, {"mask": "none"})
+        if x.rates > 1 and x.against == one.against
+    )
+    assert not any(few.by_seed.values())
     assert any("Rates together are their mean" in said for said in comparison.notes(compared))
     # One seed each says nothing of the mean over rates.
     rows = [row for row in rows if row["seed"] == 0]

@@ -19,9 +19,6 @@ from physlm.experiments.summary import Line, cap_of, independent
 
 ERROR_FREE = "error-free solutions"
 
-# How the mean over rates is called.
-_TOGETHER = "together"
-
 # What is told of in words: a difference that would come up less often by chance.
 _CHANCE = 0.05
 
@@ -38,6 +35,9 @@ class Comparison:
         adjusted: p by cell, corrected by Holm's method (Scandinavian Journal of Statistics 6, 1979)
             for the number of conditions that are compared with something on this cell.
         why_not: why there is none at all; "" where there is.
+        rates: how many rates of mistakes are averaged over; 1 for a single condition.
+        by_seed: of several rates, by cell the difference in each seed, in the order of seeds; empty
+            where the conditions do not all have the same seeds.
     """
 
     label: str
@@ -45,6 +45,8 @@ class Comparison:
     cells: Mapping[str, Difference | None]
     adjusted: Mapping[str, float] = dataclasses.field(default_factory=dict)
     why_not: str = ""
+    rates: int = 1
+    by_seed: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
 
 def compare(
@@ -138,32 +140,38 @@ def _rates_together(
         return None
     every = [_without_rate(line) for line in lines if condition.RATE in line.condition]
     rest = condition.label(_without_rate(group[0][0]), every)
-    label = f"{len(group)} rates {_TOGETHER}{'' if rest == 'all' else f', {rest}'}"
-    members = _cells(*group[0])
-    cells = {name: _mean_difference(members[name], group, lines, found) for name in members}
-    known = {name: one for name, one in cells.items() if one is not None}
-    return Comparison(label, against, known) if known else None
-
-
-def _mean_difference(
-    cells: Sequence[str],
-    group: Sequence[tuple[Line, Line]],
-    lines: Sequence[Line],
-    found: outcomes.All,
-) -> Difference | None:
+    label = f"{len(group)} rates together{'' if rest == 'all' else f', {rest}'}"
     # An error-free condition may be the other of each pair.
-    shown = {id(line): line for pair in group for line in pair}
-    weights = dict.fromkeys(shown, 0.0)
-    for line, base in group:
-        weights[id(line)] += 1 / len(group)
-        weights[id(base)] -= 1 / len(group)
-    solved = [_solved(cells, line, found) for line in shown.values()]
-    known = [one for one in solved if one is not None]
-    if len(known) < len(solved) or len({one.problems for one in known}) > 1:
+    shown = list({id(line): line for pair in group for line in pair}.values())
+    weights = [_weight(line, group) for line in shown]
+    cells, by_seed = {}, {}
+    for name, members in _cells(*group[0]).items():
+        known = [solved for line in shown if (solved := _solved(members, line, found)) is not None]
+        if len(known) < len(shown) or len({solved.problems for solved in known}) > 1:
+            continue
+        parts = [solved.correct_SxN for solved in known]
+        others = _same_problems(known[0], members, shown, lines, found)
+        if (one := inference.contrast(parts, weights, others)) is not None:
+            cells[name] = one
+            by_seed[name] = _by_seed(shown, parts, weights)
+    if not cells:
         return None
-    others = _same_problems(known[0], cells, list(shown.values()), lines, found)
-    parts = [one.correct_SxN for one in known]
-    return inference.contrast(parts, list(weights.values()), others)
+    return Comparison(label, against, cells, rates=len(group), by_seed=by_seed)
+
+
+def _weight(line: Line, group: Sequence[tuple[Line, Line]]) -> float:
+    return sum((one is line) - (base is line) for one, base in group) / len(group)
+
+
+def _by_seed(
+    shown: Sequence[Line], parts: Sequence[np.ndarray], weights: Sequence[float]
+) -> tuple[float, ...]:
+    """The weighted sum in each seed; none where conditions have different ones."""
+    seeds = sorted(shown[0].seeds)
+    if any(sorted(line.seeds) != seeds for line in shown):
+        return ()
+    ordered = [p[np.argsort(line.seeds)].mean(1) for line, p in zip(shown, parts, strict=True)]
+    return tuple(np.dot(weights, ordered).tolist())
 
 
 def _corrected(compared: Sequence[Comparison]) -> list[Comparison]:
@@ -278,10 +286,13 @@ def sentences(compared: Sequence[Comparison]) -> list[str]:
             p = one.adjusted[name]
             points, ends = f"{100 * abs(each.value):.1f} points", _ends(each)
             if p >= _CHANCE:
-                parts.append(f"{where} operations not told apart ({100 * each.value:+.1f} {ends})")
+                text = f"not told apart ({100 * each.value:+.1f} {ends}"
             else:
                 side = "ahead" if each.value > 0 else "behind"
-                parts.append(f"{where} operations {side} by {points} ({ends}, {_p(p)})")
+                text = f"{side} by {points} ({ends}, {_p(p)}"
+            if seeds := one.by_seed.get(name):
+                text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
+            parts.append(f"{where} operations {text})")
         if parts:
             told.append(f"{one.label}, against {one.against}: {'; '.join(parts)}.")
     return told
@@ -306,11 +317,12 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
             "Where nothing differs, p < 0.05 has a chance of one in twenty, for each of the "
             f"{len(tested)} comparisons; after Holm's correction, for each row of a table."
         )
-    if any(_TOGETHER in one.label for one in compared):
+    if any(one.rates > 1 for one in compared):
         told.append(
-            f"Rates {_TOGETHER} are their mean, each with equal weight. Their runs are taken to be "
+            "Rates together are their mean, each with equal weight. Their runs are taken to be "
             "independent, although those of one seed begin with equal parameters and read equal "
-            "problems: whatever these do alike at all rates makes such intervals too short."
+            "problems: whatever these do alike at all rates makes such intervals too short, and "
+            "shows in differences by seed that are far apart."
         )
     if None in found:
         told.append("Conditions whose runs were judged on different problems are not compared.")

@@ -76,12 +76,14 @@ class Line:
         points: that of all up to the cap first, the others by their op, those of other questions
             last.
         judged: the run and the evaluation of each seed.
+        seeds: in the order of `judged`.
     """
 
     label: str
     condition: Mapping[str, Any]
     points: tuple[Point, ...]
     judged: tuple[tuple[str, str], ...]
+    seeds: tuple[int, ...]
 
 
 def cap_of(points: Sequence[Point]) -> int | None:
@@ -171,15 +173,11 @@ def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Li
         groups.setdefault(key, {}).setdefault(place, row)
     merged = [list(group.values()) for group in groups.values()]
     conditions = [group[0]["condition"] for group in merged]
-    lines = [
-        Line(
-            condition_lib.label(condition, conditions),
-            condition,
-            _points(group, found or {}),
-            tuple(dict.fromkeys((row["run"], row["evaluation"]) for row in group)),
-        )
-        for condition, group in zip(conditions, merged, strict=True)
-    ]
+    lines = []
+    for condition, group in zip(conditions, merged, strict=True):
+        judged = {(row["run"], row["evaluation"]): row["seed"] for row in group}
+        label, points = condition_lib.label(condition, conditions), _points(group, found or {})
+        lines.append(Line(label, condition, points, tuple(judged), tuple(judged.values())))
     lines = sorted(lines, key=lambda line: condition_lib.order(line.condition))
     return [_with_intervals(line, lines) for line in lines]
 

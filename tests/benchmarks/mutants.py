@@ -183,7 +183,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="modules whose names have one of these in them")
-    parser.add_argument("--jobs", type=int, default=1, help="mutants that are tried at a time")
+    parser.add_argument(
+        "--jobs", type=int, default=1, choices=range(1, 65), metavar="N", help="tried at a time"
+    )
     parser.add_argument("--unchecked", action="store_true", help="the tests are known to pass")
     args = parser.parse_args()
     rng = random.Random(args.seed)
