@@ -92,6 +92,9 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
         for mask in ("none", "name")
         for row in fake_rows((0.2, 0.5), 2)
     ]
+    for row in rows:
+        if row["condition"].get("mask") == "name":
+            row["accuracy"] -= 0.1 + 0.1 * row["seed"]
     fake_sweep(shown, rows)
     write_solutions(shown, rows)
     lines, found = summarise(rows), found_in(shown, rows)
@@ -121,7 +124,7 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
     for of_both in (compared, backwards):
         (both,) = (x for x in of_both if (x.label, x.against) == (one.label, one.against))
         name, none = (np.mean([s.mean(1) for s in every[mask]], 0) for mask in ('"name"', '"none"'))
-        assert both.by_seed["6"] == pytest.approx(name - none)
+        assert both.by_seed["6"] == pytest.approx(sorted(name - none)[::-1])
         (said,) = (x for x in comparison.sentences([both]) if x.startswith("2 rates together"))
         assert said.count("; by seed ") == 2
     # Seeds that not all conditions have are none to compare in.
@@ -137,6 +140,24 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
     rows = [row for row in rows if row["seed"] == 0]
     alone = comparison.compare(summarise(rows), found, {"mask": "none"})
     assert not any("together" in one.label for one in alone)
+
+
+def test_other_problems_are_neither_pooled_nor_averaged(shown):
+    rows = fake_rows((0.0, 0.2, 0.5), 2)
+    fake_sweep(shown, rows)
+    elsewhere = ("0.5", "5")
+    write_solutions(shown, rows, lambda r: "x" if (r["run"][6:9], r["cell"]) == elsewhere else "")
+    found = found_in(shown, rows)
+    compared = comparison.compare(summarise(rows), found)
+    one = next(one for one in compared if one.label.endswith("rate 0.2"))
+    for cell, pools in (("5", False), ("6", True)):
+        free, low, high = (
+            np.stack([found[k][cell].correct_N for k in found if k[0].startswith(f"retry-{rate}")])
+            for rate in ("0.0", "0.2", "0.5")
+        )
+        assert one.cells[cell] == inference.difference(low, free, [high] if pools else [])
+    (together,) = (one for one in compared if one.rates > 1)
+    assert "6" in together.cells and "5" not in together.cells
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from fake_results import fake_rows, png_size
 
 from physlm import model
-from physlm.experiments import figures, inference, registry
+from physlm.experiments import figures, inference, registry, tables
 from physlm.experiments.figures import Against, Losses, Shown, against, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
@@ -148,6 +148,32 @@ def test_seeds_of_all_conditions_widen_intervals_of_one():
     assert (found.low, found.high) == inference.of_share([found.mean], 400, means)
     assert pooled(line, lambda point: point.op > 4).low > found.low
     assert pooled(line, lambda point: False, lines) is None
+
+
+def test_figures_and_tables_show_intervals_from_all_conditions(monkeypatch):
+    rows = fake_rows((0.0,), 1) + fake_rows((0.2, 0.5), 3)
+    rows += [
+        row | {"run": f"m-{row['run']}", "condition": row["condition"] | {"mask": "name"}}
+        for row in fake_rows((0.2, 0.5), 2)
+    ]
+    lines, seen = summarise(rows), []
+    known = against._curve
+
+    def curve(axes, points, ticks, height, *rest):
+        seen.append((points, ticks, height))
+        known(axes, points, ticks, height, *rest)
+
+    monkeypatch.setattr(against, "_curve", curve)
+    assert Against("retry_rate").draw(Shown(lines, "what")) is not None
+    line = lines[0]
+    within = pooled(line, lambda point: point.inside, lines)
+    assert within.low < pooled(line, lambda point: point.inside).low
+    (points, ticks, height), (_, others, _) = seen[:2]
+    assert points[0][1] is line and height(line) == within
+    # Bars of one rate do not hide each other.
+    assert all(0 < abs(ticks[rate] - others[rate]) < 0.03 for rate in ticks)
+    cell = tables.pooled_table(lines)[1][2]
+    assert cell == f"{100 * within.mean:.1f} [{100 * within.low:.1f}, {100 * within.high:.1f}]"
 
 
 def test_a_run_that_was_judged_in_several_ways_is_no_seed_more():

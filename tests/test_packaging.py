@@ -55,6 +55,27 @@ def test_turns_share_all_tests_out_and_leave_cases_together(request, parts):
     assert sorted(done) == sorted(every)
 
 
+@pytest.mark.parametrize(
+    ("marks", "turn", "found"),
+    [("not slow", "1/2", "b"), ("not slow", "2/2", "c"), ("slow", "1/2", "a"), ("", "2/2", "b")],
+)
+def test_turns_are_of_the_tests_that_are_selected(tmp_path, marks, turn, found):
+    shutil.copy(CONFTEST, tmp_path)
+    tests = "import pytest\n@pytest.mark.slow\ndef test_a(): pass\n"
+    (tmp_path / "test_x.py").write_text(f"{tests}def test_b(): pass\ndef test_c(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes long\n")
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--turn", turn, "-m", marks]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    names = [line[-1] for line in made.stdout.splitlines() if line.startswith("test_x.py::")]
+    assert names == [found]
+
+
+def test_a_turn_that_there_is_not_is_refused():
+    command = [sys.executable, "-m", "pytest", "--turn", "3/2"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 4 and "--turn is '3/2'; it must be K/N with K in 1..N" in made.stderr
+
+
 @pytest.mark.slow
 def test_wheel_and_sdist_hold_everything_and_nothing_else(tmp_path):
     pytest.importorskip("build", reason="needs physlm[test]")

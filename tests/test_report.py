@@ -385,3 +385,11 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, content, complaint):
 def test_missing_directory_is_one_sentence(tmp_path, capsys):
     assert report.main([str(tmp_path / "none")]) == 2
     assert "is not the directory of a study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_intervals_are_over_is_said(shown, seeds):
+    fake_sweep(shown, fake_rows(seeds=seeds))
+    text = report.make(shown)
+    assert ("problems solved, over problems alone (Wilson's)." in text) == (seeds == 1)
+    assert ("problems solved, over seeds and problems. How far" in text) == (seeds == 2)
