@@ -1,10 +1,12 @@
 """Checkpoints of training states, written in the background, each complete or not at all."""
 
+import contextlib
 import functools
 import json
 import logging
 import re
 import sys
+import time
 import types
 import weakref
 from collections.abc import Mapping, Sequence
@@ -92,6 +94,9 @@ def _quieted() -> None:
 # Bytes that a checkpoint takes beside its arrays, generously.
 _BESIDE = 1 << 17
 
+# How often, and after what pauses in seconds, to try to remove what may still be written.
+_TRIES, _PAUSE = 50, 0.1
+
 
 class DamagedError(ValueError):
     """A checkpoint cannot be read; says which and why."""
@@ -136,6 +141,8 @@ class Checkpoints:
             # What Orbax would set, with a warning.
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
+            # In the background a directory that cannot be made is waited for.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         self._manager, self._bytes = self._opened(), 0
         if not read_only:
@@ -283,9 +290,18 @@ class Checkpoints:
 
     def _remove_halves(self) -> None:
         """Removes incomplete checkpoints that a killed process has left."""
-        if jax.process_count() == 1 and not self._read_only:
-            for half in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
-                half.rmtree()
+        if jax.process_count() > 1 or self._read_only:
+            return
+        # The array store's threads may still be writing there, also after it is removed. What is
+        # left after that goes when the directory is opened again.
+        for _ in range(_TRIES):
+            halves = list(self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"))
+            if not halves:
+                return
+            for half in halves:
+                with contextlib.suppress(OSError):
+                    half.rmtree()
+            time.sleep(_PAUSE)
 
 
 # Those of this process that may write.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from physlm import attention
+from physlm.model import ModelConfig
 
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow
@@ -40,6 +41,57 @@ def test_splash_attention_is_attention(heads: int, shared: int, segmented: bool)
         strict=True,
     ):
         np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "kernel"),
+    [
+        ("gpu", "bfloat16", "_cudnn"),
+        ("gpu", "float32", "in_blocks"),
+        ("tpu", "bfloat16", "splash"),
+        ("tpu", "float32", "splash"),
+        ("cpu", "bfloat16", "in_blocks"),
+    ],
+)
+def test_each_backend_has_a_kernel(monkeypatch, backend: str, dtype: str, kernel: str) -> None:
+    """cuDNN knows no float32."""
+    called = []
+    for name in ("_cudnn", "splash", "in_blocks"):
+        monkeypatch.setattr(attention, name, lambda *_, name=name: called.append(name))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x = jnp.zeros((1, 1, 2, 4))
+    attention.causal(ModelConfig(vocab=16, window=2, dtype=dtype), x, x, x)
+    assert called == [kernel]
+
+
+def test_keys_in_several_arrays_are_keys_one_after_the_other() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    q = jax.random.normal(keys[0], (2, 4, 5, 16))
+    k, v = (jax.random.normal(key, (2, 2, 9, 16)) for key in keys[1:])
+    visible = jnp.arange(9) <= 4 + jnp.arange(5)[:, None]
+    parts = (jnp.split(x, [2, 7], axis=2) for x in (k, v))
+    got, want = attention.attention(q, *parts, visible), attention.attention(q, k, v, visible)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [2, 4])
+@pytest.mark.parametrize("segmented", [False, True])
+def test_what_cudnn_is_asked_for_is_attention(monkeypatch, shared: int, segmented: bool) -> None:
+    """JAX's own implementation answers in place of cuDNN's."""
+    length, width = 40, 16
+    keys = jax.random.split(jax.random.key(0), 3)
+    q = jax.random.normal(keys[0], (2, 4, length, width))
+    k, v = (jax.random.normal(key, (2, shared, length, width)) for key in keys[1:])
+    segments = jnp.stack([jnp.arange(length) // 7, jnp.arange(length) // 11]) if segmented else None
+    asked = jax.nn.dot_product_attention
+
+    def answered(*qkv: jax.Array, implementation: str, **how: Any) -> jax.Array:
+        assert implementation == "cudnn"
+        return asked(*qkv, implementation="xla", **how)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", answered)
+    got, want = attention._cudnn(q, k, v, segments), attention.in_blocks(q, k, v, segments)
+    np.testing.assert_allclose(got, want, atol=2e-6)
 
 
 # What of cuDNN's a step calls on a GPU, and what XLA would have to divide by itself. JAX is as it

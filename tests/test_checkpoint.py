@@ -1,9 +1,12 @@
 """Checkpoints: which are kept, which are read, and what damage does to them."""
 
+import errno
 import logging
+import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -155,6 +158,29 @@ def test_a_checkpoint_that_finds_no_room_is_not_begun(tmp_path, monkeypatch):
     assert checkpoint.steps(tmp_path) == {10, 20}
 
 
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+def test_what_runs_out_of_room_leaves_nothing_behind(call, waits, tmp_path, monkeypatch):
+    """There was room at the start, and is none for a directory, or for a name at the very end."""
+    state, at_work, refused = {"w": jnp.zeros((64, 64))}, getattr(os, call), []
+
+    def full(path, *rest, **more):
+        if str(tmp_path / "20.") in str(path) and (call != "mkdir" or "array" in str(path)):
+            refused.append(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return at_work(path, *rest, **more)
+
+    with pytest.raises(paths.FullError), Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(10, state, 2.0)
+        checkpoints.wait()
+        monkeypatch.setattr(os, call, full)
+        checkpoints.save(20, state, 1.0)
+        if waits:
+            checkpoints.wait()
+    assert refused
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["10"]
+
+
 def test_runs_that_save_together_do_not_count_on_one_room_twice(tmp_path, monkeypatch):
     """What another one is still writing is waited for before there is said to be no room."""
     state = {"w": jnp.zeros((64, 64))}
@@ -165,8 +191,16 @@ def test_runs_that_save_together_do_not_count_on_one_room_twice(tmp_path, monkey
         monkeypatch.setattr(one, "wait", lambda: waited.append("a"))
         other.save(10, state, 2.0)
         assert waited == ["a"]
+        # Who has written everything is not waited for, even if there is just enough room.
         monkeypatch.undo()
-    assert checkpoint.steps(tmp_path / "a") == checkpoint.steps(tmp_path / "b") == {10}
+        one.wait()
+        monkeypatch.setattr(paths, "free", lambda _: state["w"].nbytes + checkpoint._BESIDE)
+        monkeypatch.setattr(one, "wait", lambda: waited.append("a"))
+        other.save(20, state, 1.0)
+        assert waited == ["a"]
+        monkeypatch.undo()
+    assert checkpoint.steps(tmp_path / "a") == {10}
+    assert checkpoint.steps(tmp_path / "b") == {10, 20}
 
 
 @pytest.mark.parametrize(
@@ -208,3 +242,25 @@ def test_what_is_raised_anyway_is_not_logged_too(text, file, news):
         found = sys.exc_info()
     record = logging.LogRecord("absl", logging.ERROR, file, 1, text, None, found)
     assert checkpoint._is_news(record) == news
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("orbax/futures.py", "refused", False),
+        ("mine.py", "refused", True),
+        ("mine.py", "Event loop is closed", False),
+    ],
+)
+def test_what_orbax_no_longer_waits_for_is_not_told(file, text, told, monkeypatch):
+    """Of coroutines that are thrown away, by whose code they are and what they raised."""
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    monkeypatch.setattr(sys, "excepthook", lambda *found: heard.append(found))
+    checkpoint._quieted.__wrapped__()
+    coroutine = types.SimpleNamespace(cr_code=compile("", file, "exec"))
+    error = RuntimeError(text)
+    sys.unraisablehook(types.SimpleNamespace(object=coroutine, exc_value=error))
+    assert bool(heard) == told
+    sys.excepthook(RuntimeError, error, None)
+    assert bool(heard) == (text == "refused")

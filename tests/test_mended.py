@@ -62,6 +62,7 @@ def made(spec, mistakes, batches=1):
 def test_mistakes_are_judged_as_they_were_drawn(spec, mistakes):
     """Mended documents are right; without its marker each mistake is wrong, there and so."""
     _, scripts, found = made(spec, mistakes)
+    assert (scripts.kind_S[~scripts.wrong_S] == -1).all()
     drawn_as = truths(scripts, mistakes)
     for record, truth in zip(found, drawn_as, strict=True):
         assert fault(record, truth, spec.modulus) == ""
@@ -205,9 +206,11 @@ def test_wrong_sentences_go_on_until_none_is_left():
         (Mistakes(), 4129724061),
         (Mistakes("retry", 0.5), 3384815082),
         (Mistakes("retry", 0.5, whole=True), 3978425698),
+        (Mistakes("skip:0.5,calculation:0.5", 0.5, whole=True, late=2), 1941105786),
+        (Mistakes(MARKED, 0.5, mend="back:0.4,fix:0.3,restart:0.3"), 857354134),
     ],
 )
-def test_documents_without_wrong_sentences_stay_what_they_are(mistakes, expected):
+def test_documents_stay_what_they_are(mistakes, expected):
     """Data of finished runs and frozen sets is made again bit for bit."""
     _, documents, _ = drawn(SMALL, mistakes)
     assert zlib.crc32(documents.tokens_N.astype("<i4").tobytes()) == expected
@@ -308,6 +311,31 @@ def test_what_is_wrong_is_marked_and_nothing_else():
         if kind == "operator":
             assert len(seen) == 2 * here_NxS.sum()
         assert (documents.role_N[inside] != document.SOLUTION).all()
+
+
+@pytest.mark.parametrize("kind", ["value", "misread", "operator", "reference"])
+def test_marks_begin_where_a_sentence_departs_from_its_correction(kind):
+    """What is wrong there is also wrong where that line quotes it in numbers, if it does."""
+    documents, scripts, _ = made(SMALL, Mistakes(MARKED, 0.5), 4)
+    marked_NxT = documents.role_N == document.WRONG_NAME
+    next_NxS = np.roll(scripts.wrong_S, -1, axis=1)
+    place = [pair.split(":")[0] for pair in MARKED.split(",")].index(kind)
+    found = np.argwhere((scripts.kind_S == place) & scripts.wrong_S & ~next_NxS)
+    assert len(found) > 30
+    for n, sentence in found:
+        wrong_T, right_T = (
+            np.flatnonzero(documents.sentence_N[n] == sentence + later) for later in (0, 1)
+        )
+        kind_T = documents.kind_N[n, wrong_T]
+        size = min(len(wrong_T), len(right_T))
+        tokens_2xT = documents.tokens_N[n, np.stack([wrong_T[:size], right_T[:size]])]
+        first = int((tokens_2xT[0] != tokens_2xT[1]).argmax())
+        expected = [first]
+        if kind != "value" and language.OPERATOR in kind_T[first - 1 : first + 2]:
+            expected += [first + 4]
+        elif kind_T[first] == language.LETTER:
+            expected += [first + 2]
+        assert np.flatnonzero(marked_NxT[n, wrong_T]).tolist() == expected
 
 
 def test_labels_know_the_steps_that_stand():

@@ -1,6 +1,7 @@
 """The decoder: what depends on what, and the shape of its parameters."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -52,6 +53,18 @@ def test_rotated_products_depend_on_the_distance_only() -> None:
     assert product(3, 1) == pytest.approx(product(103, 101), abs=1e-4)
     assert product(0, 0) == pytest.approx(product(57, 57), abs=1e-4)
     assert abs(product(3, 1) - product(3, 2)) > 1e-2
+
+
+def test_pairs_of_channels_turn_at_the_published_speeds() -> None:
+    """Those of RoFormer (arXiv 2104.09864, section 3.2.2), each counted by itself."""
+    config = dataclasses.replace(CONFIG, head_dim=16, rotary_fraction=0.5)
+    cos_TxR, sin_TxR = attention.rotary_angles(config, jnp.array([0, 1, 7]))
+    for row, position in enumerate([0, 1, 7]):
+        for pair in range(4):
+            angle = position / config.rotary_base ** (2 * pair / 8)
+            assert cos_TxR[row, pair] == pytest.approx(math.cos(angle), abs=1e-6)
+            assert sin_TxR[row, pair] == pytest.approx(math.sin(angle), abs=1e-6)
+    assert cos_TxR.shape == (3, 4)
 
 
 def test_positions_matter_and_a_common_shift_does_not() -> None:

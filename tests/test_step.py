@@ -35,6 +35,17 @@ def loss_and_grads(
     return step_lib.loss_and_grads(config, one_device(), params, batch)
 
 
+def test_unbalanced_experts_are_a_loss() -> None:
+    config = dataclasses.replace(CONFIG, variant="mixtral", experts=4, balance=0.5)
+    params = model.init(config, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (6, CONFIG.window + 1), 0, 16)
+    batch = {"tokens": tokens, "weights": jnp.ones((6, CONFIG.window))}
+    objective, loss = step_lib.next_token(config, params, batch, 12)
+    _, imbalance = model.apply_with_loss(config, params, tokens[:, :-1])
+    assert imbalance > 0
+    assert float(objective - loss) == pytest.approx(0.5 / 12 * float(imbalance), rel=1e-3)
+
+
 def test_the_loss_is_the_weighted_mean_over_the_batch() -> None:
     # Rows long enough to be taken in several parts, whose weights differ widely.
     config = dataclasses.replace(CONFIG, window=200)
@@ -42,6 +53,7 @@ def test_the_loss_is_the_weighted_mean_over_the_batch() -> None:
     tokens = jax.random.randint(jax.random.key(1), (6, 201), 0, 16)
     weights = jnp.zeros((6, 200)).at[0, 2].set(1.0).at[5, 50].set(3.0)
     assert step_lib.rows_at_once(6, 200, one_device()) == 2
+    assert step_lib.rows_at_once(6, 768, one_device()) == 1
 
     @jax.jit
     def want(params: model.Params) -> jax.Array:

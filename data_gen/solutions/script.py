@@ -78,8 +78,7 @@ def draw_script(
     # The first word is for letters, so that no room for sentences changes it.
     word_Sx2 = source.word(1 + jnp.arange(2 * cap)).reshape(cap, 2)
     rates = mistakes.rates
-    upto_K = np.cumsum([rate for _, rate in rates])
-    upto_K = np.minimum((upto_K * 2.0**32).astype(np.uint64), 2**32 - 1).astype(np.uint32)
+    upto_K = (np.cumsum([rate for _, rate in rates]) * 2.0**32).astype(np.uint32)
     pool_of = _pools(problem, steps, mistakes, spec)
     numbers, candidates = list(wrong_sentences(mistakes)), steps.candidates
     none_TxK = jnp.zeros((spec.op_room, 0), jnp.int32)

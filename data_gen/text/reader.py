@@ -169,7 +169,7 @@ class _Reader:
             question = QUESTION.write(thing=category, owner=owner)
             self.questions[question] = name(owner, category)
         self.names = set(self.questions.values())
-        self.pattern = _pattern(tuple(sorted(self.names, key=len, reverse=True)))
+        self.pattern = _pattern(tuple(self.questions.values()))
 
     def state(self, sentence: str) -> None:
         parameter, _, right = sentence.removeprefix(_BEFORE).partition(f"{_AFTER} ")

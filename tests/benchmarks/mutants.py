@@ -39,7 +39,7 @@ NEAREST = {
     ],
     "data_gen/solutions/script.py": [
         "test_mistakes.py -k 'leave or candidates'",
-        "test_mended.py -k 'rate or late or begin or mendings or geometric or letters or drawn'",
+        "test_mended.py -k 'rate or late or begin or mendings or letters or drawn or stay'",
     ],
     "data_gen/solutions/wrong_sentences.py": ["test_wrong_sentences.py", "test_mended.py"],
     "data_gen/solutions/computation.py": [
@@ -47,9 +47,21 @@ NEAREST = {
         "test_mended.py",
     ],
     "data_gen/windows/packing.py": ["test_stream.py"],
-    "data_gen/windows/stream.py": ["test_stream.py", "test_whole.py test_population.py"],
-    "data_gen/solutions/labels.py": ["test_labels.py", "test_questions.py test_probe.py"],
-    "physlm/attention.py": ["test_attention.py", "test_variants.py test_decode.py"],
+    "data_gen/windows/stream.py": [
+        "test_stream.py",
+        "test_whole.py test_overlap.py test_population.py",
+        "test_mended.py -k room",
+    ],
+    "data_gen/solutions/labels.py": [
+        "test_labels.py",
+        "test_questions.py test_probe.py",
+        "test_mended.py -k labels",
+    ],
+    "physlm/attention.py": [
+        "test_attention.py test_model.py",
+        "test_variants.py test_decode.py",
+        "test_mesh.py",
+    ],
     "physlm/decoding/loop.py": ["test_decode.py", "test_strategies.py test_regret.py"],
     "physlm/step.py": ["test_step.py", "test_train.py", "test_mesh.py test_accelerator.py"],
     "physlm/checkpoint.py": ["test_checkpoint.py", "test_train.py test_start.py test_again.py"],
@@ -104,8 +116,10 @@ def sites(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.JoinedStr | ast.Raise | ast.arg | ast.AnnAssign):
             continue
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node.decorator_list = []
         if isinstance(node, ast.FunctionDef):
-            node.decorator_list, node.returns = [], None
+            node.returns = None
         if getattr(node, "lineno", 0) and node.lineno == node.end_lineno:
             yield node
         yield from sites(node)
