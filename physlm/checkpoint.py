@@ -289,7 +289,7 @@ class Checkpoints:
                 self._remove_halves()
 
     def _remove_halves(self) -> None:
-        """Removes incomplete checkpoints that a killed process has left."""
+        """Removes incomplete checkpoints, for which there was no room."""
         if jax.process_count() > 1 or self._read_only:
             return
         # The array store's threads may still be writing there, also after it is removed. What is

@@ -264,3 +264,36 @@ def test_what_orbax_no_longer_waits_for_is_not_told(file, text, told, monkeypatc
     assert bool(heard) == told
     sys.excepthook(RuntimeError, error, None)
     assert bool(heard) == (text == "refused")
+
+
+# Its directory can be written, and nothing in it.
+_NOTHING_IS_MADE = """
+import errno, os, sys
+import jax.numpy as jnp
+from etils import epath
+from physlm import paths
+from physlm.checkpoint import Checkpoints
+
+directory = sys.argv[1]
+
+def refuse(event, args):
+    made = event == "os.mkdir" or (event == "open" and isinstance(args[2], int) and args[2] & 3)
+    if made and str(args[0]).startswith(directory + "/"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
+
+with Checkpoints(epath.Path(directory), 2) as checkpoints:
+    sys.addaudithook(refuse)
+    try:
+        checkpoints.save(10, {"w": jnp.zeros(4)}, 1.0)
+        checkpoints.wait()
+    except paths.FullError as error:
+        print(error)
+"""
+
+
+def test_a_directory_that_cannot_be_made_is_not_waited_for(tmp_path):
+    """Orbax's threads would wait for it for five minutes, and the process for them."""
+    command = [sys.executable, "-c", _NOTHING_IS_MADE, str(tmp_path)]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert made.stdout.startswith(f"a checkpoint in {tmp_path} cannot be written"), made.stderr
+    assert made.returncode == 0 and not made.stderr
