@@ -219,3 +219,32 @@ def test_where_nothing_differs_one_contrast_in_twenty_is_significant():
     widths = [one.high - one.low for one in differences]
     alone = [inference.difference(p[0], p[5], p[1:5]) for p in drawn]
     assert np.mean(widths) < np.mean([one.high - one.low for one in alone])
+
+
+def test_counts_are_pooled_over_conditions():
+    """By hand: seeds differ by one factor of the squared mean, whatever the mean is."""
+    counts = [
+        np.repeat([[mean], [mean + 2 * apart]], 10**5, 1) for mean, apart in ((4, 1), (19, 1))
+    ]
+    one, other, nothing = counts[0][:1], counts[1], np.zeros((2, 10**5))
+    low, high = inference.of_mean(one, [other, nothing])
+    # Of the other, seeds are at 19 and 21: a variance of 2, and a mean of 20.
+    width = stats.t.ppf(0.975, 1) * np.sqrt(2 / 20**2 * 4**2)
+    assert (low, high) == pytest.approx((4 - width, 4 + width), rel=1e-3)
+    assert inference.of_mean(one, [nothing]) == (4.0, 4.0)
+    alone, pooled = (inference.of_mean(counts[0], known) for known in ([], [other]))
+    assert pooled[1] - pooled[0] < 0.5 * (alone[1] - alone[0])
+
+
+def test_pooled_counts_hold_the_mean():
+    """Of conditions whose seeds differ by the same factors, and whose means do not."""
+    rng, inside = np.random.default_rng(37), []
+    means = np.array([0.2, 0.5, 2.0, 4.0, 9.0, 20.0])
+    for _ in range(300):
+        rate_CxSxN = means[:, None, None] * rng.gamma(8, 1 / 8, (6, 2, 1)) * rng.gamma(2, 0.5, 200)
+        counts_CxSxN = rng.poisson(rate_CxSxN)
+        for number in range(6):
+            others = [each for n, each in enumerate(counts_CxSxN) if n != number]
+            low, high = inference.of_mean(counts_CxSxN[number], others)
+            inside.append(low < means[number] < high)
+    assert 0.93 < np.mean(inside) < 0.98

@@ -20,7 +20,7 @@ from physlm.experiments import (
     tables,
 )
 from physlm.experiments.condition import baseline
-from physlm.experiments.figures import against_op
+from physlm.experiments.figures import against_op, by_op
 from physlm.experiments.figures.drawing import DOTS_PER_INCH
 from physlm.experiments.summary import summarise
 
@@ -230,7 +230,7 @@ def test_ways_of_training_have_a_colour_each_and_data_a_dash():
         "full finetuning, rate 0.5",
         "LoRA of rank 8, rate 0.5",
     ]
-    styles = against_op._styles(lines)
+    styles = against_op.looks(lines)
     assert len({style["color"] for style in styles}) == 4
     assert styles[0]["color"] == styles[1]["color"]
     assert styles[0]["linestyle"] != styles[1]["linestyle"] == styles[4]["linestyle"]
@@ -269,10 +269,10 @@ def test_probes_are_shown_as_answers(shown):
 def test_a_line_goes_through_every_op_that_has_a_cell():
     """The cell of all up to the cap stands beside it only where nothing else is within."""
     (line,) = summarise(fake_rows(rates=(0.5,)))
-    assert [point.cell for point in against_op._drawn(line)] == ["<=4", "4", "5", "6"]
+    assert [point.cell for point in by_op.visible(line)] == ["<=4", "4", "5", "6"]
     within = [row | {"cell": "2", "op": 2} for row in fake_rows(rates=(0.5,))[:1]]
     (line,) = summarise(fake_rows(rates=(0.5,)) + within)
-    assert [point.cell for point in against_op._drawn(line)] == ["2", "4", "5", "6"]
+    assert [point.cell for point in by_op.visible(line)] == ["2", "4", "5", "6"]
     # The table has them all, in order.
     assert tables.accuracy_table([line])[0][1:] == ["op <=4", "op 2", "op 4", "op 5", "op 6"]
 

@@ -164,4 +164,4 @@ def _beside_mistakes(condition: Condition) -> dict[str, Any]:
 
 
 def _written(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

@@ -25,8 +25,9 @@ over all conditions of a study, as in an analysis of variance: with eleven condi
 it has eleven degrees of freedom and not two. A share p of correct answers leaves room for
 p (1 - p), to which the variance of a condition is taken to be proportional, with one factor for all
 (quasi-binomial overdispersion: McCullagh and Nelder, Generalized Linear Models, 1989, section
-4.5). `tests/test_inference.py` simulates it: where there is no difference, p < .05 comes up in at
-most about one case in twenty, fewer where seeds hardly vary.
+4.5); of a count, it is taken to be proportional to the square of its mean, as seeds differ by
+factors (there, chapter 8). `tests/test_inference.py` simulates it: where there is no difference,
+p < .05 comes up in at most about one case in twenty, fewer where seeds hardly vary.
 
 A bootstrap that draws seeds and then problems again is not used: of two or three seeds it makes
 intervals that are too narrow, by a third or more, as the variance of few draws with replacement is
@@ -38,7 +39,7 @@ two models alone: McNemar's exact test.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import special
@@ -136,7 +137,9 @@ def _over_seeds(
     others: Sequence[np.ndarray],
 ) -> Difference:
     value = float(each_N.mean())
-    variance, freedom = _variance(np.append(each_N, [1.0, -1.0]), parts, weights, others)
+    variance, freedom = _variance(
+        np.append(each_N, [1.0, -1.0]), parts, weights, others, room=_room
+    )
     error = math.sqrt(variance)
     spread = _quantile(freedom) * error
     p = 2 * float(special.stdtr(freedom, -abs(value) / error))
@@ -161,22 +164,27 @@ def holm(ps: Sequence[float]) -> list[float]:
     return found
 
 
-def of_mean(values_SxN: np.ndarray) -> tuple[float, float]:
+def of_mean(values_SxN: np.ndarray, others: Sequence[np.ndarray] = ()) -> tuple[float, float]:
     """The 95% interval of a count's mean over seeds and problems.
 
-    It is of the same design with one condition. One seed speaks for other problems alone, and one
-    problem for nothing: the interval has no width then.
+    It is of the same design with one condition. Where all conditions have one seed it speaks for
+    other problems alone, and one problem for nothing: the interval has no width then.
 
     Args:
-        values_SxN: by seed and problem.
+        values_SxN: counts by seed and problem.
+        others: of further conditions, on problems of the same cell. What counts nothing at all says
+            nothing of how far seeds vary, such as the mistakes of models that have read none.
 
     Returns:
         the lower and the upper end, in the count's unit.
     """
     values_SxN = np.asarray(values_SxN, float)
     mean, variance, freedom = float(values_SxN.mean()), 0.0, 1.0
-    if values_SxN.shape[1] > 1:
-        variance, freedom = _variance(values_SxN.mean(0), (values_SxN,), (1.0,))
+    if values_SxN.shape[1] > 1 and mean:
+        known = [counts_SxN for counts_SxN in others if np.any(counts_SxN)]
+        variance, freedom = _variance(
+            values_SxN.mean(0), (values_SxN,), (1.0,), known, room=_square
+        )
     spread = _quantile(freedom) * math.sqrt(variance)
     return mean - spread, mean + spread
 
@@ -228,33 +236,34 @@ def _variance(
     parts: Sequence[np.ndarray],
     weights: Sequence[float],
     others: Sequence[np.ndarray] = (),
+    *,
+    room: Callable[[float, int], float],
 ) -> tuple[float, float]:
     """The variance of a weighted sum of means, and its degrees of freedom.
 
     Args:
         each_N: the weighted sum of each problem.
-        parts: what it is the sum of the means of, by seed and problem. Of more than one they are 0
-            or 1.
+        parts: what it is the sum of the means of, by seed and problem.
         weights: of each part.
         others: what the variance over seeds is estimated from, too.
+        room: what that variance is proportional to, of a mean and the number of values.
     """
     problems, many_free = float(each_N.var(ddof=1)) / len(each_N), len(each_N) - 1
     known = [np.asarray(values_SxN, float) for values_SxN in (*parts, *others)]
     free = sum(len(values_SxN) - 1 for values_SxN in known)
     if not free:
         return problems, many_free
-    # A mean alone may be of counts, which are no shares.
-    rooms = [_room(float(v.mean()), v.size) if len(known) > 1 else 1.0 for v in known]
+    rooms = [room(float(values_SxN.mean()), values_SxN.size) for values_SxN in known]
     over_seeds, rest = 0.0, 0.0
-    for values_SxN, room in zip(known, rooms, strict=True):
+    for values_SxN, unit in zip(known, rooms, strict=True):
         mean_S = values_SxN.mean(1)
         rest_SxN = values_SxN - mean_S[:, None] - values_SxN.mean(0) + values_SxN.mean()
-        over_seeds += float(((mean_S - mean_S.mean()) ** 2).sum()) / room
-        rest += float((rest_SxN**2).sum()) / room
+        over_seeds += float(((mean_S - mean_S.mean()) ** 2).sum()) / unit
+        rest += float((rest_SxN**2).sum()) / unit
     many = parts[0].shape[1]
     scale = sum(
-        weight**2 * room / len(values_SxN)
-        for values_SxN, weight, room in zip(parts, weights, rooms, strict=False)
+        weight**2 * unit / len(values_SxN)
+        for values_SxN, weight, unit in zip(parts, weights, rooms, strict=False)
     )
     noise = scale * rest / free / max(many - 1, 1) / many
     seeds, problems = max(scale * over_seeds / free, noise), max(0.0, problems - noise)
@@ -268,6 +277,11 @@ def _room(share: float, n: int) -> float:
     """p (1 - p) of a share p of n, with one success and one failure more than there are."""
     share = (share * n + 1) / (n + 2)
     return share * (1 - share)
+
+
+def _square(mean: float, n: int) -> float:
+    """The square of a count's mean over n values, of which one counts one more than it does."""
+    return (mean + 1 / n) ** 2
 
 
 def _quantile(freedom: float) -> float:

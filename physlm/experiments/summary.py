@@ -176,32 +176,46 @@ def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Li
     lines = []
     for condition, group in zip(conditions, merged, strict=True):
         judged = {(row["run"], row["evaluation"]): row["seed"] for row in group}
-        label, points = condition_lib.label(condition, conditions), _points(group, found or {})
+        label, points = condition_lib.label(condition, conditions), _points(group)
         lines.append(Line(label, condition, points, tuple(judged), tuple(judged.values())))
     lines = sorted(lines, key=lambda line: condition_lib.order(line.condition))
-    return [_with_intervals(line, lines) for line in lines]
+    return [_with_intervals(line, lines, found or {}) for line in lines]
 
 
-def _with_intervals(line: Line, lines: Sequence[Line]) -> Line:
+def _with_intervals(line: Line, lines: Sequence[Line], found: outcomes.All) -> Line:
     """The same, its intervals from what all conditions say of how far seeds vary."""
     others = independent([line], lines)
     points = []
     for point in line.points:
-        theirs = [p.by_seed for other in others for p in other.points if p.cell == point.cell]
+        cell = point.cell
+        theirs = [p.by_seed for other in others for p in other.points if p.cell == cell]
         low, high = inference.of_share(point.by_seed, point.n, theirs)
-        points.append(dataclasses.replace(point, low=low, high=high))
+        within = None
+        if (counts_SxN := _retries(line, cell, found)) is not None:
+            known = [_retries(other, cell, found) for other in others]
+            ends = inference.of_mean(counts_SxN, [each for each in known if each is not None])
+            within = max(0.0, ends[0]), ends[1]
+        points.append(dataclasses.replace(point, low=low, high=high, retries_within=within))
     return dataclasses.replace(line, points=tuple(points))
 
 
-def _points(rows: Sequence[Row], found: outcomes.All) -> tuple[Point, ...]:
+def _retries(line: Line, cell: str, found: outcomes.All) -> np.ndarray | None:
+    """The retries of each seed and problem; None unless all have them, for the same problems."""
+    known = [found.get(judged, {}).get(cell) for judged in line.judged]
+    counts = [one.retries_N for one in known if one is not None and one.retries_N is not None]
+    same = len({one.problems for one in known if one is not None}) == 1
+    return np.stack(counts) if len(counts) == len(known) and same else None
+
+
+def _points(rows: Sequence[Row]) -> tuple[Point, ...]:
     cells: dict[str, list[Row]] = {}
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
-    points = [_point(group, found) for group in cells.values()]
+    points = [_point(group) for group in cells.values()]
     return tuple(sorted(points, key=lambda point: (not point.inside, point.reasked, point.op)))
 
 
-def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
+def _point(rows: Sequence[Row]) -> Point:
     """Merges the seeds of one condition and cell."""
 
     def mean(field: str) -> float:
@@ -219,7 +233,7 @@ def _point(rows: Sequence[Row], found: outcomes.All) -> Point:
         by_seed=tuple(row["accuracy"] for row in rows),
         answer_accuracy=mean("answer_accuracy"),
         retries=mean("retries"),
-        retries_within=_retries_within(rows, found),
+        retries_within=None,
         unnecessary=mean("unnecessary"),
         n=n,
         shared=max(row.get("shared", {"n": 0})["n"] for row in rows),
@@ -239,14 +253,3 @@ def _means(found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     names = set.intersection(*(set(one) for one in flat))
     values = {n: [one[n] for one in flat if one[n] is not None] for n in flat[0] if n in names}
     return {name: statistics.fmean(known) for name, known in values.items() if known}
-
-
-def _retries_within(rows: Sequence[Row], found: outcomes.All) -> tuple[float, float] | None:
-    """The interval of retries; None unless all seeds have them, for the same problems."""
-    known = [found.get((row["run"], row["evaluation"]), {}).get(row["cell"]) for row in rows]
-    counts = [one.retries_N for one in known if one is not None and one.retries_N is not None]
-    same = len({one.problems for one in known if one is not None}) == 1
-    if len(counts) < len(rows) or not same:
-        return None
-    low, high = inference.of_mean(np.stack(counts))
-    return max(0.0, low), high

@@ -1,52 +1,66 @@
 """Accuracy and retries by number of operations, a line for each condition."""
 
 import dataclasses
+import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from physlm.experiments import condition, published
 from physlm.experiments.condition import PARENT, TRAINED
+from physlm.experiments.figures import by_op
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.panels import Panel, divided
 from physlm.experiments.figures.style import (
     COLOURS,
-    GREY,
+    DASHES,
     LEGEND,
+    RAMP,
     name,
+    ordered,
     percent,
     plain,
     style,
     title,
 )
-from physlm.experiments.summary import Line, Point, cap_of
+from physlm.experiments.summary import Line, cap_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Of a figure of one panel, and the width of one of several.
 SIZE_INCHES = (11.0, 7.0)
 
 # Lines that leave room for a legend beside them.
 _FEW = 4
 
+# Rates that are told apart better by colours in an order than by any.
+_ORDERED = 3
+
 # What a condition calls the task of a probe.
 _TASK = "task"
 
-_OPERATIONS = "operations that a problem takes"
+# Heights in inches: of a row of several panels, of a line of their legend, and of what is over and
+# under them.
+_ROW, _ENTRY, _OVER, _UNDER = 5.3, 0.24, 1.25, 0.65
 _GAPS = {"wspace": 0.15, "hspace": 0.5}
 
-# What a panel shows of a point: its height, and the ends of its interval where there is one.
-_Height = tuple[float, tuple[float, float] | None]
+# Columns of panels, for each number of them up to this many; three for more.
+_COLUMNS = {1: 1, 2: 2, 4: 2}
+
+# Columns of a legend below, and the longest name that each has room for.
+_NAMES = ((3, 40), (2, 64), (1, 130))
 
 
 @dataclasses.dataclass(frozen=True)
 class AgainstOp:
     """Accuracy and retries against the number of operations, and the paper's curves.
 
-    Cells of one op each are joined. A cell of all problems up to the cap stands, unjoined, left of
-    them, unless there are cells below the cap, which say more. Bars are 95% intervals over seeds
-    and problems, small dots single seeds.
+    Bars are 95% intervals over seeds and problems, small dots single seeds. Many conditions are
+    divided into several panels (`physlm.experiments.figures.panels`), in which one colour is one
+    thing; where rates of mistakes differ, colours have their order.
 
     Where conditions differ in decoding and are many, those that are decoded greedily are drawn.
 
@@ -60,7 +74,18 @@ class AgainstOp:
         """The picture; with fewer than two points there is less to see, but nothing fails."""
         if not shown.lines:
             return None
-        return draw(self.name, _alternative(shown.lines), SIZE_INCHES, lambda on: _build(on, shown))
+        lines, about = shown.lines, shown.about
+        if greedy := _greedy(lines):
+            lines, about = greedy, f"{about}, decoded greedily"
+        heading = (_title(lines), _subtitle(lines, about))
+        # Probes are shown by their tasks.
+        panels = [] if _are_probes(lines) else divided(lines)
+        what = _alternative(lines)
+        if len(panels) > 1:
+            grid = _Grid(panels)
+            return draw(self.name, what, grid.size_inches, lambda on: grid.build(on, heading))
+        chosen = replace(shown, lines=lines)
+        return draw(self.name, what, SIZE_INCHES, lambda on: _build(on, chosen, heading))
 
 
 def _alternative(lines: Sequence[Line]) -> str:
@@ -68,34 +93,88 @@ def _alternative(lines: Sequence[Line]) -> str:
     return f"Shares of {what} against the number of operations"
 
 
-def _build(figure: "Figure", shown: Shown) -> None:
-    lines, about = shown.lines, shown.about
-    if greedy := _greedy(lines):
-        lines, about = greedy, f"{about}, decoded greedily"
+class _Grid:
+    """Panels side by side: above the problems solved, below the steps taken back."""
+
+    def __init__(self, panels: Sequence[Panel]) -> None:
+        self._panels = panels
+        self._named = {line.label: line for panel in panels for line in panel.lines}
+        self._columns = _COLUMNS.get(len(panels), 3)
+        self._rows = -(-len(panels) // self._columns)
+        longest = max(map(len, self._named))
+        self._names = next((count for count, most in _NAMES if longest <= most), 1)
+        self._under = _UNDER + _ENTRY * (1 + -(-len(self._named) // self._names))
+        height = _OVER + self._rows * _ROW + self._under
+        self.size_inches = (SIZE_INCHES[0], height)
+
+    def build(self, figure: "Figure", heading: tuple[str, str]) -> None:
+        height = self.size_inches[1]
+        title(figure, *heading, top=1 - 0.28 / height)
+        look_of = dict(zip(self._named, looks(list(self._named.values())), strict=True))
+        cap = cap_of([point for line in self._named.values() for point in line.points])
+        grid = figure.add_gridspec(
+            self._rows,
+            self._columns,
+            left=0.07,
+            right=0.985,
+            bottom=self._under / height,
+            top=1 - _OVER / height,
+            wspace=0.08,
+            hspace=0.28,
+        )
+        handles: dict[str, Any] = {}
+        lower = []
+        for number, panel in enumerate(self._panels):
+            row, column = divmod(number, self._columns)
+            parts = grid[row, column].subgridspec(2, 1, height_ratios=(2.2, 1), hspace=0.12)
+            above, below = figure.add_subplot(parts[0]), figure.add_subplot(parts[1])
+            each = [look_of[line.label] for line in panel.lines]
+            by_op.draw_lines(above, panel.lines, each, by_op.accuracy, cap=cap, words=True)
+            by_op.draw_lines(below, panel.lines, each, by_op.retries, cap=cap)
+            percent(above)
+            for axes in (above, below):
+                axes.tick_params(labelleft=not column)
+            above.tick_params(labelbottom=False)
+            above.set_title(panel.heading, fontsize=11.5, loc="left", pad=20)
+            below.set_xlabel(by_op.AXIS, fontsize=9.5)
+            if not column:
+                above.set_ylabel("problems solved, every step right", fontsize=10)
+                below.set_ylabel("steps taken back", fontsize=10)
+            known, _ = above.get_legend_handles_labels()
+            handles.update(zip([line.label for line in panel.lines], known, strict=True))
+            lower.append(below)
+        top = max(0.5, *(below.get_ylim()[1] for below in lower))
+        for below in lower:
+            below.set_ylim(-0.03 * top, top)
+        figure.legend(
+            [handles[label] for label in self._named],
+            [textwrap.shorten(label, _NAMES[-1][1], placeholder="…") for label in self._named],
+            ncols=self._names,
+            title="trained on",
+            alignment="left",
+            **LEGEND | {"fontsize": 9.5, "loc": "lower left", "bbox_to_anchor": (0.055, 0.0)},
+        )
+
+
+def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
     grid = figure.add_gridspec(
         2, 2, width_ratios=(2, 1), left=0.07, right=0.985, bottom=0.085, top=0.845, **_GAPS
     )
-    title(figure, _title(lines), _subtitle(lines, about))
-    lines, others = _by_task(lines)
+    title(figure, *heading)
+    lines, others = _by_task(shown.lines)
     # More lines than these leave no room for their names among them, but for probes, whose answers
     # are right more often than not.
-    many, styles = len(lines) > _FEW and not others, _styles(lines)
+    many, each = len(lines) > _FEW and not others, looks(lines)
     beside = [line for line in lines if line.label in shown.beside]
     beside_paper = len(beside) > 1 and not many
     accuracy = figure.add_subplot(grid[:, 0])
     retries = figure.add_subplot(grid[0, 1] if beside_paper or many or others else grid[:, 1])
-    drawn = [_drawn(line) for line in lines]
     cap = cap_of([point for line in lines for point in line.points])
     probes = _are_probes(lines)
-    for axes, of in ((accuracy, _accuracy), (retries, _auroc if probes else _retries)):
-        _frame(axes, [point for points in drawn for point in points])
-        if cap is not None:
-            _border(axes, cap + 0.5, words=axes is accuracy)
-        for number, (line, points) in enumerate(zip(lines, drawn, strict=True)):
-            shift = min(0.08, 0.5 / len(lines)) * (number - (len(lines) - 1) / 2)
-            _draw(axes, line.label, points, styles[number], shift, of)
+    by_op.draw_lines(accuracy, lines, each, by_op.accuracy, cap=cap, words=True)
+    by_op.draw_lines(retries, lines, each, by_op.auroc if probes else by_op.retries, cap=cap)
     percent(accuracy)
-    accuracy.set_xlabel(_OPERATIONS, fontsize=10.5)
+    accuracy.set_xlabel(by_op.AXIS, fontsize=10.5)
     what = "questions answered right" if probes else "problems solved, every step right"
     if others:
         what = f"{lines[0].condition[_TASK]}: {what}"
@@ -114,7 +193,7 @@ def _build(figure: "Figure", shown: Shown) -> None:
         )
     else:
         accuracy.legend(handles, names, **legend)
-    retries.set_xlabel(_OPERATIONS, fontsize=9.5)
+    retries.set_xlabel(by_op.AXIS, fontsize=9.5)
     if probes:
         name(retries, "Area under the ROC curve", "0.5 is a guess")
         retries.set_ylim(0.38, 1.02)
@@ -125,7 +204,7 @@ def _build(figure: "Figure", shown: Shown) -> None:
     if others:
         _other_tasks(figure.add_subplot(grid[1, 1]), others, cap)
     if beside_paper:
-        of_line = dict(zip([line.label for line in lines], styles, strict=True))
+        of_line = dict(zip([line.label for line in lines], each, strict=True))
         _paper(figure.add_subplot(grid[1, 1]), beside, shown, of_line)
 
 
@@ -166,15 +245,12 @@ def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
 
 def _other_tasks(axes: "Axes", lines: Sequence[Line], cap: int | None) -> None:
     """The lines of other probing tasks, by task."""
-    shown = [_drawn(line) for line in lines]
-    _frame(axes, [point for points in shown for point in points])
-    if cap is not None:
-        _border(axes, cap + 0.5, words=False)
-    for number, (line, points) in enumerate(zip(lines, shown, strict=True)):
-        _draw(axes, str(line.condition[_TASK]), points, style(number), 0.0, _accuracy)
+    named = [replace(line, label=str(line.condition[_TASK])) for line in lines]
+    each = [style(number) for number in range(len(lines))]
+    by_op.draw_lines(axes, named, each, by_op.accuracy, cap=cap)
     percent(axes)
     axes.set_ylim(45, 103)
-    axes.set_xlabel(_OPERATIONS, fontsize=9.5)
+    axes.set_xlabel(by_op.AXIS, fontsize=9.5)
     axes.legend(**LEGEND | {"fontsize": 9, "loc": "lower left", "ncols": 2})
     of = {str(line.condition.get(PARENT)) for line in lines}
     whose = f"of a model of {of.pop()} data" if len(of) == 1 else ""
@@ -208,114 +284,39 @@ def _rate(line: Line) -> float | None:
     return line.condition.get(condition.RATE)
 
 
-def _drawn(line: Line) -> list[Point]:
-    cap = cap_of(line.points)
-    points = [point for point in line.points if not point.reasked]
-    below = [point for point in points if not point.inside and cap and point.op < cap]
-    return [point for point in points if not (point.inside and below)]
+def looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """How each line is drawn.
 
-
-def _accuracy(point: Point) -> _Height:
-    return 100 * point.accuracy, (100 * point.low, 100 * point.high)
-
-
-def _auroc(point: Point) -> _Height:
-    return (point.probe or {}).get("auroc", float("nan")), None
-
-
-def _retries(point: Point) -> _Height:
-    return point.retries, point.retries_within
-
-
-def _position(point: Point) -> float:
-    return point.op - 1.0 if point.inside else float(point.op)
-
-
-def _styles(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """A style for each line: colours for ways of training where these differ, dashes for data."""
+    Colours tell ways of training apart where these differ, and dashes data; otherwise, where rates
+    of mistakes differ, colours tell these in their order, and dashes the rest.
+    """
     ways = [line.condition.get(TRAINED, "") for line in lines]
+    probes = _are_probes(lines)
     # Probes of several models differ in their parents.
-    if len(set(ways)) == 1 or (_are_probes(lines) and len(lines) <= len(COLOURS)):
+    if len(set(ways)) > 1 and not (probes and len(lines) <= len(COLOURS)):
+        data = [_said(line.condition, TRAINED, PARENT) for line in lines]
+        colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
+        return [
+            style(colours.index(way), dashes.index(one))
+            for way, one in zip(ways, data, strict=True)
+        ]
+    rates = sorted({_rate(line) or 0.0 for line in lines} - {0.0})
+    free = [condition.is_error_free(line.condition) for line in lines]
+    data = [_said(line.condition, condition.RATE) for line in lines]
+    rest = list(dict.fromkeys(one for one, no_rate in zip(data, free, strict=True) if not no_rate))
+    few = sum(free) < 2 and len(rest) <= len(DASHES) and len(rates) <= len(RAMP)
+    if probes or len(rates) < _ORDERED or not few:
         return [style(number) for number in range(len(lines))]
-    data = [str(_without(line.condition, TRAINED, PARENT)) for line in lines]
-    colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
     return [
-        style(colours.index(way), dashes.index(one)) for way, one in zip(ways, data, strict=True)
+        style(0)
+        if no_rate
+        else ordered(rates.index(_rate(line) or 0.0), len(rates), rest.index(one))
+        for line, one, no_rate in zip(lines, data, free, strict=True)
     ]
 
 
-def _without(found: condition.Condition, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if name not in names}
-
-
-def _dot(look: dict[str, Any]) -> dict[str, Any]:
-    return {"color": look["color"], "linewidths": 0, "zorder": 2}
-
-
-def _draw(
-    axes: "Axes",
-    label: str,
-    points: Sequence[Point],
-    look: dict[str, Any],
-    shift: float,
-    of: Callable[[Point], _Height],
-) -> None:
-    for joined in (True, False):
-        drawn = [point for point in points if point.inside != joined]
-        if not (drawn or joined):
-            continue
-        x = [_position(point) + shift for point in drawn]
-        y = [of(point)[0] for point in drawn]
-        ends = [of(point)[1] or (of(point)[0],) * 2 for point in drawn]
-        axes.errorbar(
-            x,
-            y,
-            yerr=[
-                [max(0.0, mean - low) for mean, (low, _) in zip(y, ends, strict=True)],
-                [max(0.0, high - mean) for mean, (_, high) in zip(y, ends, strict=True)],
-            ],
-            **look | ({} if joined else {"linestyle": "none"}),
-            markersize=6,
-            markerfacecolor=look["color"] if joined else axes.get_facecolor(),
-            linewidth=2,
-            elinewidth=1.2,
-            capsize=3,
-            label=label if joined else None,
-        )
-        if of is _accuracy:
-            for place, point in zip(x, drawn, strict=True):
-                if len(point.by_seed) > 1:
-                    seeds = [100 * share for share in point.by_seed]
-                    axes.scatter([place] * len(seeds), seeds, s=12, alpha=0.5, **_dot(look))
-
-
-def _frame(axes: "Axes", points: Sequence[Point]) -> None:
-    ticks = {_position(point): point.cell.replace("<=", "all ≤") for point in points}
-    axes.set_xticks(sorted(ticks), [ticks[place] for place in sorted(ticks)])
-    axes.set_xlim(min(ticks) - 0.5, max([*ticks, *(point.op for point in points)]) + 0.5)
-    plain(axes)
-
-
-def _border(axes: "Axes", border: float, *, words: bool) -> None:
-    """Marks the largest number of operations in training."""
-    left, right = axes.get_xlim()
-    axes.axvspan(left, border, color=GREY, alpha=0.1, linewidth=0, zorder=0)
-    axes.axvline(border, color="#777777", linewidth=1.2, linestyle="--", zorder=1)
-    axes.set_xlim(left, right)
-    room = (right - border) / (right - left)
-    longer = "longer than in training" if room > 0.2 else "longer"
-    sides = [("lengths in training", "right", -6), (longer, "left", 6)] if words else []
-    for text, side, away in sides[: 2 if room > 0 else 1]:
-        axes.annotate(
-            text,
-            (border, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(away, 4),
-            textcoords="offset points",
-            ha=side,
-            fontsize=9.5,
-            color=GREY,
-        )
+def _said(found: condition.Condition, *without: str) -> str:
+    return json.dumps({name: found[name] for name in found if name not in without}, sort_keys=True)
 
 
 def _paper(
@@ -337,6 +338,6 @@ def _paper(
     plain(axes)
     axes.set_xlim(13.5, max(curve) + 4)
     axes.set_xticks(list(curve))
-    axes.set_xlabel(_OPERATIONS, fontsize=9.5)
-    _border(axes, published.CAP + 0.5, words=False)
+    axes.set_xlabel(by_op.AXIS, fontsize=9.5)
+    by_op.border(axes, published.CAP + 0.5, words=False)
     name(axes, "Solved in the paper, for orientation", published.MODEL)

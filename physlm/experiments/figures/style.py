@@ -8,9 +8,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which the colour-blind tell apart, with a grey that can be seen on a dark
 # ground in place of its black; markers and dashes say it again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A8A8A")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# More of them than colours, so that what has the same colour has another marker.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES = ("-", "--", ":", "-.")
 GREY = "#777777"
+
+# From few to many, light to dark, all of which can be seen on both grounds.
+RAMP = ("#E3B23C", "#E6943A", "#E0743F", "#D1524F", "#B83B6B", "#973088", "#70309C")
 
 # Ends of axes in percent, with the steps of their ticks.
 _SCALES = ((20, 5), (30, 5), (50, 10), (100, 20))
@@ -24,6 +28,16 @@ def style(number: int, dash: int | None = None) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[dash % len(DASHES)],
+    }
+
+
+def ordered(rank: int, count: int, dash: int) -> dict[str, Any]:
+    """The same for the value of this rank among `count`, whose colours have their order."""
+    step = (len(RAMP) - 1) / max(count - 1, 1)
+    return {
+        "color": RAMP[round(rank * step)],
+        "marker": MARKERS[(1 + rank) % len(MARKERS)],
         "linestyle": DASHES[dash % len(DASHES)],
     }
 

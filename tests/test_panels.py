@@ -1,0 +1,104 @@
+"""How a study's conditions are divided into panels."""
+
+import json
+
+import pytest
+from test_figures import rows_of, texts
+
+from physlm.experiments import condition, registry
+from physlm.experiments.figures import AgainstOp, Shown
+from physlm.experiments.figures.panels import LINES, PANELS, divided
+from physlm.experiments.figures.style import COLOURS, RAMP
+from physlm.experiments.summary import summarise
+
+
+def lines_of(name):
+    return summarise(rows_of(registry.load(name)))
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_condition_is_in_one_panel_and_error_free_ones_beside_all_that_is_like_them(name):
+    lines = lines_of(name)
+    panels = divided(lines)
+    assert len(panels) <= PANELS
+    where = {line.judged: [] for line in lines}
+    for number, panel in enumerate(panels):
+        for line in panel.lines:
+            where[line.judged].append(number)
+        labels = [line.label for line in panel.lines]
+        assert len(set(labels)) == len(labels), "two lines of one name"
+    for line in lines:
+        assert len(where[line.judged]) == 1 or condition.is_error_free(line.condition)
+        assert where[line.judged], line.label
+    headings = [panel.heading for panel in panels]
+    assert len(set(headings)) == len(headings) or set(headings) == {""}
+    # What has one name in several panels is one thing beside what the panels differ in.
+    meanings = {}
+    for panel in panels:
+        for line in panel.lines:
+            said = json.dumps(line.condition, sort_keys=True)
+            assert meanings.setdefault(line.label, said) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        ("quickstart", [""]),
+        ("on_policy", [""]),
+        ("retry_rate", ["Masked", "Not masked"]),
+        ("masking", ["Rate 0.2", "Rate 0.5"]),
+        ("mending", ["Late 0", "Late 1", "Late 2"]),
+        ("architectures", [f"Variant {one}" for one in ("gpt2", "llama", "gemma", "mixtral")]),
+        # Ten kinds of one rate have nothing in common.
+        ("mistake_kinds", ["", ""]),
+    ],
+)
+def test_what_divides_a_study(name, headings):
+    panels = divided(lines_of(name))
+    assert sorted(panel.heading for panel in panels) == sorted(headings)
+    assert all(len(panel.lines) <= LINES for panel in panels)
+    if name not in ("quickstart", "on_policy"):
+        for panel in panels:
+            free = [line for line in panel.lines if condition.is_error_free(line.condition)]
+            assert len(free) == (2 if name == "architectures" else 1)
+
+
+def test_what_is_trained_once_says_so_beside_what_is_trained_twice():
+    panels = divided(lines_of("finetune"))
+    names = {line.label for panel in panels for line in panel.lines}
+    assert {"error-free solutions", "trained once", "continued"} <= names
+    assert {panel.heading for panel in panels} >= {"Rate 0.5", "Rate 0.5, masked"}
+    assert len(names) < len(lines_of("finetune")) / 3
+
+
+def test_a_panel_has_one_error_free_condition():
+    """What was trained for twice as long is beside what was trained as long, and nothing else."""
+    lines = [
+        line
+        for line in lines_of("finetune")
+        if line.condition["retry_rate"] in (0.0, 0.2, 0.5)
+        and line.condition.get("trained", "LoRA of rank 8").startswith(("f", "c", "LoRA of rank 8"))
+    ]
+    by_way = {panel.heading: panel.lines for panel in divided(lines)}
+    assert set(by_way) >= {"Trained once", "For twice as long", "LoRA of rank 8"}
+    once, twice, lora = (
+        by_way[way] for way in ("Trained once", "For twice as long", "LoRA of rank 8")
+    )
+    assert [line.label for line in twice] == [line.label for line in once]
+    assert len({line.label for line in twice}) == 5
+    assert lora[0].judged == once[0].judged != twice[0].judged
+
+
+def test_many_conditions_are_drawn_in_panels_and_rates_in_their_order():
+    lines = lines_of("retry_rate")
+    drawing = AgainstOp().draw(Shown(lines, "what"))
+    assert {"Masked", "Not masked", "error-free solutions"} <= set(texts(drawing))
+    assert sum("rate 0.5" in text for text in texts(drawing)) == 1
+    shown = drawing.svg.decode().lower()
+    used = [shown.find(colour.lower()) for colour in RAMP]
+    # Five of seven colours, from the first to the last, in the order of the rates.
+    assert [at for at in used if at >= 0] == sorted(at for at in used if at >= 0)
+    assert used[0] >= 0 and used[-1] >= 0 and sum(at >= 0 for at in used) == 5
+    assert COLOURS[0].lower() in shown and COLOURS[1].lower() not in shown
+    few = AgainstOp().draw(Shown(lines[:3], "what"))
+    assert "Masked" not in texts(few) and RAMP[0].lower() not in few.svg.decode().lower()
