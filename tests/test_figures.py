@@ -108,8 +108,9 @@ def test_the_papers_numbers_stand_beside():
 
 
 def test_losses_are_drawn_where_they_are_known():
-    curves = {"a": [[(1000, 2.0), (2000, 1.0)], []], "b": [[]]}
-    shown = Shown(lines_of(0.5), "what", curves={"a": curves["a"][:1]})
+    lines = lines_of(0.0, 0.5)
+    curves = {lines[0].label: [[(1000, 2.0), (2000, 1.0)], []], lines[1].label: [[]]}
+    shown = Shown(lines, "what", curves=curves)
     assert png_size(Losses().draw(shown).png)[0] > 0
     assert Losses().draw(Shown(lines_of(0.5), "what")) is None
 

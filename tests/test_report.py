@@ -22,6 +22,7 @@ from physlm.experiments import (
 from physlm.experiments.condition import baseline
 from physlm.experiments.figures import against_op, by_op
 from physlm.experiments.figures.drawing import DOTS_PER_INCH
+from physlm.experiments.figures.looks import looks
 from physlm.experiments.summary import summarise
 
 
@@ -230,7 +231,7 @@ def test_ways_of_training_have_a_colour_each_and_data_a_dash():
         "full finetuning, rate 0.5",
         "LoRA of rank 8, rate 0.5",
     ]
-    styles = against_op.looks(lines)
+    styles = looks(lines)
     assert len({style["color"] for style in styles}) == 4
     assert styles[0]["color"] == styles[1]["color"]
     assert styles[0]["linestyle"] != styles[1]["linestyle"] == styles[4]["linestyle"]

@@ -1,24 +1,20 @@
 """Accuracy and retries by number of operations, a line for each condition."""
 
 import dataclasses
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from physlm.experiments import condition, published
-from physlm.experiments.condition import PARENT, TRAINED
+from physlm.experiments.condition import PARENT
 from physlm.experiments.figures import by_op
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.looks import are_probes, looks
 from physlm.experiments.figures.panels import Panel, divided
 from physlm.experiments.figures.style import (
-    COLOURS,
-    DASHES,
     LEGEND,
-    RAMP,
     name,
-    ordered,
     percent,
     plain,
     style,
@@ -35,9 +31,6 @@ SIZE_INCHES = (11.0, 7.0)
 
 # Lines that leave room for a legend beside them.
 _FEW = 4
-
-# Rates that are told apart better by colours in an order than by any.
-_ORDERED = 3
 
 # What a condition calls the task of a probe.
 _TASK = "task"
@@ -79,7 +72,7 @@ class AgainstOp:
             lines, about = greedy, f"{about}, decoded greedily"
         heading = (_title(lines), _subtitle(lines, about))
         # Probes are shown by their tasks.
-        panels = [] if _are_probes(lines) else divided(lines)
+        panels = [] if are_probes(lines) else divided(lines)
         what = _alternative(lines)
         if len(panels) > 1:
             grid = _Grid(panels)
@@ -89,7 +82,7 @@ class AgainstOp:
 
 
 def _alternative(lines: Sequence[Line]) -> str:
-    what = "questions answered" if _are_probes(lines) else "problems solved"
+    what = "questions answered" if are_probes(lines) else "problems solved"
     return f"Shares of {what} against the number of operations"
 
 
@@ -170,7 +163,7 @@ def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
     accuracy = figure.add_subplot(grid[:, 0])
     retries = figure.add_subplot(grid[0, 1] if beside_paper or many or others else grid[:, 1])
     cap = cap_of([point for line in lines for point in line.points])
-    probes = _are_probes(lines)
+    probes = are_probes(lines)
     by_op.draw_lines(accuracy, lines, each, by_op.accuracy, cap=cap, words=True)
     by_op.draw_lines(retries, lines, each, by_op.auroc if probes else by_op.retries, cap=cap)
     percent(accuracy)
@@ -208,10 +201,6 @@ def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
         _paper(figure.add_subplot(grid[1, 1]), beside, shown, of_line)
 
 
-def _are_probes(lines: Sequence[Line]) -> bool:
-    return any(point.probe is not None for line in lines for point in line.points)
-
-
 def _greedy(lines: Sequence[Line]) -> list[Line]:
     """The lines decoded greedily, with shorter labels, where there are many strategies; else none.
 
@@ -228,7 +217,7 @@ def _greedy(lines: Sequence[Line]) -> list[Line]:
 def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
     """The lines of the most frequent probing task, and those of others, with shorter labels."""
     tasks = [line.condition.get(_TASK) for line in lines]
-    if not _are_probes(lines) or len(set(tasks)) < 2:
+    if not are_probes(lines) or len(set(tasks)) < 2:
         return list(lines), []
     most = max(tasks, key=tasks.count)
     parts = [
@@ -258,7 +247,7 @@ def _other_tasks(axes: "Axes", lines: Sequence[Line], cap: int | None) -> None:
 
 
 def _title(lines: Sequence[Line]) -> str:
-    if _are_probes(lines):
+    if are_probes(lines):
         return "What frozen models know of a parameter, as probes read it off them"
     if _has_both(lines):
         return "Problems solved by models trained with and without mistakes in their data"
@@ -282,41 +271,6 @@ def _has_both(lines: Sequence[Line]) -> bool:
 
 def _rate(line: Line) -> float | None:
     return line.condition.get(condition.RATE)
-
-
-def looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """How each line is drawn.
-
-    Colours tell ways of training apart where these differ, and dashes data; otherwise, where rates
-    of mistakes differ, colours tell these in their order, and dashes the rest.
-    """
-    ways = [line.condition.get(TRAINED, "") for line in lines]
-    probes = _are_probes(lines)
-    # Probes of several models differ in their parents.
-    if len(set(ways)) > 1 and not (probes and len(lines) <= len(COLOURS)):
-        data = [_said(line.condition, TRAINED, PARENT) for line in lines]
-        colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
-        return [
-            style(colours.index(way), dashes.index(one))
-            for way, one in zip(ways, data, strict=True)
-        ]
-    rates = sorted({_rate(line) or 0.0 for line in lines} - {0.0})
-    free = [condition.is_error_free(line.condition) for line in lines]
-    data = [_said(line.condition, condition.RATE) for line in lines]
-    rest = list(dict.fromkeys(one for one, no_rate in zip(data, free, strict=True) if not no_rate))
-    few = sum(free) < 2 and len(rest) <= len(DASHES) and len(rates) <= len(RAMP)
-    if probes or len(rates) < _ORDERED or not few:
-        return [style(number) for number in range(len(lines))]
-    return [
-        style(0)
-        if no_rate
-        else ordered(rates.index(_rate(line) or 0.0), len(rates), rest.index(one))
-        for line, one, no_rate in zip(lines, data, free, strict=True)
-    ]
-
-
-def _said(found: condition.Condition, *without: str) -> str:
-    return json.dumps({name: found[name] for name in found if name not in without}, sort_keys=True)
 
 
 def _paper(

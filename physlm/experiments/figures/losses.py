@@ -2,11 +2,12 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from physlm.experiments.figures.drawing import Drawing, Shown, draw
-from physlm.experiments.figures.style import LEGEND, plain, style, title
+from physlm.experiments.figures.drawing import Curve, Drawing, Shown, draw
+from physlm.experiments.figures.looks import looks
+from physlm.experiments.figures.style import LEGEND, plain, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,18 +33,30 @@ class Losses:
 
     def draw(self, shown: Shown) -> Drawing | None:
         """The picture; None where no run's metrics are in the store any more."""
-        curves = {label: runs for label, runs in shown.curves.items() if any(runs)}
+        known = {label: [run for run in runs if run] for label, runs in shown.curves.items()}
+        curves = {label: runs for label, runs in known.items() if runs}
         if not curves:
             return None
         alternative = "Training losses against the tokens seen"
-        return draw(self.name, alternative, SIZE_INCHES, lambda on: _build(on, curves, shown.about))
+        look_of = dict(zip((line.label for line in shown.lines), looks(shown.lines), strict=True))
+        return draw(
+            self.name,
+            alternative,
+            SIZE_INCHES,
+            lambda on: _build(on, curves, look_of, shown.about),
+        )
 
 
-def _build(figure: "Figure", curves: dict[str, Sequence[Any]], about: str) -> None:
+def _build(
+    figure: "Figure",
+    curves: Mapping[str, Sequence[Curve]],
+    look_of: dict[str, dict[str, Any]],
+    about: str,
+) -> None:
     title(figure, "Training loss", f"{about}; mean over recent steps, nats a token", top=0.94)
     axes = figure.add_axes((0.07, 0.12, 0.58, 0.7))
-    for number, (label, runs) in enumerate(curves.items()):
-        look = {**style(number), "marker": None}
+    for label, runs in curves.items():
+        look = {**look_of[label], "marker": None}
         for nth, curve in enumerate(runs):
             tokens, losses = zip(*curve, strict=True)
             name = None if nth else textwrap.fill(label, 46)
