@@ -2,7 +2,7 @@
 
 import pathlib
 
-from physlm.experiments import evaluation, execution, files, registry, results, run, sweep
+from physlm.experiments import evaluation, files, hosts, registry, results, run, sweep
 
 STUDY = registry.load("studies.rates")
 VIEW = f"{STUDY.name}-smoke"
@@ -21,7 +21,7 @@ class FakeRuns:
             try:
                 self.train(task.run, directory)
             except Exception as error:
-                execution.record_failure(directory, error)
+                hosts.record_failure(directory, error)
                 yield task.run, error
                 continue
             for one in task.evaluations:

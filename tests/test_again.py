@@ -13,7 +13,7 @@ from test_train import truncate_data
 
 from physlm import sharding
 from physlm.experiments import config as config_lib
-from physlm.experiments import evaluate, execution, files, results, run, sweep, weights
+from physlm.experiments import evaluate, execution, files, judging, results, run, sweep, weights
 
 # With a second interpreter CI leaves these out: they take long.
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     watch(execution.train, "train_together")
     watch(execution.train.step_lib, "make_step")
-    watch(execution.evaluate, "evaluate")
+    watch(judging.evaluate, "evaluate")
     return called
 
 

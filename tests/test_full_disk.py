@@ -7,7 +7,7 @@ import pytest
 from fake_runs import VIEW, FakeRuns, main
 
 from physlm import model, paths
-from physlm.experiments import estimate, execution, plan, registry, results
+from physlm.experiments import estimate, hosts, plan, registry, results
 from physlm.experiments import run as run_lib
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
@@ -76,10 +76,10 @@ def test_a_run_without_room_fails_alone(tmp_path, capsys, disk):
 
 def test_what_fails_is_told_where_nothing_can_be_noted(tmp_path, disk):
     disk.full = True
-    execution.record_failure(tmp_path / "run", ValueError("it"))
+    hosts.record_failure(tmp_path / "run", ValueError("it"))
     assert not halves(tmp_path) and not (tmp_path / "run" / run_lib.ERROR_FILE).exists()
     disk.full = False
-    execution.record_failure(tmp_path / "run", ValueError("it"))
+    hosts.record_failure(tmp_path / "run", ValueError("it"))
     assert "ValueError: it" in (tmp_path / "run" / run_lib.ERROR_FILE).read_text()
 
 

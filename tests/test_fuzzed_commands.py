@@ -27,7 +27,7 @@ from data_gen.windows import stream
 from physlm import __main__ as physlm_command
 from physlm import devices
 from physlm.doctor import __main__ as doctor
-from physlm.experiments import config, execution, overlap, weights
+from physlm.experiments import config, judging, overlap, weights
 
 ROOT = pathlib.Path(__file__).parent.parent
 KNOWN = config.declared()
@@ -126,7 +126,7 @@ def place(tmp_path_factory):
         patch.setattr(devices, "prepare", lambda *rest, **options: None)
         with contextlib.redirect_stdout(io.StringIO()):
             assert fake_sweep(directory / "store") == 0
-        patch.setattr(execution, "judge", accept)
+        patch.setattr(judging, "judge", accept)
         patch.setattr(weights, "restored", accept)
         patch.setattr(overlap, "counted", accept)
         patch.setattr(rows, "drawn", accept)

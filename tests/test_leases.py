@@ -14,6 +14,7 @@ from fake_runs import STUDY, VIEW, FakeRuns, main, rows_in
 from physlm.experiments import (
     execution,
     files,
+    judging,
     leases,
     plan,
     queue,
@@ -266,7 +267,7 @@ def test_what_was_taken_over_is_stopped_and_nothing_of_it_is_written(
         FakeRuns().judge(planned, evaluation, directory)
 
     monkeypatch.setattr(execution, "_train", trained)
-    monkeypatch.setattr(execution, "judge", judge)
+    monkeypatch.setattr(judging, "judge", judge)
     say = sweep.say
 
     def hear(text):

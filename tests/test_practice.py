@@ -18,7 +18,7 @@ from physlm import cells, model, practice
 from physlm.experiments import (
     condition,
     config,
-    execution,
+    hosts,
     identity,
     overlap,
     plan,
@@ -151,7 +151,7 @@ def made():
             config=config_,
             seed=5,
             batch=batch,
-            progress=execution.progress,
+            progress=hosts.progress,
         )
 
     return settings, collected
@@ -172,7 +172,7 @@ def test_own_mistakes_are_mended_and_of_no_test_problem(made):
     assert len(fewer) > 0 and found[: len(fewer)] == fewer
     # Every problem is of a template for training, and no text is a test problem's.
     evaluation = Evaluation(settings.evaluate)
-    sets = cells.test_sets(settings.data, evaluation.settings, 128, execution.progress)
+    sets = cells.test_sets(settings.data, evaluation.settings, 128, hosts.progress)
     tested = {one["problem"] for _, tests in sets for one in tests.records}
     assert not tested & {record["problem"] for record in found}
     root = practice.keys.root(5, practice.Purpose.PRACTICE)
@@ -233,5 +233,5 @@ def test_a_parent_without_a_mistake_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(records.weights, "parent", lambda *rest: lambda: ({}, None))
     path = tmp_path / "records.jsonl"
     with pytest.raises(ValueError, match=r"of 256 problems the parent of .* solved none with a "):
-        records._make(own, tmp_path, path, execution.progress, print)
+        records._make(own, tmp_path, path, hosts.progress, print)
     assert not path.exists()

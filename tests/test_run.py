@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from data_gen.windows.configuration import Windows
-from physlm.experiments import config, execution, files, registry, run
+from physlm.experiments import config, execution, files, hosts, judging, registry, run
 from physlm.experiments.evaluation import Evaluation, directory_of
 from physlm.experiments.store import Store
 
@@ -38,7 +38,7 @@ def seen(monkeypatch):
 
     monkeypatch.setattr(execution, "Stream", Stream)
     monkeypatch.setattr(execution.train, "train_together", train_together)
-    monkeypatch.setattr(execution.evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(judging.evaluate, "evaluate", evaluate)
     return calls
 
 
@@ -81,7 +81,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "model": settings.model,
         "spec": settings.data,
         "config": settings.evaluate,
-        "progress": execution.progress,
+        "progress": hosts.progress,
         "probed": None,
         "keep": seen["evaluate"]["keep"],
     }
@@ -135,14 +135,14 @@ def test_errors_are_left_where_they_came_up(seen, tmp_path, monkeypatch):
 
     # In judging, one that fails leaves the others, and the run, as they are.
     monkeypatch.setattr(execution.train, "train_together", train_together)
-    evaluate = execution.evaluate.evaluate
+    evaluate = judging.evaluate.evaluate
 
     def judge(params, *, config, **settings):
         if config.problems == 16:
             raise RuntimeError("out of memory")
         return evaluate(params, config=config, **settings)
 
-    monkeypatch.setattr(execution.evaluate, "evaluate", judge)
+    monkeypatch.setattr(judging.evaluate, "evaluate", judge)
     ((_, error),) = execution.execute([task], store)
     assert str(error) == "out of memory"
     assert run.status(directory) == "finished" and not (directory / run.ERROR_FILE).exists()

@@ -14,8 +14,8 @@ from fake_runs import STUDY, VIEW, FakeRuns, main, times
 
 from physlm.experiments import (
     evaluation,
-    execution,
     files,
+    hosts,
     leases,
     plan,
     registry,
@@ -74,7 +74,7 @@ def test_states_are_told_by_files_and_locks(view):
         (going, _) = standing.of_view(view)
     assert (going.step, going.steps, going.loss) == (10, 20, 1.5)
     assert (going.tokens_per_s, going.seconds_left) == (2048.0, 5.0)
-    execution.record_failure(first, FloatingPointError("the loss is nan"))
+    hosts.record_failure(first, FloatingPointError("the loss is nan"))
     (failed, _) = standing.of_view(view)
     assert (failed.state, failed.error) == ("failed", "FloatingPointError: the loss is nan")
     assert failed.tokens_per_s is failed.seconds_left is None
@@ -90,7 +90,7 @@ def test_states_are_told_by_files_and_locks(view):
     place.mkdir(parents=True)
     with held(place):
         assert states(view) == ["judging", "waiting"]
-    execution.record_failure(place, ValueError("no such token"))
+    hosts.record_failure(place, ValueError("no such token"))
     assert states(view) == ["failed", "waiting"]
     FakeRuns().train(entry(1).run, second)
     FakeRuns().judge(entry(1).run, entry(1).evaluation, second)

@@ -20,7 +20,7 @@ from data_gen.text import records
 from data_gen.windows import gpt2, stream
 from data_gen.windows import tokenizer as room
 from data_gen.windows.configuration import Windows, shortest_document
-from physlm.experiments import config, execution, registry, run, sweep
+from physlm.experiments import config, execution, judging, registry, run, sweep
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.store import Store
 
@@ -338,8 +338,8 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
 
         monkeypatch.setattr(room, name, call)
 
-    seen("decode", execution.evaluate.engine, asked)
-    seen("judge_many", execution.evaluate, judged)
+    seen("decode", judging.evaluate.engine, asked)
+    seen("judge_many", judging.evaluate, judged)
     # The class and the windows of the tests above, which are compiled already.
     changes = {
         **{f"data.{key}": getattr(spec, key) for key in config.base("smoke").data},
@@ -384,8 +384,8 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
         assert table.decode(ids[:n]) == text
     # A right answer in these tokens is judged right.
     rights = [[*by_hand(row, backend, table)[1], 0] for row in found]
-    assert all(verdict.correct for verdict in execution.evaluate.judge_many(found, rights, *tested))
+    assert all(verdict.correct for verdict in judging.evaluate.judge_many(found, rights, *tested))
     wrong = [by_hand(dict(row, answer=row["answer"] + 1), backend, table)[1] for row in found]
     assert not any(
-        verdict.correct for verdict in execution.evaluate.judge_many(found, wrong, *tested)
+        verdict.correct for verdict in judging.evaluate.judge_many(found, wrong, *tested)
     )

@@ -22,9 +22,10 @@ from types import FrameType, ModuleType, TracebackType
 from typing import Any, Self
 
 from physlm import devices, paths, sharding
-from physlm.experiments import execution, leases
+from physlm.experiments import hosts, leases
 from physlm.experiments.arguments import one_line
-from physlm.experiments.execution import Task, say
+from physlm.experiments.execution import Task
+from physlm.experiments.hosts import say
 from physlm.experiments.plan import check_mesh, groups, shared_batch
 from physlm.experiments.queue import Ended, Event, Execute, Queue, free
 from physlm.experiments.store import Store
@@ -186,7 +187,7 @@ class Cluster:
                     left = [other for other in left if other is not group]
                     for task in group:
                         cause = _cause(error)
-                        execution.record_failure(store.of_run(task.run.name), cause)
+                        hosts.record_failure(store.of_run(task.run.name), cause)
                         yield Ended(task.run.name, one_line(cause))
                 else:
                     if isinstance(event, Ended) and not event.lost:

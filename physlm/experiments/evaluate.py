@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from data_gen import interrupts
 from physlm import devices, paths
 from physlm.decoding.recipe import manual
-from physlm.experiments import execution, leases, overlap, results, show
+from physlm.experiments import execution, judging, leases, overlap, results, show
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.evaluation import Evaluation
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         devices.prepare(run.settings.mesh, run.settings.evaluate.batch)
         evaluation = Evaluation(run.settings.evaluate)
-        path = execution.judge(run, evaluation, options.run, which=which)
+        path = judging.judge(run, evaluation, options.run, which=which)
         cells = results.cells(path)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)

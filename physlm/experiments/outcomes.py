@@ -17,7 +17,7 @@ from etils import epath
 
 from data_gen.text import lines
 from physlm import paths
-from physlm.experiments.execution import SOLUTIONS_FILE
+from physlm.experiments.judging import SOLUTIONS_FILE
 
 FILE = "outcomes.jsonl"
 

@@ -13,7 +13,7 @@ from etils import epath
 
 from physlm import overlap, paths
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import execution, files, results, weights
+from physlm.experiments import execution, files, hosts, results, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.evaluation import Evaluation
 from physlm.experiments.run import Run
@@ -74,7 +74,7 @@ def counted(
         seed=settings.seed,
         first=first,
         config=evaluation.settings,
-        progress=execution.progress,
+        progress=hosts.progress,
     )
     header = {"run": run.name, "evaluation": path.parent.name, "step": step, "of_windows": whole}
     paths.make_directory(path.parent)

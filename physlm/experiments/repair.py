@@ -15,7 +15,7 @@ from etils import epath
 
 from physlm import checkpoint, paths, train
 from physlm.experiments import evaluation as evaluation_lib
-from physlm.experiments import execution, files, results, versions
+from physlm.experiments import files, judging, results, versions
 from physlm.experiments import run as run_lib
 from physlm.experiments.execution import Task
 from physlm.experiments.view import FILE as SHOWN_FILE
@@ -91,7 +91,7 @@ def _evaluation(directory: epath.Path, config: dict[str, Any]) -> Iterator[str]:
 
 def _check_result(path: epath.Path) -> None:
     results.cells(path)
-    execution.check_solutions(path)
+    judging.check_solutions(path)
 
 
 def _checked(

@@ -19,7 +19,7 @@ from data_gen.text.judge import split_sentences, standing_places
 from data_gen.text.parser import parse
 from data_gen.text.reader import read
 from physlm import paths
-from physlm.experiments.execution import SOLUTIONS_FILE
+from physlm.experiments.judging import SOLUTIONS_FILE
 
 _WIDTH = 100
 # Colours of a terminal: what is right, wrong, and taken back.

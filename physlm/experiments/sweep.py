@@ -36,7 +36,8 @@ from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import options as options_lib
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import one_line, put
-from physlm.experiments.execution import Task, say
+from physlm.experiments.execution import Task
+from physlm.experiments.hosts import say
 from physlm.experiments.manual import manual
 from physlm.experiments.plan import check_mesh, groups, shared_batch, tasks
 from physlm.experiments.queue import SKIPPED, Begun, Event, Queue
