@@ -12,14 +12,7 @@ from physlm.experiments.figures import by_op
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.looks import are_probes, looks
 from physlm.experiments.figures.panels import Panel, divided
-from physlm.experiments.figures.style import (
-    LEGEND,
-    name,
-    percent,
-    plain,
-    style,
-    title,
-)
+from physlm.experiments.figures.style import LEGEND, name, percent, plain, style, title
 from physlm.experiments.summary import Line, cap_of
 
 if TYPE_CHECKING:
@@ -40,7 +33,7 @@ _TASK = "task"
 _ROW, _ENTRY, _OVER, _UNDER = 5.3, 0.24, 1.25, 0.65
 _GAPS = {"wspace": 0.15, "hspace": 0.5}
 
-# Columns of panels, for each number of them up to this many; three for more.
+# Columns, by the number of panels; three for any other number.
 _COLUMNS = {1: 1, 2: 2, 4: 2}
 
 # Columns of a legend below, and the longest name that each has room for.
