@@ -54,6 +54,29 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     assert said[1] in text and "(Holm p" in text
 
 
+def test_a_difference_is_told_by_seed_where_there_are_several(shown):
+    """One run that fails is behind a mean of three, which says so of itself."""
+    rows = fake_rows((0.0, 0.5), 3)
+    for row in rows:
+        if row["seed"] == 1 and row["condition"]["retry_rate"]:
+            row["accuracy"] -= 0.3
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    found = found_in(shown, rows)
+    (one,) = comparison.compare(summarise(rows), found)
+    solved = {(r["condition"]["retry_rate"], r["seed"], r["cell"]): r["accuracy"] for r in rows}
+    for cell in ("<=4", "6"):
+        known = [solved[0.5, seed, cell] - solved[0.0, seed, cell] for seed in range(3)]
+        assert one.by_seed[cell] == pytest.approx(known, abs=0.006)
+        assert np.mean(one.by_seed[cell]) == pytest.approx(one.cells[cell].value)
+    (said,) = comparison.sentences([one])
+    shown_seeds = [f"{100 * value:+.1f}" for value in one.by_seed["<=4"]]
+    assert f"; by seed {', '.join(shown_seeds)})" in said
+    (alone,) = comparison.compare(summarise([row for row in rows if row["seed"] == 1]), found)
+    assert not any(alone.by_seed.values())
+    assert "by seed" not in comparison.sentences([alone])[0]
+
+
 def test_seeds_of_all_conditions_tell_how_far_seeds_vary(shown):
     """Those of runs that are neither of the two that are compared, each run once."""
     rates = (0.0, 0.1, 0.2, 0.5)

@@ -1,5 +1,6 @@
 """What became of every problem, read from what evaluations write."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from fake_results import drawn, fake_rows, fake_sweep, png_size
 
-from physlm.experiments import outcomes, report, results, tables
+from physlm.experiments import inference, outcomes, report, results, tables
 from physlm.experiments.summary import summarise
 
 
@@ -52,6 +53,28 @@ def test_retries_have_an_interval_where_they_were_counted(shown):
     assert png_size(drawn([line]))[0] > 0
     (line,) = summarise(rows)
     assert line.points[0].retries_within is None
+
+
+def test_how_far_retries_vary_between_seeds_is_taken_from_all_conditions(shown):
+    rows = fake_rows(rates=(0.0, 0.2, 0.5), seeds=2)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    found = {
+        judged: {
+            cell: dataclasses.replace(one, retries_N=one.retries_N * (2 + number % 3))
+            for cell, one in cells.items()
+        }
+        for number, (judged, cells) in enumerate(found_in(shown, rows).items())
+    }
+    for line in (lines := summarise(rows, found)):
+        counts, *others = (
+            np.stack([found[judged]["6"].retries_N for judged in other.judged])
+            for other in [line, *(other for other in lines if other is not line)]
+        )
+        (point,) = [point for point in line.points if point.cell == "6"]
+        low, high = inference.of_mean(counts, others)
+        assert point.retries_within == (max(0.0, low), high)
+        assert (low, high) != inference.of_mean(counts)
 
 
 def test_solutions_from_before_retries_were_counted_are_read(shown):

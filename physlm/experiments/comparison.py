@@ -36,8 +36,8 @@ class Comparison:
             for the number of conditions that are compared with something on this cell.
         why_not: why there is none at all; "" where there is.
         rates: how many rates of mistakes are averaged over; 1 for a single condition.
-        by_seed: of several rates, by cell the difference in each seed, in the order of seeds; empty
-            where the conditions do not all have the same seeds.
+        by_seed: by cell the difference in each seed, in the order of seeds; empty where the
+            conditions do not have the same seeds, of which there are several.
     """
 
     label: str
@@ -108,11 +108,11 @@ def _compared(
 ) -> Comparison:
     if why := _why_not(line, base, found):
         return Comparison(line.label, against, {}, why_not=why)
-    cells = {
-        name: _difference(members, line, base, lines, found)
-        for name, members in _cells(line, base).items()
-    }
-    return Comparison(line.label, against, cells)
+    cells: dict[str, Difference | None] = {}
+    by_seed: dict[str, tuple[float, ...]] = {}
+    for name, members in _cells(line, base).items():
+        cells[name], by_seed[name] = _difference(members, line, base, lines, found)
+    return Comparison(line.label, against, cells, by_seed=by_seed)
 
 
 def _by_rate(pairs: Sequence[tuple[Line, Line]]) -> list[list[tuple[Line, Line]]]:
@@ -166,9 +166,9 @@ def _weight(line: Line, group: Sequence[tuple[Line, Line]]) -> float:
 def _by_seed(
     shown: Sequence[Line], parts: Sequence[np.ndarray], weights: Sequence[float]
 ) -> tuple[float, ...]:
-    """The weighted sum in each seed; none where conditions have different ones."""
+    """The weighted sum in each seed; none where conditions have different ones, or one each."""
     seeds = sorted(shown[0].seeds)
-    if any(sorted(line.seeds) != seeds for line in shown):
+    if len(seeds) == 1 or any(sorted(line.seeds) != seeds for line in shown):
         return ()
     ordered = [p[np.argsort(line.seeds)].mean(1) for line, p in zip(shown, parts, strict=True)]
     return tuple(np.dot(weights, ordered).tolist())
@@ -216,12 +216,15 @@ def _cells(line: Line, base: Line) -> dict[str, tuple[str, ...]]:
 
 def _difference(
     cells: Sequence[str], line: Line, base: Line, lines: Sequence[Line], found: outcomes.All
-) -> Difference | None:
+) -> tuple[Difference | None, tuple[float, ...]]:
+    """The difference, and that in each seed."""
     mine, theirs = _solved(cells, line, found), _solved(cells, base, found)
     if mine is None or theirs is None or mine.problems != theirs.problems:
-        return None
+        return None, ()
     same = _same_problems(mine, cells, [line, base], lines, found)
-    return inference.difference(mine.correct_SxN, theirs.correct_SxN, same)
+    one, other = mine.correct_SxN, theirs.correct_SxN
+    by_seed = _by_seed([line, base], [one, other], [1.0, -1.0])
+    return inference.difference(one, other, same), by_seed
 
 
 def _same_problems(
