@@ -1,5 +1,6 @@
 """How a study's conditions are divided into panels."""
 
+import dataclasses
 import json
 
 import pytest
@@ -61,6 +62,19 @@ def test_what_divides_a_study(name, headings):
         for panel in panels:
             free = [line for line in panel.lines if condition.is_error_free(line.condition)]
             assert len(free) == (2 if name == "architectures" else 1)
+
+
+def test_what_nothing_divides_is_dealt_out_or_one_panel():
+    """Conditions of a setting that has a value of its own in each."""
+    (line, *_) = [x for x in lines_of("retry_rate") if not condition.is_error_free(x.condition)]
+    for count, panels in ((7, 2), (54, 9), (55, 1)):
+        lines = [
+            dataclasses.replace(line, label=str(n), condition={**line.condition, "late": n})
+            for n in range(count)
+        ]
+        found = divided(lines)
+        assert len(found) == panels
+        assert [one.label for panel in found for one in panel.lines] == [x.label for x in lines]
 
 
 def test_what_is_trained_once_says_so_beside_what_is_trained_twice():

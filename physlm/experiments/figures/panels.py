@@ -13,9 +13,6 @@ from physlm.experiments.summary import Line
 # More lines than these can't be told apart in one panel, and more panels can't be taken in.
 LINES, PANELS = 6, 9
 
-# More panels than these want something that each has in common.
-_DEALT = 3
-
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
@@ -35,8 +32,8 @@ def divided(lines: Sequence[Line]) -> list[Panel]:
 
     An error-free condition stands in every panel that nothing but mistakes sets it apart from, to
     compare with, unless the panel has its own. Where no setting divides conditions well, such as
-    one that has a value of its own in each of them, they are dealt out in their order if that takes
-    few panels. Otherwise panels are larger.
+    one that has a value of its own in each of them, they are dealt out in their order. What is too
+    much for that, too, is one panel.
 
     Args:
         lines: of a study; at most `LINES` are one panel.
@@ -45,19 +42,21 @@ def divided(lines: Sequence[Line]) -> list[Panel]:
         return [Panel("", list(lines))]
     meant = [condition.meant(line.condition) for line in lines]
     names = [name for name in dict.fromkeys(itertools.chain(*meant)) if _differs(name, meant)]
+    # A panel for nearly each condition would compare nothing.
+    most = min(PANELS, len(lines) - 2)
     choices = [
         found
         for count in (1, 2)
         for chosen in itertools.combinations(names, count)
-        if 1 < len(found := _by(chosen, lines)) <= PANELS
+        if 1 < len(found := _by(chosen, lines)) <= most
     ]
     small = [found for found in choices if _largest(found) <= LINES]
     if small:
         return min(small, key=len)
+    if choices:
+        return min(choices, key=_largest)
     dealt = _dealt(lines)
-    if len(dealt) <= _DEALT or not choices:
-        return dealt if len(dealt) <= PANELS else [Panel("", list(lines))]
-    return min(choices, key=_largest)
+    return dealt if len(dealt) <= PANELS else [Panel("", list(lines))]
 
 
 def _differs(name: str, meant: Sequence[Condition]) -> bool:
