@@ -77,6 +77,11 @@ def test_what_nothing_divides_is_dealt_out_or_one_panel():
         assert [one.label for panel in found for one in panel.lines] == [x.label for x in lines]
 
 
+def test_a_setting_of_no_value_is_called_none():
+    labels = {line.label for panel in divided(lines_of("architectures")) for line in panel.lines}
+    assert {"error-free solutions, canon none", "error-free solutions, canon AC"} <= labels
+
+
 def test_what_is_trained_once_says_so_beside_what_is_trained_twice():
     panels = divided(lines_of("finetune"))
     names = {line.label for panel in panels for line in panel.lines}
