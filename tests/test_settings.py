@@ -143,8 +143,10 @@ def test_a_scale_states_only_what_it_changes(scale):
 
 def test_a_night_is_more_of_what_is_quick():
     quick, night = config.base("quick"), config.base("night")
-    for section in ("mistakes", "model", "optimizer"):
+    for section in ("mistakes", "model"):
         assert night[section] == quick[section]
+    changed = {"learning_rate": night.optimizer.learning_rate}
+    assert night.optimizer.to_dict() == {**quick.optimizer, **changed}
     assert night.data.to_dict() == {**quick.data, "statement_op": 2}
     assert night.train.window == quick.train.window
     assert night.train.steps > quick.train.steps
