@@ -47,11 +47,32 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     compared = comparison.compare(summarise(rows), found_in(shown, rows))
     ps = [one.cells["6"].p for one in compared]
     assert [one.adjusted["6"] for one in compared] == inference.holm(ps)
-    said = comparison.sentences(compared)
-    assert len(said) == 2 and said[1].startswith(f"{RETRY}, against error-free solutions: up to 4")
+    said, further = comparison.sentences(compared)
+    assert (
+        len(said) == 2
+        and not further
+        and said[1].startswith(f"{RETRY}, against error-free solutions: up to 4")
+    )
     assert "beyond 4 operations ahead by" in said[1]
     text = report.make(shown)
     assert said[1] in text and "(Holm p" in text
+
+
+def test_what_is_told_apart_is_said_first_where_much_is_compared():
+    def compared(label, value, p, rates=1):
+        one = inference.Difference(value, value - 0.1, value + 0.1, p, over_seeds=True)
+        cells, adjusted = {"<=4": one, "beyond 4": one}, {"<=4": 1.0, "beyond 4": p}
+        return comparison.Comparison(label, "others", cells, adjusted, rates=rates)
+
+    few = [compared("a", 0.02, 0.5), compared("b", 0.2, 0.01), compared("c", -0.2, 0.049)]
+    few.append(compared("rates", 0.01, 0.9, rates=3))
+    first, further = comparison.sentences(few)
+    assert [said[0] for said in first] == ["a", "b", "c", "r"] and not further
+    first, further = comparison.sentences([*few, compared("d", -0.3, 0.05)])
+    assert [said[0] for said in first] == ["r", "b", "c"]
+    assert [said[0] for said in further] == ["a", "d"]
+    assert "ahead by 20.0 points" in first[1] and "behind by 20.0 points" in first[2]
+    assert all(said.count("not told apart") == 2 for said in further)
 
 
 def test_a_difference_is_told_by_seed_where_there_are_several(shown):
@@ -69,12 +90,12 @@ def test_a_difference_is_told_by_seed_where_there_are_several(shown):
         known = [solved[0.5, seed, cell] - solved[0.0, seed, cell] for seed in range(3)]
         assert one.by_seed[cell] == pytest.approx(known, abs=0.006)
         assert np.mean(one.by_seed[cell]) == pytest.approx(one.cells[cell].value)
-    (said,) = comparison.sentences([one])
+    ((said,), _) = comparison.sentences([one])
     shown_seeds = [f"{100 * value:+.1f}" for value in one.by_seed["<=4"]]
     assert f"; by seed {', '.join(shown_seeds)})" in said
     (alone,) = comparison.compare(summarise([row for row in rows if row["seed"] == 1]), found)
     assert not any(alone.by_seed.values())
-    assert "by seed" not in comparison.sentences([alone])[0]
+    assert "by seed" not in comparison.sentences([alone])[0][0]
 
 
 def test_seeds_of_all_conditions_tell_how_far_seeds_vary(shown):
@@ -123,7 +144,7 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
     lines, found = summarise(rows), found_in(shown, rows)
     compared = comparison.compare(lines, found, {"mask": "none"})
     together = {(one.label, one.against): one for one in compared if "together" in one.label}
-    free, versus = "error-free solutions", "mask none"
+    free, versus = "error-free solutions", "the same, not masked"
     assert together.keys() == {
         ("2 rates together, masked", free),
         ("2 rates together, not masked", free),
@@ -148,7 +169,7 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
         (both,) = (x for x in of_both if (x.label, x.against) == (one.label, one.against))
         name, none = (np.mean([s.mean(1) for s in every[mask]], 0) for mask in ('"name"', '"none"'))
         assert both.by_seed["6"] == pytest.approx(sorted(name - none)[::-1])
-        (said,) = (x for x in comparison.sentences([both]) if x.startswith("2 rates together"))
+        (said,) = (x for x in comparison.sentences([both])[0] if x.startswith("2 rates together"))
         assert said.count("; by seed ") == 2
     # Seeds that not all conditions have are none to compare in.
     some = [row for row in rows if row["seed"] == 0 or row["condition"].get("mask") != "name"]
@@ -205,7 +226,7 @@ def test_a_study_says_what_else_is_compared(shown):
     lines, found = summarise(rows), found_in(shown, rows)
     assert comparison.compare(lines, found) == []
     (one,) = comparison.compare(lines, found, {"mask": "none"})
-    assert (one.label, one.against) == ("masked", "mask none")
+    assert (one.label, one.against) == ("masked", "the same, not masked")
     assert one.cells["6"].value > 0
 
 
@@ -216,7 +237,7 @@ def test_a_probe_that_decoding_asks_is_no_other_setting(shown):
     write_solutions(shown, rows)
     lines, found = summarise(rows), found_in(shown, rows)
     (one,) = comparison.compare(lines, found, {"decode": "greedy"})
-    assert one.against == "decode greedy" and "regret:probe" in one.label
+    assert one.against == "the same, decode greedy" and "regret:probe" in one.label
 
 
 def test_what_was_judged_on_other_problems_is_not_compared(shown):

@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import pytest
+from fake_results import fake_rows
 from test_figures import rows_of, texts
 
 from physlm.experiments import condition, registry
 from physlm.experiments.figures import AgainstOp, Shown
+from physlm.experiments.figures.looks import looks
 from physlm.experiments.figures.panels import LINES, PANELS, divided
 from physlm.experiments.figures.style import COLOURS, RAMP
 from physlm.experiments.summary import summarise
@@ -106,6 +108,21 @@ def test_a_panel_has_one_error_free_condition():
     assert [line.label for line in twice] == [line.label for line in once]
     assert len({line.label for line in twice}) == 5
     assert lora[0].judged == once[0].judged != twice[0].judged
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 4, 5])
+@pytest.mark.parametrize("rates", [1, 3, 7, 8])
+def test_no_two_conditions_look_alike(rates, kinds):
+    """Be there more of them than rates have colours, or kinds dashes."""
+    conditions = {
+        (rate + kind / 10) / 10: {"retry_rate": rate / 10, "kind": f"kind {kind}"}
+        for kind in range(kinds)
+        for rate in range(1, rates + 1)
+    }
+    rows = fake_rows(conditions, condition=conditions.get)
+    lines = summarise([*rows, *fake_rows((0.0,))])
+    styles = [tuple(sorted(style.items())) for style in looks(lines)]
+    assert len(styles) == len(set(styles)) == rates * kinds + 1
 
 
 def test_many_conditions_are_drawn_in_panels_and_rates_in_their_order():

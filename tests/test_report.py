@@ -14,6 +14,7 @@ from physlm.experiments import (
     inference,
     material,
     overlap,
+    page,
     report,
     results,
     run,
@@ -29,7 +30,7 @@ from physlm.experiments.summary import summarise
 def test_table_has_the_numbers_of_the_rows():
     rows = fake_rows()
     table = tables.accuracy_table(summarise(rows))
-    assert table[0] == ["condition", "op <=4", "op 4", "op 5", "op 6"]
+    assert table[0] == ["condition", "op ≤ 4", "op 4", "op 5", "op 6"]
     assert [line[0] for line in table[1:]] == ["error-free solutions", RETRY]
     shown = [[float(n) for n in re.findall(r"[\d.]+", t)] for line in table[1:] for t in line[1:]]
     for numbers, row in zip(shown, rows, strict=True):
@@ -59,7 +60,7 @@ def test_details_have_both_accuracies_retries_and_unnecessary_steps():
     head, first, *_ = tables.detail_table(summarise(fake_rows(rates=(0.5,))))
     assert dict(zip(head, first, strict=True)) == {
         "condition": RETRY,
-        "op": "<=4",
+        "op": "≤ 4",
         "strict %": "97.5",
         "answer %": "98.5",
         "retries": "0.50",
@@ -90,6 +91,33 @@ def test_problems_that_training_shares_are_told_apart_where_there_are_any(shown)
     ]
     fake_sweep(shown, rows, parts={"5": parts["5"]})
     assert "shared" not in report.make(shown)
+
+
+def test_a_page_leaves_to_who_asks_what_is_long_or_tells_nothing_apart():
+    rows = [[f"condition {number // 10}", str(number)] for number in range(30)]
+    head = ["condition", "op"]
+    content = page.Content(
+        title="Much of it",
+        findings=["a is ahead."],
+        further=["b & c are not told apart.", "d and e neither."],
+        tables=[("Short", [head, *rows[:10]]), ("Long", [head, *rows])],
+    )
+    html = page.page(content)
+    opened = re.sub("<details>.*?</details>", "", html, flags=re.DOTALL)
+    closed = re.findall("<summary>(.*?)</summary>", html)
+    more = "2 more comparisons in which nothing is told apart"
+    assert closed == [more, "Long (30 rows)"]
+    assert "a is ahead." in opened and "Short" in opened and "b &amp; c" in html
+    assert "told apart" not in opened and "Long" not in opened
+    # What the rows of a condition share stands once beside all of them.
+    assert html.count('<th scope="row" rowspan="10">condition 0</th>') == 2
+    assert html.count("<td>") == 40 and html.count("<tr>") == 42
+    text = page.markdown(content)
+    folded = text[text.index("<details>") : text.index("</details>")]
+    assert folded.startswith(f"<details><summary>{more}</summary>\n\n- b & c")
+    assert "- a is ahead." in text and "- a is ahead." not in folded
+    shown = page.terminal(content)
+    assert "a is ahead." in shown and "b & c" not in shown and f"{more}: results.md" in shown
 
 
 def test_problems_and_templates_that_differ_are_shown(shown):
@@ -198,9 +226,9 @@ def test_report_writes_plot_page_and_markdown(shown, capsys):
     assert 'media="screen and (prefers-color-scheme: dark)"' in page
     # Nothing is fetched from elsewhere.
     assert not re.findall(r"(?:src|href)=.(?!data:)", page)
-    assert "<td>mistakes.rate</td><td>0.0, 0.5</td>" in page
+    assert "mistakes.rate</th><td>0.0, 0.5</td>" in page
     # How a run is judged is said by the evaluation, not by the run.
-    assert "<td>evaluate.problems</td><td>200</td>" in page and "evaluate.old" not in page
+    assert "evaluate.problems</th><td>200</td>" in page and "evaluate.old" not in page
 
 
 def test_many_conditions_and_seeds_can_be_drawn():
@@ -275,7 +303,7 @@ def test_a_line_goes_through_every_op_that_has_a_cell():
     (line,) = summarise(fake_rows(rates=(0.5,)) + within)
     assert [point.cell for point in by_op.visible(line)] == ["2", "4", "5", "6"]
     # The table has them all, in order.
-    assert tables.accuracy_table([line])[0][1:] == ["op <=4", "op 2", "op 4", "op 5", "op 6"]
+    assert tables.accuracy_table([line])[0][1:] == ["op ≤ 4", "op 2", "op 4", "op 5", "op 6"]
 
 
 @pytest.mark.parametrize("cells", [["<=4"], ["5"], ["4", "5"]])

@@ -21,6 +21,8 @@ ERROR_FREE = "error-free solutions"
 
 # What is told of in words: a difference that would come up less often by chance.
 _CHANCE = 0.05
+# So many sentences are read one by one.
+_FEW = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _pairs(
             for base in bases
             if line is not base and _with(line.condition, name, value) == dict(base.condition)
         ]
-        found.append((pairs, f"{name.replace('_', ' ')} {value}"))
+        found.append((pairs, f"the same, {condition.setting(name, value)}"))
     return found
 
 
@@ -269,36 +271,56 @@ def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
     shown = [one for one in compared if one.cells]
     names = list(dict.fromkeys(name for one in shown for name in one.cells))
     many = len(shown) > 1
-    rows = [[name, *(_text(one, name, many=many) for one in shown)] for name in names]
+    rows = [
+        [name.replace("<=", "≤ "), *(_text(one, name, many=many) for one in shown)]
+        for name in names
+    ]
     return [["op", *(one.label for one in shown)], *rows] if rows else None
 
 
-def sentences(compared: Sequence[Comparison]) -> list[str]:
+def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
     """Each comparison in a sentence: ahead, behind or not told apart, up to the cap and beyond it.
 
     Args:
         compared: what `compare` found.
+
+    Returns:
+        Those to read first: of rates together, then of conditions that are ahead or behind. And the
+        others, in which nothing is told apart; none where there are few of all.
     """
-    told = []
-    for one in compared:
-        parts = []
-        for name, each in one.cells.items():
-            if each is None or not name.startswith(("<=", "beyond")):
-                continue
-            where = name.replace("<=", "up to ")
-            p = one.adjusted[name]
-            points, ends = f"{100 * abs(each.value):.1f} points", _ends(each)
-            if p >= _CHANCE:
-                text = f"not told apart ({100 * each.value:+.1f} {ends}"
-            else:
-                side = "ahead" if each.value > 0 else "behind"
-                text = f"{side} by {points} ({ends}, {_p(p)}"
-            if seeds := one.by_seed.get(name):
-                text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
-            parts.append(f"{where} operations {text})")
-        if parts:
-            told.append(f"{one.label}, against {one.against}: {'; '.join(parts)}.")
-    return told
+    told = [(one, text) for one in compared if (text := _sentence(one))]
+    if len(told) <= _FEW:
+        return [text for _, text in told], []
+    together = [text for one, text in told if one.rates > 1]
+    alone = [(one, text) for one, text in told if one.rates == 1]
+    apart = [any(one.adjusted[name] < _CHANCE for name in _in_words(one)) for one, _ in alone]
+    first = together + [text for (_, text), is_apart in zip(alone, apart, strict=True) if is_apart]
+    return first, [text for (_, text), is_apart in zip(alone, apart, strict=True) if not is_apart]
+
+
+def _in_words(one: Comparison) -> dict[str, Difference]:
+    """What is told in words: all up to the cap, and all beyond it."""
+    return {
+        name: each
+        for name, each in one.cells.items()
+        if each is not None and name.startswith(("<=", "beyond"))
+    }
+
+
+def _sentence(one: Comparison) -> str:
+    parts = []
+    for name, each in _in_words(one).items():
+        p = one.adjusted[name]
+        points, ends = f"{100 * abs(each.value):.1f} points", _ends(each)
+        if p >= _CHANCE:
+            text = f"not told apart ({100 * each.value:+.1f} {ends}"
+        else:
+            side = "ahead" if each.value > 0 else "behind"
+            text = f"{side} by {points} ({ends}, {_p(p)}"
+        if seeds := one.by_seed.get(name):
+            text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
+        parts.append(f"{name.replace('<=', 'up to ')} operations {text})")
+    return f"{one.label}, against {one.against}: {'; '.join(parts)}." if parts else ""
 
 
 def notes(compared: Sequence[Comparison]) -> list[str]:

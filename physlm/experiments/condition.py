@@ -137,18 +137,25 @@ def label(condition: Condition, conditions: Sequence[Condition]) -> str:
     for name, value in told.items():
         if name == _MASK and (words := _mask(value, conditions, RATE in told)) is not None:
             parts += words
-        elif name == _KIND:
-            parts.append(f"of the kind {value}")
         elif name == RECORDS:
             whose = "own mistakes, mended" if value == OWN else f"records {value}"
             parts.append(f"with {whose}")
         elif name == _SHARE:
             parts.append(f"in {_written(value)} of the documents")
         elif name not in (RATE, TRAINED, PARENT, DECODE, PROBE):
-            parts.append(f"{name.replace('_', ' ')} {_written(value)}")
+            parts.append(setting(name, value))
     # How it is decoded, and who is asked, comes after what was trained.
     parts += [str(told[name]) for name in (DECODE, PROBE) if name in told]
     return ", ".join(parts) or "all"
+
+
+def setting(name: str, value: Any) -> str:
+    """One setting of a condition in words."""
+    if name == _MASK and value == "none":
+        return "not masked"
+    if name == _KIND:
+        return f"of the kind {value}"
+    return f"{name.replace('_', ' ')} {_written(value)}"
 
 
 def _mask(value: Any, conditions: Sequence[Condition], beside_rate: bool) -> list[str] | None:

@@ -3,11 +3,17 @@
 import base64
 import dataclasses
 import html
+import itertools
 from collections.abc import Sequence
 
 from physlm.experiments.figures.drawing import Drawing
 
 Table = list[list[str]]
+
+# Tables of more rows are shown when asked.
+_LONG = 24
+# Characters of the first column before it breaks.
+_ROOM = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +24,7 @@ class Content:
         title: of all.
         about: under the title: what was run.
         findings: sentences on how conditions compare.
+        further: those in which nothing is told apart, where there are many.
         drawings: pictures, the most telling one first.
         tables: under their heads.
         notes: how they are to be read, and what is not in them.
@@ -29,6 +36,7 @@ class Content:
     title: str
     about: str = ""
     findings: Sequence[str] = ()
+    further: Sequence[str] = ()
     drawings: Sequence[Drawing] = ()
     tables: Sequence[tuple[str, Table]] = ()
     notes: Sequence[str] = ()
@@ -52,6 +60,7 @@ def terminal(content: Content) -> str:
     """What a terminal shows."""
     tables = [f"{head}\n{aligned(table)}" for head, table in content.tables]
     findings = ["\n".join(content.findings)] if content.findings else []
+    findings += [f"{_further(content)}: results.md has them."] if content.further else []
     heads = [content.title, *([content.about] if content.about else [])]
     return "\n\n".join(["\n".join(heads), *tables, *findings, "\n".join(content.notes)])
 
@@ -60,7 +69,10 @@ def markdown(content: Content) -> str:
     """The same as Markdown, beside the pictures' files."""
     parts = [f"# {content.title}", *([content.about] if content.about else [])]
     parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[:1]]
-    parts += ["\n".join(f"- {finding}" for finding in content.findings)] if content.findings else []
+    parts += [_markdown_list(content.findings)] if content.findings else []
+    if content.further:
+        parts.append(f"<details><summary>{_further(content)}</summary>")
+        parts += [_markdown_list(content.further), "</details>"]
     parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[1:]]
     if content.tables:
         parts.append(tables(content.tables).rstrip())
@@ -68,6 +80,15 @@ def markdown(content: Content) -> str:
     if content.commands:
         parts.append("Made by:\n\n```bash\n" + "\n".join(content.commands) + "\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _further(content: Content) -> str:
+    number = len(content.further)
+    return f"{number} more comparison{'s' if number > 1 else ''} in which nothing is told apart"
+
+
+def _markdown_list(said: Sequence[str]) -> str:
+    return "\n".join(f"- {one}" for one in said)
 
 
 def tables(found: Sequence[tuple[str, Table]]) -> str:
@@ -95,8 +116,10 @@ picture, img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
          overflow-wrap: normal; }
-td { white-space: nowrap; } td:first-child { white-space: normal; min-width: 9rem; }
-th { font-weight: 600; border-bottom-color: var(--strong); vertical-align: bottom; }
+td { white-space: nowrap; }
+thead th { font-weight: 600; border-bottom-color: var(--strong); vertical-align: bottom; }
+tbody th { font-weight: 400; vertical-align: top; }
+tr > th:first-child { position: sticky; left: 0; background: var(--paper); }
 pre { overflow-x: auto; font-size: .85rem; background: var(--code); padding: .7rem; }
 summary { cursor: pointer; margin: .5rem 0; }
 p.note { color: var(--soft); margin: .3rem 0; font-size: .92rem; }
@@ -125,21 +148,22 @@ def page(content: Content) -> str:
     if content.about:
         parts.append(f'<p class="note">{html.escape(content.about)}</p>')
     parts += [_picture(one) for one in content.drawings[:1]]
-    if content.findings:
-        parts.append("<h2>In words</h2><ul>")
-        parts += [f"<li>{html.escape(finding)}</li>" for finding in content.findings]
-        parts.append("</ul>")
+    if content.findings or content.further:
+        parts += ["<h2>In words</h2>", _html_list(content.findings)]
+    if content.further:
+        parts.append(_closed(_further(content), _html_list(content.further)))
     parts += [_picture(one) for one in content.drawings[1:]]
     for head, table in content.tables:
-        parts += [f"<h2>{html.escape(head)}</h2>", _html_table(table)]
+        if len(table) > _LONG:
+            parts.append(_closed(f"{head} ({len(table) - 1} rows)", _html_table(table)))
+        else:
+            parts += [f"<h2>{html.escape(head)}</h2>", _html_table(table)]
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in content.notes]
     if content.examples:
         parts.append("<h2>What models wrote</h2>")
     for head, written in content.examples:
-        parts.append(f"<details><summary>{html.escape(head)}</summary>{written}</details>")
-    for head, table in content.closed:
-        closed = f"<summary>{html.escape(head)}</summary>{_html_table(table)}"
-        parts.append(f"<details>{closed}</details>")
+        parts.append(_closed(head, written))
+    parts += [_closed(head, _html_table(table)) for head, table in content.closed]
     if content.commands:
         commands = html.escape("\n".join(content.commands))
         parts.append(f"<h2>How this is made again</h2><pre>{commands}</pre>")
@@ -161,10 +185,29 @@ def _picture(one: Drawing) -> str:
     return f'<picture>{source}<img alt="{html.escape(one.alternative)}" src="{light}"></picture>'
 
 
-def _html_table(table: Table) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _closed(head: str, inside: str) -> str:
+    return f"<details><summary>{html.escape(head)}</summary>{inside}</details>"
 
-    body = "\n".join(row(cells, "td") for cells in table[1:])
-    head = row(table[0], "th")
+
+def _html_list(said: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(one)}</li>" for one in said) + "</ul>"
+
+
+def _html_table(table: Table) -> str:
+    """A table whose first column stays in sight and has what rows share once."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row[1:])
+
+    rows = []
+    for first, group in itertools.groupby(table[1:], lambda row: row[0]):
+        others = [cells(row, "td") for row in group]
+        span = f' rowspan="{len(others)}"' if len(others) > 1 else ""
+        rows.append(f'<th scope="row"{span}>{html.escape(first)}</th>{others[0]}')
+        rows += others[1:]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    # Columns that do not break would squeeze the first to single words.
+    room = min(max(len(row[0]) for row in table), _ROOM)
+    first = f'<th style="min-width: {room}ch">{html.escape(table[0][0])}</th>'
+    head = f"<tr>{first}{cells(table[0], 'th')}</tr>"
     return f'<div class="wide"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'

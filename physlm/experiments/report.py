@@ -103,10 +103,12 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         *comparison.notes(compared),
         *overlap.note(found.told, found.evaluations),
     ]
+    first, further = comparison.sentences(compared)
     return Content(
         title=study.question if study else f"{name}: {found.size}",
         about=f"{name} at scale {scale}: {found.size}." if study else "",
-        findings=comparison.sentences(compared),
+        findings=first,
+        further=further,
         drawings=drawings,
         tables=[
             *_tables(found, compared, beside, probes),

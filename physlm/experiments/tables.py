@@ -17,7 +17,7 @@ from physlm.experiments.summary import Line, Point, cap_of, pooled
 def accuracy_table(lines: Sequence[Line]) -> Table:
     """Conditions by cells: strict accuracy in percent with its 95% interval, spread over seeds."""
     cells = _cells(lines)
-    table = [["condition", *(f"op {cell}" for cell in cells)]]
+    table = [["condition", *(f"op {_shown(cell)}" for cell in cells)]]
     for line in lines:
         points = {point.cell: point for point in line.points}
         shown = [_accuracy(points[cell]) if cell in points else "–" for cell in cells]
@@ -47,7 +47,7 @@ def detail_table(lines: Sequence[Line]) -> Table:
         for point in line.points:
             row = [
                 line.label,
-                point.cell,
+                _shown(point.cell),
                 _percent(point.accuracy),
                 _percent(point.answer_accuracy),
                 f"{point.retries:.2f}",
@@ -99,7 +99,7 @@ def probe_table(lines: Sequence[Line]) -> Table | None:
         found = point.probe or {}
         shown = [_percent(found[name]) if name in found else "–" for name in there]
         steps = f"{found['own too_early']:.0f}" if "own too_early" in found else "–"
-        table.append([line.label, point.cell, str(point.n), *shown, steps])
+        table.append([line.label, _shown(point.cell), str(point.n), *shown, steps])
     return table
 
 
@@ -240,6 +240,10 @@ def settings_table(configs: Sequence[Mapping[str, Any]], *, differing: bool) -> 
 
 def _cells(lines: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(point.cell for line in lines for point in line.points))
+
+
+def _shown(cell: str) -> str:
+    return cell.replace("<=", "≤ ")
 
 
 def _percent(share: float) -> str:
