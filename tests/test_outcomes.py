@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from fake_results import drawn, fake_rows, fake_sweep, png_size
 
 from physlm.experiments import inference, outcomes, report, results, tables
+from physlm.experiments.figures import FirstWrong, Shown
 from physlm.experiments.summary import summarise
 
 
@@ -83,6 +85,89 @@ def test_solutions_from_before_retries_were_counted_are_read(shown):
     write_solutions(shown, rows, retries=False)
     assert summarise(rows, found_in(shown, rows))[0].points[0].retries_within is None
     assert "97.5 [94.3, 98.9]" in report.make(shown)
+
+
+def test_what_goes_wrong_first_has_an_interval_and_a_picture(shown):
+    rows = fake_rows(rates=(0.0, 0.2, 0.5), seeds=2)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    found = found_in(shown, rows)
+    lines = summarise(rows, found)
+    every = {}
+    for line in lines:
+        for point in line.points:
+            lost = [200 - round(200 * share) for share in point.by_seed]
+            assert sum(share.mean for share in point.wrong.values()) == pytest.approx(
+                1 - point.accuracy
+            )
+            # Every other one of the last problems, those of odd numbers by `value`.
+            assert point.wrong["value"].by_seed == tuple((n + 1) // 2 / 200 for n in lost)
+            every[line.label, point.cell] = point.wrong["value"].by_seed
+    point = lines[0].points[-1]
+    theirs = [every[line.label, point.cell] for line in lines[1:]]
+    value = point.wrong["value"]
+    assert (value.low, value.high) == inference.of_share(value.by_seed, 200, theirs)
+    drawing = FirstWrong().draw(Shown(lines, "what"))
+    said = re.findall("<!-- (.*?) -->", drawing.svg.decode())
+    assert {"skip", "value", "a wrong number for a letter"} <= set(said)
+    assert lines[2].label in said and "reference" not in said
+    # Nothing is drawn of what is not known of all, or of what nobody can tell apart.
+    some = dict(list(found.items())[1:])
+    assert FirstWrong().draw(Shown(summarise(rows, some), "what")) is None
+    many = [dataclasses.replace(lines[0], label=str(number)) for number in range(7)]
+    assert FirstWrong().draw(Shown(many[:6], "what")) is not None
+    assert FirstWrong().draw(Shown(many, "what")) is None
+
+
+def test_what_is_taken_back_first_is_counted_and_kept(shown):
+    rows = fake_rows(seeds=2)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    # Of each hundred problems one takes back a right step first, two a wrong and one a needless.
+    firsts = ["right", "skip", "value", "unneeded"]
+    for path in (shown.parent / "models").glob("retry-0.5*/evaluations/*/solutions.jsonl"):
+        solved = [json.loads(line) for line in path.read_text().splitlines()]
+        for number, line in enumerate(solved):
+            kinds = [firsts[number % 100], "right"] if number % 100 < 4 else []
+            line["mended"] = [{"kind": kind} for kind in kinds]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in solved))
+    found = found_in(shown, rows)
+    lines = summarise(rows, found)
+    of_cell = found[lines[1].judged[0]]["6"]
+    solved = {kind: [of_cell.correct_N[number::100].sum()] for number, kind in enumerate(firsts)}
+    assert of_cell.taken_back == {kind: (right, 2 - right) for kind, (right,) in solved.items()}
+    head, within, beyond = tables.taken_back_table(lines, found)
+    assert [within[:2], beyond[:2]] == [[lines[1].label, "≤ 4"], [lines[1].label, "> 4"]]
+    assert beyond[2::2] == ["2.0", "1.0", "1.0"] and len(head) == len(beyond) == 8
+    cells = [found[judged][cell] for judged in lines[1].judged for cell in "56"]
+    right = [sum(one.correct_N[number::100].sum() for one in cells) for number in range(4)]
+    shares = [(right[1] + right[2]) / 16, right[0] / 8, right[3] / 8]
+    assert beyond[3::2] == [f"{100 * share:.1f}" for share in shares]
+    # A report keeps it, and does without where an earlier one did not.
+    assert "What solutions take back first" in report.make(shown)
+    kept, damaged = outcomes.kept(shown / outcomes.FILE)
+    assert not damaged and kept[lines[1].judged[0]]["6"].taken_back == of_cell.taken_back
+    text = [json.loads(line) for line in (shown / outcomes.FILE).read_text().splitlines()]
+    for row in text:
+        del row["taken_back"]
+    (shown / outcomes.FILE).write_text("".join(f"{json.dumps(row)}\n" for row in text))
+    kept, damaged = outcomes.kept(shown / outcomes.FILE)
+    assert not damaged and tables.taken_back_table(lines, kept) is None
+
+
+def test_a_kind_that_a_seed_has_none_of_counts_there(shown):
+    rows = fake_rows(rates=(0.5,), seeds=2)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    found = found_in(shown, rows)
+    first, second = (found[judged] for judged in summarise(rows)[0].judged)
+    first["6"] = dataclasses.replace(first["6"], wrong={"skip": 10})
+    second["6"] = dataclasses.replace(second["6"], wrong={"end": 4})
+    (line,) = summarise(rows, found)
+    assert {kind: share.by_seed for kind, share in line.points[-1].wrong.items()} == {
+        "end": (0.0, 0.02),
+        "skip": (0.05, 0.0),
+    }
 
 
 def test_wrong_solutions_are_counted_by_kind(shown):

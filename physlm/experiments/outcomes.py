@@ -31,12 +31,15 @@ class Outcomes:
         correct_N: bool, whether the whole solution is right.
         retries_N: int, sentences taken back; None from before this was written.
         wrong: how many solutions are wrong first in which way (`data_gen.text.judge`).
+        taken_back: by what the first sentence is that a solution takes back, `right` or a kind of
+            mistake: how many solutions are right in the end, and how many are not.
     """
 
     problems: str
     correct_N: np.ndarray
     retries_N: np.ndarray | None
     wrong: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    taken_back: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 # Of an evaluation, by cell; and of many, by the run's name and the evaluation's.
@@ -66,7 +69,9 @@ def read(evaluation: epath.Path) -> dict[str, Outcomes]:
             for number, line in enumerate(written, start=1):  # noqa: B007
                 whole = lines.value(line)
                 kept = {name: whole.get(name) for name in _KEPT}
-                cells.setdefault(whole["cell"], []).append(kept | {"correct": whole["correct"]})
+                kept["correct"] = whole["correct"]
+                kept["taken_back"] = [one["kind"] for one in whole.get("mended") or ()]
+                cells.setdefault(whole["cell"], []).append(kept)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         # What is no object has neither fields nor a cell.
         why = str(error) if isinstance(error, ValueError) else "it is no solution of a problem"
@@ -87,7 +92,16 @@ def _outcomes(rows: Sequence[Mapping[str, Any]]) -> Outcomes:
         wrong=collections.Counter(
             row["kind"] for row in rows if row["kind"] and not row["correct"]
         ),
+        taken_back=_taken_back(rows),
     )
+
+
+def _taken_back(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    counts = collections.Counter(
+        (row["taken_back"][0], bool(row["correct"])) for row in rows if row["taken_back"]
+    )
+    kinds = sorted({kind for kind, _ in counts})
+    return {kind: (counts[kind, True], counts[kind, False]) for kind in kinds}
 
 
 def kept(path: epath.Path) -> tuple[dict[tuple[str, str], dict[str, Outcomes]], int]:
@@ -112,6 +126,11 @@ def kept(path: epath.Path) -> tuple[dict[tuple[str, str], dict[str, Outcomes]], 
                 correct_N=np.array([_MARKS[mark] for mark in row["correct"]], bool),
                 retries_N=_retries(row["retries"], len(row["correct"])),
                 wrong={kind: int(number) for kind, number in row["wrong"].items()},
+                # Earlier reports did not write it.
+                taken_back={
+                    kind: (int(solved), int(lost))
+                    for kind, (solved, lost) in row.get("taken_back", {}).items()
+                },
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             damaged += 1
@@ -141,6 +160,7 @@ def text(found: All) -> str:
             "correct": "".join("01"[right] for right in one.correct_N.tolist()),
             "retries": None if one.retries_N is None else one.retries_N.tolist(),
             "wrong": dict(sorted(one.wrong.items())),
+            "taken_back": {kind: list(of) for kind, of in sorted(one.taken_back.items())},
         }
         for (run, evaluation), cells in found.items()
         for cell, one in cells.items()

@@ -161,6 +161,8 @@ def _tables(
     made.append(("Probes", probes) if probes else ("Details", tables.detail_table(lines)))
     if wrong := tables.wrong_table(lines, found.outcomes):
         made.append(("Wrong solutions by their first wrong step, %", wrong))
+    if taken_back := tables.taken_back_table(lines, found.outcomes):
+        made.append(("What solutions take back first, % of problems", taken_back))
     if paper := tables.paper_table(lines, beside):
         made.append((f"Beside the paper, strict accuracy, %: {_budgets(found)}", paper))
     return made

@@ -14,6 +14,22 @@ from physlm.experiments import inference, outcomes
 from physlm.experiments.results import Row
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Share:
+    """A share of problems, over all seeds of a condition.
+
+    Attributes:
+        mean: over seeds, in 0..1.
+        low, high: its 95% interval over seeds and problems (`inference.of_share`).
+        by_seed: that of each seed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """The results of one condition on one cell, over all seeds; accuracies in 0..1.
@@ -54,6 +70,7 @@ class Point:
     templates: int | None
     probe: Mapping[str, float] | None = None
     account: Mapping[str, float] | None = None
+    wrong: Mapping[str, Share] | None = None
 
     @property
     def inside(self) -> bool:
@@ -91,26 +108,8 @@ def cap_of(points: Sequence[Point]) -> int | None:
     return max((point.op for point in points if point.inside), default=None)
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Pooled:
-    """The mean strict accuracy of several cells.
-
-    Attributes:
-        mean: over cells and seeds, in 0..1.
-        low, high: its 95% interval over seeds and problems (`inference.of_share`).
-        by_seed: the mean over cells of each seed.
-    """
-
-    mean: float
-    low: float
-    high: float
-    by_seed: tuple[float, ...]
-
-
-def pooled(
-    line: Line, chosen: Callable[[Point], bool], lines: Sequence[Line] = ()
-) -> Pooled | None:
-    """Averages over cells of one condition, with equal weights; None where none is chosen.
+def pooled(line: Line, chosen: Callable[[Point], bool], lines: Sequence[Line] = ()) -> Share | None:
+    """Averages strict accuracy over cells of one condition, with equal weights; None without any.
 
     Args:
         line: the condition.
@@ -128,7 +127,7 @@ def pooled(
         sum(point.n for point in points),
         [_means_of_seeds(theirs) for theirs in others if len(theirs) == len(points)],
     )
-    return Pooled(statistics.fmean(shares), low, high, tuple(shares))
+    return Share(statistics.fmean(shares), low, high, tuple(shares))
 
 
 def _means_of_seeds(points: Sequence[Point]) -> list[float]:
@@ -195,8 +194,41 @@ def _with_intervals(line: Line, lines: Sequence[Line], found: outcomes.All) -> L
             known = [_retries(other, cell, found) for other in others]
             ends = inference.of_mean(counts_SxN, [each for each in known if each is not None])
             within = max(0.0, ends[0]), ends[1]
-        points.append(dataclasses.replace(point, low=low, high=high, retries_within=within))
+        wrong = _wrong(line, others, point, found)
+        told = dataclasses.replace(point, low=low, high=high, retries_within=within, wrong=wrong)
+        points.append(told)
     return dataclasses.replace(line, points=tuple(points))
+
+
+def _wrong(
+    line: Line, others: Sequence[Line], point: Point, found: outcomes.All
+) -> dict[str, Share] | None:
+    """The shares of problems by the kind of the first wrong step."""
+    mine = _kinds(line, point.cell, found)
+    if mine is None:
+        return None
+    known = [_kinds(other, point.cell, found) for other in others]
+    shares = {}
+    for kind in sorted({kind for of_seed in mine for kind in of_seed}):
+        by_seed, *theirs = [
+            tuple(of_seed.get(kind, 0.0) for of_seed in each)
+            for each in (mine, *known)
+            if each is not None
+        ]
+        low, high = inference.of_share(by_seed, point.n, theirs)
+        shares[kind] = Share(statistics.fmean(by_seed), low, high, by_seed)
+    return shares
+
+
+def _kinds(line: Line, cell: str, found: outcomes.All) -> list[dict[str, float]] | None:
+    """Of each seed the share of problems by the kind of the first wrong step."""
+    known = [found.get(judged, {}).get(cell) for judged in line.judged]
+    shares = [
+        {kind: number / len(one.correct_N) for kind, number in one.wrong.items()}
+        for one in known
+        if one is not None
+    ]
+    return shares if len(shares) == len(known) else None
 
 
 def _retries(line: Line, cell: str, found: outcomes.All) -> np.ndarray | None:

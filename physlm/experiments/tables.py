@@ -3,9 +3,11 @@
 import collections
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from data_gen.solutions import faults
+from data_gen.text import judge
 from physlm.experiments import outcomes, published
 from physlm.experiments.config import flatten
 from physlm.experiments.page import Table
@@ -187,6 +189,45 @@ def wrong_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
             shares = [sum(count.values()), *(count[kind] for kind in kinds)]
             table.append([label, *(_percent(share / problems[label]) for share in shares)])
     return table
+
+
+def taken_back_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
+    """What solutions take back first, and how many are right then; None where nothing is.
+
+    Shares of all problems, up to the cap on operations and beyond it.
+    """
+    cap = cap_of([point for line in lines for point in line.points])
+    table = [["condition", "op"]]
+    for what in _TAKEN_BACK:
+        table[0] += [f"{what} step %", "right in the end %"]
+    for line in lines:
+        for where, rule in (
+            (f"≤ {cap}", lambda point: point.inside),
+            (f"> {cap}", lambda point: point.op > (cap or 0) and not point.reasked),
+        ):
+            cells = [point.cell for point in line.points if rule(point)]
+            known = [found.get(judged, {}).get(cell) for judged in line.judged for cell in cells]
+            there = [one for one in known if one is not None]
+            if any(one.taken_back for one in there):
+                table.append([line.label, where, *_taken_back(there)])
+    return table if len(table) > 1 else None
+
+
+_TAKEN_BACK: dict[str, Callable[[str], bool]] = {
+    "a wrong": lambda kind: kind not in (judge.RIGHT, *faults.NEEDLESS),
+    "a right": lambda kind: kind == judge.RIGHT,
+    "a needless": lambda kind: kind in faults.NEEDLESS,
+}
+
+
+def _taken_back(found: Sequence[outcomes.Outcomes]) -> list[str]:
+    total = sum(len(one.correct_N) for one in found)
+    texts = []
+    for chosen in _TAKEN_BACK.values():
+        counts = [of for one in found for kind, of in one.taken_back.items() if chosen(kind)]
+        solved, all_of = sum(of[0] for of in counts), sum(sum(of) for of in counts)
+        texts += [_percent(all_of / total), _percent(solved / all_of) if all_of else "–"]
+    return texts
 
 
 def cost_table(

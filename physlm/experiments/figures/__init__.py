@@ -10,11 +10,12 @@ from physlm.experiments.figures.against import Against
 from physlm.experiments.figures.against_op import AgainstOp
 from physlm.experiments.figures.against_tokens import AgainstTokens
 from physlm.experiments.figures.drawing import Drawing, Figure, Shown
+from physlm.experiments.figures.first_wrong import FirstWrong
 from physlm.experiments.figures.losses import Losses
 from physlm.experiments.figures.scaling import Scaling
 
 # What a study without FIGURES shows.
-USUAL: tuple[Figure, ...] = (AgainstOp(), AgainstTokens())
+USUAL: tuple[Figure, ...] = (AgainstOp(), FirstWrong(), AgainstTokens())
 
 __all__ = [
     "USUAL",
@@ -23,6 +24,7 @@ __all__ = [
     "AgainstTokens",
     "Drawing",
     "Figure",
+    "FirstWrong",
     "Losses",
     "Scaling",
     "Shown",

@@ -20,7 +20,7 @@ from physlm.experiments.figures.style import (
     style,
     title,
 )
-from physlm.experiments.summary import Line, Point, Pooled, cap_of, pooled
+from physlm.experiments.summary import Line, Point, Share, cap_of, pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,7 +171,7 @@ class Against:
             axes = figure.add_subplot(grid[0, number])
             drawn.append(axes)
 
-            def height(line: Line, beyond: int = number) -> Pooled | None:
+            def height(line: Line, beyond: int = number) -> Share | None:
                 return _height(line, self.y, beyond, cap, shown.lines)
 
             for place, (label, points) in enumerate(curves):
@@ -264,7 +264,7 @@ def _quantity(point: Point, y: str) -> float | None:
 
 def _height(
     line: Line, y: str, beyond: int, cap: int | None, lines: Sequence[Line]
-) -> Pooled | None:
+) -> Share | None:
     """The mean of the quantity over cells, with its interval where known."""
 
     def chosen(point: Point) -> bool:
@@ -277,7 +277,7 @@ def _height(
     points = [point for point in line.points if chosen(point)]
     values = [value for point in points if (value := _quantity(point, y)) is not None]
     mean = sum(values) / len(values) if values else None
-    return None if mean is None else Pooled(mean, mean, mean, ())
+    return None if mean is None else Share(mean, mean, mean, ())
 
 
 def _scale(y: str) -> float:
@@ -288,7 +288,7 @@ def _curve(
     axes: "Axes",
     points: Sequence[tuple[Any, Line]],
     ticks: dict[Any, float],
-    height: Callable[[Line], Pooled | None],
+    height: Callable[[Line], Share | None],
     scale: float,
     look: dict[str, Any],
     label: str,
@@ -319,7 +319,7 @@ def _curve(
             axes.scatter([x] * len(dots), dots, s=12, alpha=0.5, color=look["color"], linewidths=0)
 
 
-def _level(axes: "Axes", line: Line, found: Pooled | None, scale: float, dash: str) -> None:
+def _level(axes: "Axes", line: Line, found: Share | None, scale: float, dash: str) -> None:
     """A horizontal line for a condition without the setting."""
     if found is None:
         return
