@@ -31,6 +31,7 @@ DATA = (("skip", "none"), ("retry_weak", "none"), ("retry_weak", "name"), ("retr
 
 FIGURES = (
     Against("retry_rate", "retry rate", heading="Problems solved, by kind and rate of mistakes"),
+    Against("retry_rate", "retry rate", y="skip", name="skip"),
     Against("retry_rate", "retry rate", y="retries", name="retries"),
     AgainstOp(),
 )

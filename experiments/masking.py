@@ -30,6 +30,7 @@ MASKS = ("none", "name", "sentence", "all")
 FIGURES = (
     Against("mask", "tokens of a mistake that bear no loss"),
     AgainstOp(),
+    Against("mask", "tokens of a mistake that bear no loss", y="skip", name="skip"),
     Against("mask", "tokens of a mistake that bear no loss", y="retries", name="retries"),
 )
 

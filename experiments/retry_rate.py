@@ -45,6 +45,7 @@ FIGURES = (
     Against(
         "retry_rate", "retry rate", heading="Problems solved, by the rate of mistakes in training"
     ),
+    Against("retry_rate", "retry rate", y="skip", name="skip"),
     AgainstOp(),
 )
 

@@ -3,14 +3,16 @@
 import re
 
 import matplotlib.figure
+import numpy as np
 import pytest
 from fake_results import fake_rows, png_size
 
 from physlm import model
-from physlm.experiments import figures, inference, registry, tables
+from physlm.experiments import figures, inference, outcomes, registry, tables
 from physlm.experiments.figures import Against, Losses, Shown, against, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
+from physlm.experiments.published import Published
 from physlm.experiments.summary import independent, pooled, summarise
 
 OPS = {"<=15": 15, "15": 15, "20": 20, "23": 23}
@@ -39,18 +41,21 @@ def rows_of(study):
 @pytest.mark.parametrize("name", registry.names())
 def test_every_study_draws_its_figures_and_finds_its_rows_of_the_paper(name):
     study = registry.load(name)
-    lines = summarise(rows_of(study))
+    rows = rows_of(study)
+    one = outcomes.Outcomes("", np.zeros(200, bool), None, {"skip": 3})
+    found = {(row["run"], row["evaluation"]): dict.fromkeys(OPS, one) for row in rows}
+    lines = summarise(rows, found)
     assert len({line.label for line in lines}) == len(lines)
-    found = {}
+    known = {}
     for beside in study.beside:
         for line in lines:
             row = beside.find(line.condition, {})
             if row is not None:
-                assert (row.table, row.row) not in found.values(), "two conditions for one row"
-                found.setdefault(line.label, (row.table, row.row))
+                assert (row.table, row.row) not in known.values(), "two conditions for one row"
+                known.setdefault(line.label, (row.table, row.row))
     # Each row that the study names is that of a condition which it runs.
     named = {(beside.table, row) for beside in study.beside for row in beside.rows}
-    missing = named - set(found.values())
+    missing = named - set(known.values())
     if name == "quickstart":
         # It runs masked ones; others are shown beside theirs where somebody asks for them.
         missing -= {("Fig4b_acc", "retry 0.5")}
@@ -105,6 +110,42 @@ def test_the_papers_numbers_stand_beside():
     assert "in the paper, mean of 30 cells" not in texts(
         Against("retry_rate").draw(Shown(lines, "what"))
     )
+
+
+@pytest.mark.parametrize(
+    ("y", "table", "shown"),
+    [
+        ("accuracy", "Fig4b_acc", True),
+        ("retries", "Fig4b_acc", False),
+        ("retries_right", "Fig5a_11a_retries_on_right", True),
+        ("retries_wrong", "Fig5a_11a_retries_on_right", False),
+    ],
+)
+def test_the_papers_numbers_stand_beside_those_of_the_same_quantity_alone(y, table, shown):
+    lines = summarise([{**row, "account": ACCOUNT} for row in fake_rows((0.0, 0.2, 0.5), 2)])
+    row = Published(table, "some", {"avg": 91.0, "med_pq:23": 77.0})
+    drawing = Against("retry_rate", y=y).draw(
+        Shown(lines, "what", beside={line.label: row for line in lines})
+    )
+    assert any("in the paper" in text for text in texts(drawing)) is shown
+
+
+def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
+    rows = fake_rows((0.0, 0.2, 0.5), 2)
+    found = {}
+    for number, row in enumerate(rows):
+        wrong = {"skip": number + 1} if number else {"end": 3}
+        one = outcomes.Outcomes("", np.zeros(200, bool), None, wrong)
+        found.setdefault((row["run"], row["evaluation"]), {})[row["cell"]] = one
+    lines = summarise(rows, found)
+    height = against._height(lines[0], "skip", 0, 4, lines)
+    # Cells of four of each run, of which the first is that of all up to the cap.
+    assert height.by_seed == (0.0, 5 / 200)
+    theirs = [(9 / 200, 13 / 200), (17 / 200, 21 / 200)]
+    assert (height.low, height.high) == inference.of_share((0.0, 5 / 200), 200, theirs)
+    drawing = Against("retry_rate", y="skip").draw(Shown(lines, "what"))
+    assert any("over seeds and problems" in text for text in texts(drawing))
+    assert Against("retry_rate", y="skip").draw(Shown(summarise(rows), "what")) is None
 
 
 def test_losses_are_drawn_where_they_are_known():

@@ -108,31 +108,39 @@ def cap_of(points: Sequence[Point]) -> int | None:
     return max((point.op for point in points if point.inside), default=None)
 
 
-def pooled(line: Line, chosen: Callable[[Point], bool], lines: Sequence[Line] = ()) -> Share | None:
-    """Averages strict accuracy over cells of one condition, with equal weights; None without any.
+def pooled(
+    line: Line,
+    chosen: Callable[[Point], bool],
+    lines: Sequence[Line] = (),
+    of: Callable[[Point], tuple[float, ...]] = lambda point: point.by_seed,
+) -> Share | None:
+    """Averages a share over cells of one condition, with equal weights; None without any.
 
     Args:
         line: the condition.
         chosen: whether a cell is one of those. Seeds that lack one of them are left out.
         lines: all conditions of the study, over which the variance over seeds is pooled.
+        of: the share of each seed on a cell; strict accuracy without it.
     """
     points = [point for point in line.points if chosen(point)]
     if not points:
         return None
-    shares = _means_of_seeds(points)
+    shares = _means_of_seeds(points, of)
     cells = {point.cell for point in points}
     others = [[p for p in other.points if p.cell in cells] for other in independent([line], lines)]
     low, high = inference.of_share(
         shares,
         sum(point.n for point in points),
-        [_means_of_seeds(theirs) for theirs in others if len(theirs) == len(points)],
+        [_means_of_seeds(theirs, of) for theirs in others if len(theirs) == len(points)],
     )
     return Share(statistics.fmean(shares), low, high, tuple(shares))
 
 
-def _means_of_seeds(points: Sequence[Point]) -> list[float]:
-    seeds = min(len(point.by_seed) for point in points)
-    return np.array([point.by_seed[:seeds] for point in points]).mean(0).tolist()
+def _means_of_seeds(
+    points: Sequence[Point], of: Callable[[Point], tuple[float, ...]]
+) -> list[float]:
+    seeds = min(len(of(point)) for point in points)
+    return np.array([of(point)[:seeds] for point in points]).mean(0).tolist()
 
 
 def independent(known: Sequence[Line], lines: Sequence[Line]) -> list[Line]:

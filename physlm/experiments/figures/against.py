@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from data_gen.solutions import faults
 from physlm.experiments import condition as condition_lib
 from physlm.experiments import published
 from physlm.experiments.condition import Condition
@@ -31,16 +32,17 @@ SIZE_INCHES = (11.0, 5.6)
 # More values than these leave no room for names side by side, nor turned ones for longer names.
 _FEW, _LONG = 5, 32
 
-# What can be drawn: in words, and whether it is a share.
+# What can be drawn: in words, whether it is a share, and how the paper's tables of it end, if any.
 QUANTITIES = {
-    "accuracy": ("problems solved, every step right", True),
-    "answer_accuracy": ("right answers", True),
-    "retries": ("steps taken back in a solution", False),
-    "retries_right": ("steps taken back in a right solution", False),
-    "retries_wrong": ("steps taken back in a wrong solution", False),
-    "unnecessary": ("unneeded parameters in a right solution", False),
-    "capped": ("solutions cut off", True),
-    "tokens": ("tokens written for a problem", False),
+    "accuracy": ("problems solved, every step right", True, "_acc"),
+    "answer_accuracy": ("right answers", True, ""),
+    "skip": ("problems lost to a step that cannot be taken yet", True, ""),
+    "retries": ("steps taken back in a solution", False, ""),
+    "retries_right": ("steps taken back in a right solution", False, "_retries_on_right"),
+    "retries_wrong": ("steps taken back in a wrong solution", False, "_retries_on_wrong"),
+    "unnecessary": ("unneeded parameters in a right solution", False, ""),
+    "capped": ("solutions cut off", True, ""),
+    "tokens": ("tokens written for a problem", False, ""),
 }
 
 # One curve: what it is called, and a point for each value of the setting.
@@ -146,9 +148,12 @@ class Against:
         level: Sequence[Line],
         heading: str,
     ) -> None:
-        what, share = QUANTITIES[self.y]
+        what, share, table = QUANTITIES[self.y]
         title(figure, heading, _about(shown, self.y), top=0.95)
-        beside = [line for _, points in curves for _, line in points if line.label in shown.beside]
+        published_of = {
+            label: row for label, row in shown.beside.items() if table and row.table.endswith(table)
+        }
+        beside = [line for _, points in curves for _, line in points if line.label in published_of]
         panels = 3 if len(beside) > 1 else 2
         ticks = _ticks(curves)
         # Turned names take room, and so do several lines of a legend.
@@ -191,10 +196,10 @@ class Against:
                 known = [
                     (
                         ticks[value] + (0.0 if numbers else shift),
-                        shown.beside[line.label].cells.get(cell),
+                        published_of[line.label].cells.get(cell),
                     )
                     for value, line in points
-                    if line.label in shown.beside
+                    if line.label in published_of
                 ]
                 told = [(x, height) for x, height in known if height is not None]
                 heights += [height for _, height in told]
@@ -233,7 +238,7 @@ def _cell(share: bool) -> str:
 
 
 def _about(shown: Shown, y: str) -> str:
-    if y != "accuracy":
+    if y not in _WITH_INTERVALS:
         return shown.about
     seeds = {len(point.by_seed) for line in shown.lines for point in line.points}
     over = "problems, one seed" if max(seeds) == 1 else "seeds and problems"
@@ -259,7 +264,22 @@ def _has(line: Line, y: str) -> bool:
 def _quantity(point: Point, y: str) -> float | None:
     if y in ("accuracy", "answer_accuracy", "retries", "unnecessary"):
         return float(getattr(point, y))
+    if y == faults.SKIP:
+        return None if point.wrong is None else sum(_skipped(point)) / len(point.by_seed)
     return (point.account or {}).get(y)
+
+
+def _skipped(point: Point) -> tuple[float, ...]:
+    """The share of each seed that is lost to a step that cannot be taken yet."""
+    found = (point.wrong or {}).get(faults.SKIP)
+    return found.by_seed if found else (0.0,) * len(point.by_seed)
+
+
+# Shares of each seed, of which it is known how they vary.
+_WITH_INTERVALS: dict[str, Callable[[Point], tuple[float, ...]]] = {
+    "accuracy": lambda point: point.by_seed,
+    faults.SKIP: _skipped,
+}
 
 
 def _height(
@@ -272,8 +292,9 @@ def _height(
             return point.inside
         return cap is not None and point.op > cap and not (point.inside or point.reasked)
 
-    if y == "accuracy":
-        return pooled(line, chosen, lines)
+    if y in _WITH_INTERVALS and _has(line, y):
+        known = [other for other in lines if _has(other, y)]
+        return pooled(line, chosen, known, _WITH_INTERVALS[y])
     points = [point for point in line.points if chosen(point)]
     values = [value for point in points if (value := _quantity(point, y)) is not None]
     mean = sum(values) / len(values) if values else None

@@ -49,7 +49,7 @@ class FirstWrong:
         name: of the picture's files.
     """
 
-    name: str = "wrong"
+    name: str = "first_wrong"
 
     def draw(self, shown: Shown) -> Drawing | None:
         """The picture; None with more conditions than can be told apart, or with nothing wrong."""
