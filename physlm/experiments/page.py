@@ -113,11 +113,13 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 picture, img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+table { border-collapse: separate; border-spacing: 0;
+        font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
          overflow-wrap: normal; }
 td { white-space: nowrap; }
-thead th { font-weight: 600; border-bottom-color: var(--strong); vertical-align: bottom; }
+thead th { font-weight: 600; min-width: 4.5rem; vertical-align: bottom;
+           border-bottom-color: var(--strong); }
 tbody th { font-weight: 400; vertical-align: top; }
 tr > th:first-child { position: sticky; left: 0; background: var(--paper); }
 pre { overflow-x: auto; font-size: .85rem; background: var(--code); padding: .7rem; }
@@ -208,6 +210,6 @@ def _html_table(table: Table) -> str:
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     # Columns that do not break would squeeze the first to single words.
     room = min(max(len(row[0]) for row in table), _ROOM)
-    first = f'<th style="min-width: {room}ch">{html.escape(table[0][0])}</th>'
+    first = f'<th style="min-width: min({room}ch, 42vw)">{html.escape(table[0][0])}</th>'
     head = f"<tr>{first}{cells(table[0], 'th')}</tr>"
     return f'<div class="wide"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
