@@ -15,7 +15,7 @@ at 0.155 where the others' ends at 0.146, is behind by 12.5 and 19.7. Over seeds
 two are not told apart (beyond 6 operations -4.3 points, [-26.2, +17.6]). At half that rate, as
 `night` has it now, seed 2 of retry data has 97.2% up to 6 operations and 74.8, 43.8 and 13.9 of 7,
 8 and 9, error-free data 98.5, 82.9, 42.6 and 9.3. At `quick`, with a quarter of the tokens and
-seeds 0 and 1, of problems of 6 operations retry data solves 45.0% where error- free data solves
+seeds 0 and 1, of problems of 6 operations retry data solves 45.0% where error-free data solves
 34.5; of 7, 20.0 and 14.9; of 8, 6.5 and 2.6; of all up to 6, 59.8 and 56.9; with
 `data.statement_op=2`, as at `night`, and seed 0 retry data is behind there. The paper (arXiv
 2408.16293, Figure 4) has it ahead at every length, after 39 billion tokens.

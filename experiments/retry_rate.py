@@ -23,10 +23,10 @@ apart yet: rates together, masked +4.0 points ([-0.4, +8.4]) and unmasked -2.5 (
 6 operations no rate is told apart from error-free data, nor masked from unmasked; seeds of one
 condition differ by up to 16 points there. The models have seen one 3000th of the paper's tokens and
 have not learnt their class (57%), which may be why masks matter: what wrong names teach has to be
-unlearnt. What the mistakes are about is learnt: the share of problems lost first to a step that
-cannot be taken yet falls with the rate, masked, from 24.1% without mistakes to 11.5% at .5 up to 6
-operations, and beyond from 61.3 to 49.9. But right steps are taken back about as often as wrong
-ones, and more is lost in other ways.
+unlearnt. What the mistakes are about is learnt: up to 6 operations the share of problems lost first
+to a step that cannot be taken yet falls with the rate, masked, from 24.1% without mistakes to 11.5%
+at .5; beyond it falls at high rates alone, from 61.3 to 49.9%. But right steps are taken back about
+as often as wrong ones, and more is lost in other ways.
 
 Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; `quick` 80 minutes on two
 CPU cores (measured), `night` five hours; `mini` and `paper` have not been run.

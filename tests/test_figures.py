@@ -145,6 +145,9 @@ def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
     assert (height.low, height.high) == inference.of_share((0.0, 5 / 200), 200, theirs)
     drawing = Against("retry_rate", y="skip").draw(Shown(lines, "what"))
     assert any("over seeds and problems" in text for text in texts(drawing))
+    ((_, (head, first, *_)),) = drawing.tables
+    within = f"{100 * height.mean:.1f} [{100 * height.low:.1f}, {100 * height.high:.1f}]"
+    assert head == ["condition", "op ≤ 4", "op > 4"] and first[:2] == [lines[0].label, within]
     assert Against("retry_rate", y="skip").draw(Shown(summarise(rows), "what")) is None
 
 

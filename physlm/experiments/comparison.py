@@ -15,7 +15,7 @@ import numpy as np
 from physlm.experiments import condition, inference, outcomes
 from physlm.experiments.condition import PROBE
 from physlm.experiments.inference import Difference
-from physlm.experiments.summary import Line, cap_of, independent
+from physlm.experiments.summary import Line, cap_of, independent, shown_cell
 
 ERROR_FREE = "error-free solutions"
 
@@ -271,10 +271,7 @@ def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
     shown = [one for one in compared if one.cells]
     names = list(dict.fromkeys(name for one in shown for name in one.cells))
     many = len(shown) > 1
-    rows = [
-        [name.replace("<=", "≤ "), *(_text(one, name, many=many) for one in shown)]
-        for name in names
-    ]
+    rows = [[shown_cell(name), *(_text(one, name, many=many) for one in shown)] for name in names]
     return [["op", *(one.label for one in shown)], *rows] if rows else None
 
 
@@ -292,10 +289,13 @@ def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
     if len(told) <= _FEW:
         return [text for _, text in told], []
     together = [text for one, text in told if one.rates > 1]
-    alone = [(one, text) for one, text in told if one.rates == 1]
-    apart = [any(one.adjusted[name] < _CHANCE for name in _in_words(one)) for one, _ in alone]
-    first = together + [text for (_, text), is_apart in zip(alone, apart, strict=True) if is_apart]
-    return first, [text for (_, text), is_apart in zip(alone, apart, strict=True) if not is_apart]
+    alone = [(text, _is_told_apart(one)) for one, text in told if one.rates == 1]
+    first = together + [text for text, is_apart in alone if is_apart]
+    return first, [text for text, is_apart in alone if not is_apart]
+
+
+def _is_told_apart(one: Comparison) -> bool:
+    return any(one.adjusted[name] < _CHANCE for name in _in_words(one))
 
 
 def _in_words(one: Comparison) -> dict[str, Difference]:

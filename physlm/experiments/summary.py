@@ -51,6 +51,9 @@ class Point:
         probe: where a probe was asked and problems are questions, the means over seeds of what
             `physlm.probing` says of its answers, those about a model's own steps with `own` before
             their names.
+        account: means over seeds of what solutions took (`result.json`); None where it is unknown.
+        wrong: the problems whose solution is wrong first in a certain way (`data_gen.text.judge`),
+            by this; None where it is unknown.
     """
 
     cell: str
@@ -101,6 +104,11 @@ class Line:
     points: tuple[Point, ...]
     judged: tuple[tuple[str, str], ...]
     seeds: tuple[int, ...]
+
+
+def shown_cell(cell: str) -> str:
+    """A cell's name as tables show it."""
+    return cell.replace("<=", "≤ ")
 
 
 def cap_of(points: Sequence[Point]) -> int | None:

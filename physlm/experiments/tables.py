@@ -13,13 +13,13 @@ from physlm.experiments.config import flatten
 from physlm.experiments.page import Table
 from physlm.experiments.published import Published
 from physlm.experiments.results import Row
-from physlm.experiments.summary import Line, Point, cap_of, pooled
+from physlm.experiments.summary import Line, Point, cap_of, pooled, shown_cell
 
 
 def accuracy_table(lines: Sequence[Line]) -> Table:
     """Conditions by cells: strict accuracy in percent with its 95% interval, spread over seeds."""
     cells = _cells(lines)
-    table = [["condition", *(f"op {_shown(cell)}" for cell in cells)]]
+    table = [["condition", *(f"op {shown_cell(cell)}" for cell in cells)]]
     for line in lines:
         points = {point.cell: point for point in line.points}
         shown = [_accuracy(points[cell]) if cell in points else "–" for cell in cells]
@@ -49,7 +49,7 @@ def detail_table(lines: Sequence[Line]) -> Table:
         for point in line.points:
             row = [
                 line.label,
-                _shown(point.cell),
+                shown_cell(point.cell),
                 _percent(point.accuracy),
                 _percent(point.answer_accuracy),
                 f"{point.retries:.2f}",
@@ -101,7 +101,7 @@ def probe_table(lines: Sequence[Line]) -> Table | None:
         found = point.probe or {}
         shown = [_percent(found[name]) if name in found else "–" for name in there]
         steps = f"{found['own too_early']:.0f}" if "own too_early" in found else "–"
-        table.append([line.label, _shown(point.cell), str(point.n), *shown, steps])
+        table.append([line.label, shown_cell(point.cell), str(point.n), *shown, steps])
     return table
 
 
@@ -194,16 +194,18 @@ def wrong_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
 def taken_back_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
     """What solutions take back first, and how many are right then; None where nothing is.
 
-    Shares of all problems, up to the cap on operations and beyond it.
+    Shares of all problems, up to the cap on operations and beyond it; None without a cap, too.
     """
     cap = cap_of([point for line in lines for point in line.points])
+    if cap is None:
+        return None
     table = [["condition", "op"]]
     for what in _TAKEN_BACK:
         table[0] += [f"{what} step %", "right in the end %"]
     for line in lines:
         for where, rule in (
             (f"≤ {cap}", lambda point: point.inside),
-            (f"> {cap}", lambda point: point.op > (cap or 0) and not point.reasked),
+            (f"> {cap}", lambda point: point.op > cap and not point.reasked),
         ):
             cells = [point.cell for point in line.points if rule(point)]
             known = [found.get(judged, {}).get(cell) for judged in line.judged for cell in cells]
@@ -281,10 +283,6 @@ def settings_table(configs: Sequence[Mapping[str, Any]], *, differing: bool) -> 
 
 def _cells(lines: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(point.cell for line in lines for point in line.points))
-
-
-def _shown(cell: str) -> str:
-    return cell.replace("<=", "≤ ")
 
 
 def _percent(share: float) -> str:

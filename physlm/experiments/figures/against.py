@@ -91,12 +91,16 @@ class Against:
         what = QUANTITIES[self.y][0]
         about = f"{what[0].upper()}{what[1:]} against {self._called}"
         chosen = dataclasses.replace(shown, lines=lines)
-        return draw(
+        drawing = draw(
             self.name,
             about,
             SIZE_INCHES,
             lambda figure: self._build(figure, chosen, curves, level, self.heading or about),
         )
+        # Tables of their own have accuracies, and details the means of all others.
+        if self.y != faults.SKIP:
+            return drawing
+        return dataclasses.replace(drawing, tables=[(f"{about}, %", _table(lines, self.y))])
 
     @property
     def _called(self) -> str:
@@ -280,6 +284,26 @@ _WITH_INTERVALS: dict[str, Callable[[Point], tuple[float, ...]]] = {
     "accuracy": lambda point: point.by_seed,
     faults.SKIP: _skipped,
 }
+
+
+def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
+    """Shares up to the cap and beyond it, with their intervals."""
+    cap = cap_of([point for line in lines for point in line.points])
+    table = [["condition", f"op ≤ {cap}", f"op > {cap}"]]
+    for line in lines:
+        found = [_height(line, y, beyond, cap, lines) for beyond in range(2)]
+        table.append(
+            [
+                line.label,
+                *(
+                    f"{100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+                    if one
+                    else "–"
+                    for one in found
+                ),
+            ]
+        )
+    return table
 
 
 def _height(
