@@ -1,6 +1,7 @@
 """Figures of studies, drawn of results that are made up."""
 
 import re
+from dataclasses import replace
 
 import matplotlib.figure
 import numpy as np
@@ -143,6 +144,14 @@ def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
     assert height.by_seed == (0.0, 5 / 200)
     theirs = [(9 / 200, 13 / 200), (17 / 200, 21 / 200)]
     assert (height.low, height.high) == inference.of_share((0.0, 5 / 200), 200, theirs)
+    # Conditions of which it is not known say nothing, and those that lose none have lost none.
+    some = {key: cells for key, cells in found.items() if "retry-0.5" not in key[0]}
+    part = summarise(rows, some)
+    height_of_some = against._height(part[0], "skip", 0, 4, part)
+    ends = inference.of_share((0.0, 5 / 200), 200, theirs[:1])
+    assert (height_of_some.low, height_of_some.high) == ends
+    none = {key: {c: replace(one, wrong={}) for c, one in of.items()} for key, of in found.items()}
+    assert against._height(summarise(rows, none)[0], "skip", 0, 4, []).by_seed == (0.0, 0.0)
     drawing = Against("retry_rate", y="skip").draw(Shown(lines, "what"))
     assert any("over seeds and problems" in text for text in texts(drawing))
     ((_, (head, first, *_)),) = drawing.tables

@@ -143,6 +143,15 @@ def test_what_is_taken_back_first_is_counted_and_kept(shown):
     right = [sum(one.correct_N[number::100].sum() for one in cells) for number in range(4)]
     shares = [(right[1] + right[2]) / 16, right[0] / 8, right[3] / 8]
     assert beyond[3::2] == [f"{100 * share:.1f}" for share in shares]
+    no_cap = [
+        dataclasses.replace(line, points=tuple(p for p in line.points if not p.inside))
+        for line in lines
+    ]
+    assert tables.taken_back_table(no_cap, found) is None
+    reasked = dataclasses.replace(lines[1].points[-1], cell="4re")
+    more = dataclasses.replace(lines[1], points=(*lines[1].points, reasked))
+    kept = {judged: {**of, "4re": of["<=4"]} for judged, of in found.items()}
+    assert tables.taken_back_table([lines[0], more], kept)[2] == beyond
     # A report keeps it, and does without where an earlier one did not.
     assert "What solutions take back first" in report.make(shown)
     kept, damaged = outcomes.kept(shown / outcomes.FILE)

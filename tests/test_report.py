@@ -11,6 +11,7 @@ from fake_results import CELLS, RETRY, drawn, fake_rows, fake_sweep, png_size, s
 
 from physlm import metrics
 from physlm.experiments import (
+    comparison,
     inference,
     material,
     overlap,
@@ -118,6 +119,16 @@ def test_a_page_leaves_to_who_asks_what_is_long_or_tells_nothing_apart():
     assert "- a is ahead." in text and "- a is ahead." not in folded
     shown = page.terminal(content)
     assert "a is ahead." in shown and "b & c" not in shown and f"{more}: results.md" in shown
+
+
+def test_a_report_has_what_tells_nothing_apart(shown, monkeypatch):
+    monkeypatch.setattr(comparison, "sentences", lambda _: (["This first."], ["This later."]))
+    fake_sweep(shown, fake_rows())
+    report.make(shown)
+    for file in (report.PAGE_FILE, report.MARKDOWN_FILE):
+        text = (shown / file).read_text()
+        opened = re.sub("<details>.*?</details>", "", text, flags=re.DOTALL)
+        assert "This first." in opened and "This later." not in opened and "This later." in text
 
 
 def test_problems_and_templates_that_differ_are_shown(shown):

@@ -145,7 +145,8 @@ def test_a_night_is_more_of_what_is_quick():
     quick, night = config.base("quick"), config.base("night")
     for section in ("mistakes", "model"):
         assert night[section] == quick[section]
-    changed = {"learning_rate": night.optimizer.learning_rate}
+    # Four times the steps.
+    changed = {"learning_rate": quick.optimizer.learning_rate / 2}
     assert night.optimizer.to_dict() == {**quick.optimizer, **changed}
     assert night.data.to_dict() == {**quick.data, "statement_op": 2}
     assert night.train.window == quick.train.window
