@@ -150,7 +150,8 @@ def test_what_is_taken_back_first_is_counted_and_kept(shown):
     assert tables.taken_back_table(no_cap, found) is None
     reasked = dataclasses.replace(lines[1].points[-1], cell="4re")
     more = dataclasses.replace(lines[1], points=(*lines[1].points, reasked))
-    kept = {judged: {**of, "4re": of["<=4"]} for judged, of in found.items()}
+    others = {j: dataclasses.replace(of["6"], taken_back={}) for j, of in found.items()}
+    kept = {judged: {**of, "4re": others[judged]} for judged, of in found.items()}
     assert tables.taken_back_table([lines[0], more], kept)[2] == beyond
     # A report keeps it, and does without where an earlier one did not.
     assert "What solutions take back first" in report.make(shown)
