@@ -78,6 +78,15 @@ class MeshConfig:
         decides=False,
     )
 
+    input: str = settings.choice(
+        "devices",
+        "Where training data is made: on the devices, beside the step; or on the cores of their "
+        "host (cpu), which leaves an accelerator to the step.",
+        ("devices", "cpu"),
+        decides=False,
+        added=True,
+    )
+
     def __post_init__(self) -> None:
         settings.check(self)
 

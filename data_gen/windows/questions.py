@@ -237,6 +237,7 @@ class QuestionStream:
         seed: int,
         batch: int,
         rows: Sequence[int] | np.ndarray | None = None,
+        device: jax.Device | None = None,
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
@@ -249,7 +250,9 @@ class QuestionStream:
           seed: of the problems.
           batch: problems of a batch.
           rows: those of every batch that `batch` returns, in increasing order; None is all.
+          device: where they are made, which changes none of them; None is JAX's default.
         """
+        self._device = device
         self._make = functools.partial(
             questions, size=window, task=task, count=count, spec=spec, mistakes=mistakes
         )
@@ -272,10 +275,10 @@ class QuestionStream:
 
     def _load(self, block: int) -> dict[str, np.ndarray]:
         count = self._steps * self._batch
-        keys_N = keys.all_numbered(
-            self._root_of(), block * count + np.arange(count, dtype=np.int32)
-        )
-        made = self._make(keys_N, stream.problems(keys_N, spec=self._spec))
+        numbers_N = block * count + np.arange(count, dtype=np.int32)
+        with jax.default_device(self._device):
+            keys_N = keys.all_numbered(self._root_of(), numbers_N)
+            made = self._make(keys_N, stream.problems(keys_N, spec=self._spec))
         return {name: np.asarray(value) for name, value in in_batch(made).items()}
 
     def close(self) -> None:

@@ -262,6 +262,7 @@ class Stream:
         batch: int,
         rows: Sequence[int] | np.ndarray | None = None,
         records: Records | None = None,
+        device: jax.Device | None = None,
     ) -> None:
         """Prepares a stream; nothing is compiled before the first batch.
 
@@ -273,6 +274,7 @@ class Stream:
           batch: windows per batch.
           rows: those of every batch that `batch` returns, in increasing order; None is all.
           records: what stands in the place of some documents; None where all are of fresh problems.
+          device: where windows are made, which changes none of them; None is JAX's default.
 
         Raises:
           RefusedError: a setting is out of range or no document fits a window.
@@ -289,7 +291,7 @@ class Stream:
             segments, spec=spec, mistakes=mistakes, windows=windows, records=records
         )
         self._root_of = functools.partial(keys.root, seed, Purpose.TRAINING)
-        self._rows, self._window = len(taken), windows.window
+        self._rows, self._window, self._device = len(taken), windows.window, device
         self._segmented = windows.attention == "document"
         self._first = tokenizer(spec).problem
         # A block is a whole number of batches and of segments, so that rows lie in the same
@@ -327,7 +329,8 @@ class Stream:
         return found
 
     def _load(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        packed = self._make(self._root_of(), block * self._per_block + self._segments_Q)
+        with jax.default_device(self._device):
+            packed = self._make(self._root_of(), block * self._per_block + self._segments_Q)
         size = self._window + 1
         tokens = np.asarray(packed.tokens_KxS).reshape(-1, size)
         weights = np.asarray(packed.weights_KxS).reshape(-1, size)[:, 1:]

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -200,6 +201,7 @@ def _train(
 def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | QuestionStream:
     """The training stream of a run, with this host's rows of each batch."""
     settings = run.settings
+    device = jax.local_devices(backend="cpu")[0] if settings.mesh.input == "cpu" else None
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
             settings.data,
@@ -210,6 +212,7 @@ def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | Que
             seed=settings.seed,
             batch=settings.train.batch,
             rows=rows,
+            device=device,
         )
     return Stream(
         settings.data,
@@ -219,4 +222,5 @@ def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | Que
         batch=settings.train.batch,
         rows=rows,
         records=records.of_run(run, directory, hosts.progress, hosts.say),
+        device=device,
     )

@@ -364,18 +364,19 @@ def compare(arguments: Sequence[str]) -> dict[str, Contender]:
     found: dict[str, Contender] = {}
     processes: dict[str, subprocess.Popen] = {}
     try:
+        # They prepare side by side, since compiling takes each a while.
         for name in contenders(args):
             command = [sys.executable, __file__, *arguments, "--worker", name]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            process = subprocess.Popen(command, **pipes, text=True, env=env)
+            processes[name] = subprocess.Popen(command, **pipes, text=True, env=env)
+        for name, process in list(processes.items()):
             line = process.stdout.readline()
             ready = json.loads(line) if line else {"error": "its process ended."}
             found[name] = Contender([], **ready)
             if found[name].error:
                 process.stdin.close()
                 process.wait()
-            else:
-                processes[name] = process
+                del processes[name]
         for _ in range(args.rounds):
             for name, process in processes.items():
                 process.stdin.write("\n")

@@ -8,7 +8,7 @@ from benchmarks import input as input_lib
 from benchmarks.steps.figure import Figure, Setting
 from benchmarks.steps.training import ROWS, WINDOW
 
-from data_gen.solutions.mistakes import ERROR_FREE, Mistakes
+from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import MED, Spec
 from data_gen.windows.configuration import Windows
 from data_gen.windows.tokenizer import tokenizer
@@ -17,7 +17,7 @@ from physlm.architecture import ModelConfig, sized
 from physlm.optimizer import OptimizerConfig
 
 RETRY = Mistakes(rate=0.5)
-DISTRIBUTIONS = {"error-free": ERROR_FREE, "retry 0.5": RETRY}
+DISTRIBUTIONS = {"retry 0.5": RETRY}
 # That of the scale `smoke`.
 SMALL = Spec(
     max_op=3,
@@ -34,18 +34,18 @@ SMALL = Spec(
 
 def figures(setting: Setting) -> Iterator[Figure]:
     """Problems and documents a second, and their share of a step of the paper's model."""
-    spec, counts, rounds, distributions = MED, (512, 4096), 11, DISTRIBUTIONS
+    spec, counts, rounds = MED, (512, 4096), 11
     if setting.tiny:
-        spec, counts, rounds, distributions = SMALL, (16,), 1, {"retry 0.5": RETRY}
+        spec, counts, rounds = SMALL, (16,), 1
+    yield from _share(setting, spec)
     # As many as a stream makes at once, and more.
     for count in counts:
-        found = documents.measure(spec, count, rounds, distributions)
+        found = documents.measure(spec, count, rounds, DISTRIBUTIONS)
         for name, pace in found.items():
             is_all = name == documents.PROBLEMS
             what = "problems" if is_all else f"documents, {name}"
             unit = "problems/s" if is_all else "documents/s"
             yield Figure(f"{what}, {count} at once", count / pace.seconds, unit)
-    yield from _share(setting, spec)
 
 
 def _share(setting: Setting, spec: Spec) -> Iterator[Figure]:
@@ -54,7 +54,7 @@ def _share(setting: Setting, spec: Spec) -> Iterator[Figure]:
         batch, window, rounds, seconds = 16 * setting.devices, 128, 1, 0.1
         model = ModelConfig(vocab=vocab, window=window, layers=1, heads=1, head_dim=8)
     else:
-        batch, window, rounds, seconds = setting.rows(ROWS) * setting.devices, WINDOW, 3, 6.0
+        batch, window, rounds, seconds = setting.rows(ROWS) * setting.devices, WINDOW, 3, 3.0
         model = ModelConfig(vocab=vocab, window=window, dtype="bfloat16", **sized("12-12"))
     work = input_lib.Work(spec, RETRY, Windows(window), model, OptimizerConfig(), batch)
     mesh = sharding.make_mesh(sharding.MeshConfig())

@@ -11,7 +11,7 @@ from data_gen.windows.tokenizer import tokenizer
 # The paper's model and window; a device's share of its batch of 512 where there are eight. GPT-2's
 # vocabulary is rounded up as nanoGPT does, and its logits leave room for fewer rows.
 WINDOW, ROWS = 768, 64
-VOCABULARIES = {"words": (None, ROWS), "GPT-2's tokens": (50_304, ROWS // 4)}
+VOCABULARIES = {"GPT-2's tokens": (50_304, ROWS // 4), "words": (None, ROWS)}
 
 
 def flags(setting: Setting, **of_step: object) -> list[str]:
@@ -33,7 +33,7 @@ def figures(setting: Setting) -> Iterator[Figure]:
             count = setting.devices if setting.platform == "tpu" else 1
             batch, window = setting.rows(rows) * count, WINDOW
             vocab = vocab or tokenizer(Spec()).size
-            only, rounds, seconds = "train:ours,train:torch-compile", 4, 4
+            only, rounds, seconds = "train:ours,train:torch-compile", 3, 3
         arguments = flags(
             setting,
             only=only,
