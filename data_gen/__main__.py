@@ -115,10 +115,14 @@ def bench(args: argparse.Namespace) -> str:
     import jax
     import jax.numpy as jnp
 
+    from data_gen.device import of_data
     from data_gen.windows import stream
 
     spec = options.problem_class(args)
-    keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(jnp.arange(args.count))
+    device = of_data() or jax.devices()[0]
+    with jax.default_device(device):
+        keys_N = jax.vmap(functools.partial(keys.problem_key, args.seed))(jnp.arange(args.count))
+        keys_N = jax.device_put(keys_N, device)
     started = time.perf_counter()
     make = stream.problems.lower(keys_N, spec=spec).compile()
     compiled = time.perf_counter() - started
@@ -133,7 +137,6 @@ def bench(args: argparse.Namespace) -> str:
     # What compiling took is most of it. Kilobytes, but on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     peak /= 1024 if sys.platform == "darwin" else 1
-    device = jax.devices()[0]
     cores = f", {len(os.sched_getaffinity(0))} cores" if device.platform == "cpu" else ""
     return (
         f"{statistics.median(rates):,.0f} problems/s ({args.spec}, {args.count} at once, median "

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from data_gen import keys
+from data_gen import device, keys
 from data_gen.problems.parameters import parameters
 from data_gen.problems.problem import Problem
 from data_gen.solutions.document import Document
@@ -109,10 +109,11 @@ class Loaded:
         mistakes = settings.mistakes if mistakes is None else mistakes
         most = settings.data.max_op
         spec = dataclasses.replace(self.spec, op=op, max_op=max(most, op or 0))
-        keys_N = jax.vmap(functools.partial(keys.problem_key, seed))(jnp.arange(count))
-        problems = stream.problems(keys_N, spec=spec)
         size = settings.model.window
-        found = _aligned(keys_N, problems, size=size, spec=spec, mistakes=mistakes)
+        with jax.default_device(device.of_data(settings.mesh.input)):
+            keys_N = jax.vmap(functools.partial(keys.problem_key, seed))(jnp.arange(count))
+            problems = stream.problems(keys_N, spec=spec)
+            found = _aligned(keys_N, problems, size=size, spec=spec, mistakes=mistakes)
         document, symbols, of_tokens, of_slots, asked_NxPxA, asked_NxP, exists_NxP = jax.tree.map(
             np.asarray, found
         )

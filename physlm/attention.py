@@ -19,6 +19,9 @@ from physlm.architecture import PRODUCT, ModelConfig
 from physlm.canon import Canon, Neighbours
 from physlm.sharding import FREE, constrain, gathered_along, manual_size, over_tensor
 
+# The name under which `jax.vmap` goes over several runs (`physlm.population`).
+VECTORIZED = "vectorized"
+
 # Splash attention works on tiles of a multiple of this many positions.
 _TILE = 128
 
@@ -127,12 +130,25 @@ def in_blocks(
     return jnp.concatenate(reads, axis=2)
 
 
+def _is_vectorized() -> bool:
+    try:
+        jax.lax.axis_size(VECTORIZED)
+    except NameError:
+        return False
+    return True
+
+
 def _cudnn(
     q_BxHxTxK: jax.Array, k_BxNxTxK: jax.Array, v_BxNxTxK: jax.Array, segments_BxT: jax.Array | None
 ) -> jax.Array:
     mask: tuple[jax.Array, ...] = ()
     if segments_BxT is not None:
-        mask = ((segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None],)
+        same_Bx1xTxT = (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
+        if _is_vectorized():
+            # There JAX refuses a mask that heads share, of jax 0.10 to 0.12.
+            shape = (*q_BxHxTxK.shape[:3], q_BxHxTxK.shape[2])
+            same_Bx1xTxT = jnp.broadcast_to(same_Bx1xTxT, shape)
+        mask = (same_Bx1xTxT,)
 
     def on_heads(
         q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_gen import keys, settings
+from data_gen import device, keys, settings
 from data_gen.keys import Purpose, Stage
 from data_gen.problems import structure
 from data_gen.problems.problem import Problem
@@ -328,7 +328,7 @@ def test_sets(
     """
     todo, drawn_from = of(spec, config), test_spec(spec, config)
     sets: list[tuple[Cell, TestSet]] = []
-    with progress("problems", len(todo), "cell") as shown:
+    with progress("problems", len(todo), "cell") as shown, jax.default_device(device.of_data()):
         for number, cell in enumerate(todo):
             try:
                 tests = test_set(cell, drawn_from, config, window)

@@ -12,9 +12,10 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import jax
 import numpy as np
 
-from data_gen import keys
+from data_gen import device, keys
 from data_gen.keys import Purpose
 from data_gen.problems.problem import Problem
 from data_gen.problems.template import templates
@@ -111,7 +112,7 @@ def count(
     segments = -(-first // stream.SEGMENT)
     # As many at once as a stream makes, so that nothing is compiled for this alone.
     block = min(segments, stream.BLOCK_WINDOWS // stream.SEGMENT)
-    with progress("overlap", first, "window") as reporter:
+    with progress("overlap", first, "window") as reporter, jax.default_device(device.of_data()):
         for begin in range(0, segments, block):
             numbers_Q = begin + np.arange(block, dtype=np.int32)
             mine_N = np.repeat(numbers_Q < segments, stream.CHUNK)

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from physlm import step as step_lib
 from physlm.architecture import ModelConfig
+from physlm.attention import VECTORIZED
 from physlm.model import Params
 from physlm.sharding import batch_sharding, rows_here
 from physlm.step import PRETRAINING, Batch, Learning, Metrics, TrainState
@@ -140,7 +141,9 @@ class Population:
             return step_lib.updated(transform, state, *found, rate)
 
         def on_device(*runs: Any) -> tuple[TrainState, Metrics]:
-            return jax.vmap(one)(*runs) if vectorized else jax.lax.map(lambda run: one(*run), runs)
+            if vectorized:
+                return jax.vmap(one, axis_name=VECTORIZED)(*runs)
+            return jax.lax.map(lambda run: one(*run), runs)
 
         step = jax.shard_map(
             on_device, mesh=self.mesh, in_specs=P("runs"), out_specs=P("runs"), check_vma=False

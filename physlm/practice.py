@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import jax
 import numpy as np
 
-from data_gen import keys, settings
+from data_gen import device, keys, settings
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
 from data_gen.spec import Spec
@@ -119,7 +120,8 @@ def own_mistakes(
             count = min(_AT_ONCE, config.records_problems - first)
             numbers_N = (first + np.arange(count)).astype(np.int32)
             keys_N = keys.all_numbered(root, numbers_N)
-            tests, _ = cells_lib.fitting(keys_N, numbers_N, spec, model.window)
+            with jax.default_device(device.of_data()):
+                tests, _ = cells_lib.fitting(keys_N, numbers_N, spec, model.window)
             if not len(tests.lengths_N):
                 continue
             written = evaluate.solved(

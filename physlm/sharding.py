@@ -79,10 +79,11 @@ class MeshConfig:
     )
 
     input: str = settings.choice(
-        "devices",
-        "Where training data is made: on the devices, beside the step; or on the cores of their "
-        "host (cpu), which leaves an accelerator to the step.",
-        ("devices", "cpu"),
+        "auto",
+        "Where training data is made: on the devices, beside the step, or on the cores of their "
+        "host (cpu). auto is the cores where the devices are GPUs, which are slow at it, and the "
+        "devices elsewhere.",
+        ("auto", "devices", "cpu"),
         decides=False,
         added=True,
     )

@@ -132,8 +132,9 @@ for name, shape in {"one": (1, 1, 1, 1), "many": (2, 2, 1, 2)}.items():
             found[name + kind] = calls(step.make_step(config, transform, mesh), state, these)
     if name == "one":
         several = Population(config, transform, mesh, [1.0, 2.0], vectorized=True)
-        found["population"] = calls(
-            several._step, twice(state), twice(batch), np.ones(2, np.float32), None)
+        for kind, these in {"": batch, " divided": divided}.items():
+            found["population" + kind] = calls(
+                several._step, twice(state), twice(these), np.ones(2, np.float32), None)
 print(json.dumps(found))
 """
 
@@ -148,6 +149,7 @@ def test_gpus_call_cudnn_each_for_itself() -> None:
         "one": [kernel, kernel, f"{kernel}Backward", f"{kernel}Backward"],
         "one divided": [biased, biased, f"{biased}Backward", f"{biased}Backward"],
         "population": [kernel, kernel, f"{kernel}Backward", f"{kernel}Backward"],
+        "population divided": [biased, biased, f"{biased}Backward", f"{biased}Backward"],
         "many": [kernel] * 4 + [f"{kernel}Backward"] * 2,
         "many divided": [biased] * 4 + [f"{biased}Backward"] * 2,
     }

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 
-from data_gen import keys, settings
+from data_gen import device, keys, settings
 from data_gen.keys import Purpose
 from data_gen.problems import search
 from data_gen.problems.problem import Problem
@@ -129,11 +129,12 @@ def drawn(
     room, first = ROOM, start
     while True:
         numbers_N = (first + np.arange(batch)).astype(np.uint32)
-        keys_N = row_keys(spec, seed, numbers_N)
-        problems = stream.problems(keys_N, spec=spec)
-        if not np.any(np.asarray(problems.ok)):
-            raise ValueError(search.not_found(spec))
-        documents = whole_documents(keys_N, problems, spec=spec, mistakes=mistakes, room=room)
+        with jax.default_device(device.of_data()):
+            keys_N = row_keys(spec, seed, numbers_N)
+            problems = stream.problems(keys_N, spec=spec)
+            if not np.any(np.asarray(problems.ok)):
+                raise ValueError(search.not_found(spec))
+            documents = whole_documents(keys_N, problems, spec=spec, mistakes=mistakes, room=room)
         # The next ones begin with what was enough for these.
         room = documents.tokens_N.shape[-1]
         yield Drawn(numbers_N, problems, documents)

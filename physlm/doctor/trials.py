@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from data_gen import keys
+from data_gen import device, keys
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.text import records
 from data_gen.text.judge import judge
@@ -97,6 +97,7 @@ def _windows(asked: Asked, rows: np.ndarray | None = None) -> Mapping[str, np.nd
         seed=settings.seed,
         batch=asked.batch,
         rows=rows,
+        device=device.of_data(settings.mesh.input),
     )
     with contextlib.closing(source):
         return source.batch(0)
@@ -223,12 +224,13 @@ def generator(asked: Asked) -> Finding:
     """Problems: the judge takes solutions and refuses spoilt ones; the order of drawing is free."""
     spec = asked.settings.data
     key_of = functools.partial(keys.problem_key, asked.settings.seed)
-    keys_N = jax.vmap(key_of)(jnp.arange(_DRAWN))
-    problems = stream.problems(keys_N, spec=spec)
-    backwards = jax.tree.map(lambda x: x[::-1], stream.problems(keys_N[::-1], spec=spec))
-    same = bool(_all_equal(problems, backwards))
-    keys_J, judged = keys_N[:_JUDGED], jax.tree.map(lambda x: x[:_JUDGED], problems)
-    documents = whole_documents(keys_J, judged, spec=spec, mistakes=Mistakes(rate=0.5))
+    with jax.default_device(device.of_data(asked.settings.mesh.input)):
+        keys_N = jax.vmap(key_of)(jnp.arange(_DRAWN))
+        problems = stream.problems(keys_N, spec=spec)
+        backwards = jax.tree.map(lambda x: x[::-1], stream.problems(keys_N[::-1], spec=spec))
+        same = bool(_all_equal(problems, backwards))
+        keys_J, judged = keys_N[:_JUDGED], jax.tree.map(lambda x: x[:_JUDGED], problems)
+        documents = whole_documents(keys_J, judged, spec=spec, mistakes=Mistakes(rate=0.5))
     right = spoilt = 0
     for record in records.records(judged, documents, spec):
         facts = read(record["layers"], record["problem"], record["question"], spec.modulus)

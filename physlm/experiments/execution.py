@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from data_gen.device import of_data
 from data_gen.solutions.mistakes import ERROR_FREE
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream, problems_a_window
@@ -157,7 +158,8 @@ def budgeted(settings: config_lib.Settings) -> config_lib.Settings:
     count = functools.partial(
         problems_a_window, settings.data, windows=settings.windows, seed=settings.seed
     )
-    more = count(ERROR_FREE) / count(settings.mistakes)
+    with jax.default_device(of_data(settings.mesh.input)):
+        more = count(ERROR_FREE) / count(settings.mistakes)
     steps = round(settings.train.steps * more)
     return dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=steps))
 
@@ -201,7 +203,7 @@ def _train(
 def stream_of(run: Run, directory: epath.Path, rows: np.ndarray) -> Stream | QuestionStream:
     """The training stream of a run, with this host's rows of each batch."""
     settings = run.settings
-    device = jax.local_devices(backend="cpu")[0] if settings.mesh.input == "cpu" else None
+    device = of_data(settings.mesh.input)
     if settings.adaptation.kind == PROBE:
         return QuestionStream(
             settings.data,
