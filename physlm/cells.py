@@ -308,6 +308,11 @@ def _padded(rows_NxP: np.ndarray, width: int, end: int) -> np.ndarray:
     return np.pad(rows_NxP, ((0, 0), (0, width - rows_NxP.shape[1])), constant_values=end)
 
 
+# The sets drawn last: a sweep judges run after run on the same problems, and to draw those that few
+# templates have takes as long as to solve them.
+_drawn: dict[Any, list[tuple[Cell, TestSet]]] = {}
+
+
 def test_sets(
     spec: Spec,
     config: EvalConfig,
@@ -327,6 +332,9 @@ def test_sets(
       NoProblemsError: another cell has none.
     """
     todo, drawn_from = of(spec, config), test_spec(spec, config)
+    asked = (spec, drawn_from, tuple(todo), config.problems, config.seed, window)
+    if asked in _drawn:
+        return list(_drawn[asked])
     sets: list[tuple[Cell, TestSet]] = []
     with progress("problems", len(todo), "cell") as shown, jax.default_device(device.of_data()):
         for number, cell in enumerate(todo):
@@ -338,7 +346,9 @@ def test_sets(
                 if cell.op >= spec.max_op:
                     raise
             shown.update(number + 1)
-    return sets
+    _drawn.clear()
+    _drawn[asked] = sets
+    return list(sets)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "spec"))

@@ -67,8 +67,8 @@ class MeshConfig:
     population: int = settings.whole(
         0,
         "Runs of a study that are trained as one program, at most, where they share all shapes; 1 "
-        "where one run alone is to have the whole machine. 0 is 8 on accelerators where a step is "
-        "so small that a run alone would leave them idle, and 1 otherwise.",
+        "where one run alone is to have the whole machine. 0 is 1 where a step is large enough to "
+        "fill it, and otherwise 8 on accelerators and one for each core of a CPU.",
         decides=False,
     )
     cpu_devices: int = settings.whole(

@@ -316,7 +316,9 @@ class _Loop:
             if self.adaptation.config.dropout and not self.adaptation.full:
                 found = adaptation_lib.step_keys(member.seed, step, len(rows))
                 batch["adapters"] = np.asarray(found)
-        return jax.block_until_ready(self.program.put(batches))
+        # Not waited for: on a GPU a copy begins after the steps that were launched before it, and
+        # until it has ended the next step could not be launched.
+        return self.program.put(batches)
 
     def run(
         self, state: TrainState, first: int

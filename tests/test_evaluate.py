@@ -266,6 +266,7 @@ def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkey
     monkeypatch.setattr(evaluate.engine, "decode", nothing)
 
     def judged():
+        cells_lib._drawn.clear()
         within = dataclasses.replace(CONFIG, within=(1, 2))
         found = evaluate.evaluate(
             {}, model=model_of(SMALL), spec=SMALL, config=within, progress=Silent
@@ -278,6 +279,32 @@ def test_an_op_without_test_problems_has_no_cell_and_is_searched_for_once(monkey
     lost = 4  # The cap's cell must be there.
     with pytest.raises(cells_lib.NoProblemsError, match="No problem of the cell 4"):
         judged()
+
+
+def test_runs_judged_one_after_the_other_share_their_problems(monkeypatch):
+    config = dataclasses.replace(CONFIG, problems=4, within=(), beyond=(SMALL.max_op + 1,))
+    first = cells_lib.test_sets(SMALL, config, 160, Silent)
+    drawn = []
+    monkeypatch.setattr(
+        cells_lib, "test_set", lambda *asked: drawn.append(asked) or cells_lib.NoProblemsError
+    )
+    other = dataclasses.replace(config, decode="sample:temperature=1", batch=7)
+    again = cells_lib.test_sets(SMALL, other, 160, Silent)
+    assert not drawn
+    assert [id(tests) for _, tests in again] == [id(tests) for _, tests in first]
+
+
+@pytest.mark.parametrize("changes", [{"seed": 5}, {"problems": 3}, {"window": 150}, {"max_op": 2}])
+def test_other_problems_are_drawn_anew(changes):
+    config = dataclasses.replace(CONFIG, problems=4, within=(), beyond=())
+    before = cells_lib.test_sets(SMALL, config, 160, Silent)
+    window, most = changes.pop("window", 160), changes.pop("max_op", SMALL.max_op)
+    spec, config = (
+        dataclasses.replace(SMALL, max_op=most),
+        dataclasses.replace(config, **changes),
+    )
+    after = cells_lib.test_sets(spec, config, window, Silent)
+    assert all(x is not y for (_, x), (_, y) in zip(before, after, strict=True))
 
 
 def test_cells_of_other_questions():

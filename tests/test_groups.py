@@ -53,10 +53,15 @@ def test_small_models_fill_an_accelerator_together(tmp_path, monkeypatch):
     assert grouped(tmp_path, monkeypatch, small) == [[n] for n in range(9)]
     monkeypatch.setattr(plan.jax, "default_backend", lambda: "gpu")
     assert grouped(tmp_path, monkeypatch, small) == [list(range(8)), [8]]
+    monkeypatch.setattr(plan.jax, "default_backend", lambda: "cpu")
+    # A run for each core.
+    assert grouped(tmp_path, monkeypatch, small, 2) == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
     # 12-12 at a batch of the paper's fills it alone.
     paper = {"model.size": "12-12", "train.batch": 512, "mesh.population": 0}
     large = runs_of(*seeds[:2], **paper)
-    assert grouped(tmp_path, monkeypatch, large) == [[0], [1]]
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(plan.jax, "default_backend", lambda backend=backend: backend)
+        assert grouped(tmp_path, monkeypatch, large) == [[0], [1]]
 
 
 def test_runs_that_take_other_steps_are_alone(tmp_path, monkeypatch):

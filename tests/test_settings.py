@@ -133,7 +133,7 @@ def test_the_published_recipe_is_the_defaults_but_for_three():
 def test_a_scale_states_only_what_it_changes(scale):
     before, stated = "paper", scales.CHANGES.get(scale, {})
     if scale == "night":
-        before, stated = "quick", scales.LONGER
+        before, stated = "quick", scales.OVERNIGHT
     values = config.flatten(config.base(before))
     if scale == "paper":
         values = {key: known.default for key, known in KNOWN.items()}
@@ -143,15 +143,14 @@ def test_a_scale_states_only_what_it_changes(scale):
 
 def test_a_night_is_more_of_what_is_quick():
     quick, night = config.base("quick"), config.base("night")
-    for section in ("mistakes", "model"):
-        assert night[section] == quick[section]
-    # Four times the steps.
-    changed = {"learning_rate": quick.optimizer.learning_rate / 2}
+    assert night.mistakes == quick.mistakes
+    assert night.model.to_dict() == {**quick.model, "heads": 2 * quick.model.heads}
+    changed = {"learning_rate": night.optimizer.learning_rate}
     assert night.optimizer.to_dict() == {**quick.optimizer, **changed}
     assert night.data.to_dict() == {**quick.data, "statement_op": 2}
     assert night.train.window == quick.train.window
-    assert night.train.steps > quick.train.steps
-    assert night.evaluate.problems > quick.evaluate.problems
+    assert night.train.steps * night.train.batch > 3 * quick.train.steps * quick.train.batch
+    assert {*night.evaluate.beyond} > {*quick.evaluate.beyond}
 
 
 def test_what_is_timed_beside_another_checkout_is_possible():

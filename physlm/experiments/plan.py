@@ -199,7 +199,7 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
         count = sharding.make_mesh(settings.mesh).size
         tokens = settings.train.batch * settings.windows.window
         most = settings.mesh.population or population.usual(
-            settings.model, tokens, jax.default_backend()
+            settings.model, tokens, jax.default_backend(), count
         )
         while members:
             size = min(most, len(members)) // count * count

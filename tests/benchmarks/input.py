@@ -11,6 +11,8 @@ These ways take turns, and the table shows medians over the rounds:
   nothing ever leaves the device.
 - alone: the data is made, and no step taken.
 
+Beside and alone, data is made where it is by default (`data_gen.device`).
+
 A block is as large as a stream's, whole segments of it, so that all make as many windows at once.
 """
 
@@ -28,6 +30,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_gen import keys
+from data_gen.device import of_data
 from data_gen.keys import Purpose
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
@@ -104,7 +107,14 @@ def ways_of(
     """The ways asked for, each a function that takes the steps of a block."""
     transform = optimizer.make(work.optimizer, 10_000_000)
     program = Single(work.model, transform, mesh, work.batch, work.accumulate)
-    data = stream.Stream(work.spec, work.mistakes, work.windows, seed=work.seed, batch=work.batch)
+    data = stream.Stream(
+        work.spec,
+        work.mistakes,
+        work.windows,
+        seed=work.seed,
+        batch=work.batch,
+        device=of_data(),
+    )
     stack.enter_context(contextlib.closing(data))
     steps = work.block // work.batch
     at = dict.fromkeys(("beside", "inside", "alone"), 0)

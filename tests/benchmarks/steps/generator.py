@@ -3,11 +3,13 @@
 import statistics
 from collections.abc import Iterator
 
+import jax
 from benchmarks import documents
 from benchmarks import input as input_lib
 from benchmarks.steps.figure import Figure, Setting
 from benchmarks.steps.training import ROWS, WINDOW
 
+from data_gen.device import of_data
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import MED, Spec
 from data_gen.windows.configuration import Windows
@@ -39,13 +41,18 @@ def figures(setting: Setting) -> Iterator[Figure]:
         spec, counts, rounds = SMALL, (16,), 1
     yield from _share(setting, spec)
     # As many as a stream makes at once, and more.
+    places = {"": None}
+    if setting.platform != "cpu":
+        places = {", a core of the host": of_data("cpu"), **places}
     for count in counts:
-        found = documents.measure(spec, count, rounds, DISTRIBUTIONS)
-        for name, pace in found.items():
-            is_all = name == documents.PROBLEMS
-            what = "problems" if is_all else f"documents, {name}"
-            unit = "problems/s" if is_all else "documents/s"
-            yield Figure(f"{what}, {count} at once", count / pace.seconds, unit)
+        for where, device in places.items():
+            with jax.default_device(device):
+                found = documents.measure(spec, count, rounds, DISTRIBUTIONS)
+            for name, pace in found.items():
+                is_all = name == documents.PROBLEMS
+                what = "problems" if is_all else f"documents, {name}"
+                unit = "problems/s" if is_all else "documents/s"
+                yield Figure(f"{what}, {count} at once{where}", count / pace.seconds, unit)
 
 
 def _share(setting: Setting, spec: Spec) -> Iterator[Figure]:
