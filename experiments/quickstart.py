@@ -7,22 +7,19 @@ in training and beyond it?
 
 Command: `python -m physlm.experiments.sweep` (the same as `… sweep quickstart --scale quick`).
 
-Expected: at scale `night` with the learning rate of `quick`, and seeds 0, 1 and 2, error-free
-models solve 96.8% of problems of up to 6 operations, the most in training, and 71.7, 38.0 and 7.0%
-of those of 7, 8 and 9. Other than in the paper, retry data depends on the seed: two models are
-level up to 6 operations and ahead beyond (by 4.3 and 2.4 points), and one, whose training loss ends
-at 0.155 where the others' ends at 0.146, is behind by 12.5 and 19.7. Over seeds and problems the
-two are not told apart (beyond 6 operations -4.3 points, [-26.2, +17.6]). At half that rate, as
-`night` has it now, seed 2 of retry data has 97.2% up to 6 operations and 74.8, 43.8 and 13.9 of 7,
-8 and 9, error-free data 98.5, 82.9, 42.6 and 9.3. At `quick`, with a quarter of the tokens and
-seeds 0 and 1, of problems of 6 operations retry data solves 45.0% where error-free data solves
-34.5; of 7, 20.0 and 14.9; of 8, 6.5 and 2.6; of all up to 6, 59.8 and 56.9; with
-`data.statement_op=2`, as at `night`, and seed 0 retry data is behind there. The paper (arXiv
+Expected: at scale `night`, over seeds 0, 1 and 2, both models solve 98% of problems of up to 6
+operations, the most in training (error-free 98.5, retry 98.1). Of those of 7, 8, 9 and 10 the
+error-free models solve 84.6, 45.4, 10.0 and 1.1%, those of retry data 83.6, 53.6, 19.4 and 4.7;
+all beyond 6 together retry data is ahead by 3.4 points, which three seeds do not tell apart from
+nothing ([-3.0, +9.9] by these six runs, [-0.9, +7.7] by the 21 of `retry_rate`; by seed +8.6, +1.8
+and -0.1). At `quick`, with seeds 0 and 1, of problems of 6 operations retry data solves 45.0% where
+error-free data solves 34.5; of 7, 20.0 and 14.9; of 8, 6.5 and 2.6; of all up to 6, 59.8 and 56.9;
+with `data.statement_op=2`, as at `night`, and seed 0 retry data is behind there. The paper (arXiv
 2408.16293, Figure 4) has it ahead at every length, after 39 billion tokens.
 
 Cost: `smoke` a minute, most of it compilation; `quick` eleven to fourteen minutes on two CPU cores,
-a seed; `night` three quarters of an hour there; `mini` is meant for half an hour on one GPU or TPU
-chip and `paper` for two runs of 39 billion tokens on a TPU slice (neither has been run).
+a seed; `night` two hours there, by a measured step; `mini` is meant for half an hour on one GPU or
+TPU chip and `paper` for two runs of 39 billion tokens on a TPU slice (neither has been run).
 """
 
 from collections.abc import Iterator

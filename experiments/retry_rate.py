@@ -13,23 +13,28 @@ at rates .05, .1, .2, .4 and .5 solve 83.9, 90.6, 91.6, 90.6 and 93.6 (masked 78
 published, 94.8); of all 30 cells 91.8, and 93.3, 94.9, 96.2, 96.4 and 97.5 (93.1, 94.8, 96.3, –,
 97.7). Each number is the best of two seeds and two beams.
 
-Found at `quick` (seeds 0 and 1 of all conditions, 22 runs): other than in the paper, masks decide.
-Beyond training (7 and 8 operations, where error-free data solves 8.8%) masked retry data is ahead
-of unmasked at every rate of both seeds, by 6.5 points over rates, seeds and problems ([+4.0, +9.1],
-p < .001; by seed 6.3 and 6.7), most at the high rates (.5: +10.2 [+4.3, +16.0]). Masked, more
-mistakes are better as in the paper: 11.5, 11.2, 12.7, 13.1 and 15.4% at rates .05, .1, .2, .4 and
-.5. Unmasked they are not: 7.9, 5.6, 7.1, 5.2 and 5.2%. Against error-free data neither is told
-apart yet: rates together, masked +4.0 points ([-0.4, +8.4]) and unmasked -2.5 ([-6.7, +1.6]). Up to
-6 operations no rate is told apart from error-free data, nor masked from unmasked; seeds of one
-condition differ by up to 16 points there. The models have seen one 3000th of the paper's tokens and
-have not learnt their class (57%), which may be why masks matter: what wrong names teach has to be
-unlearnt. What the mistakes are about is learnt: up to 6 operations the share of problems lost first
-to a step that cannot be taken yet falls with the rate, masked, from 24.1% without mistakes to 11.5%
-at .5; beyond it falls at high rates alone, from 61.3 to 49.9%. But right steps are taken back about
-as often as wrong ones, and more is lost in other ways.
+Found at `night` (rates 0, .1, .2 and .5, seeds 0, 1 and 2, 21 runs): other than in the paper, masks
+decide. Unmasked retry data is behind error-free data up to 6 operations, by 2.7 points over the
+rates ([-3.8, -1.6], p < .001) and 4.8 at .5, and behind masked data, there by 2.1 ([+1.1, +3.0])
+and beyond by 2.8 ([+0.4, +5.2], p = .026). Rates of .1 and .2, masked, are within 0.3 points of
+error-free data beyond 6 operations. At .5, masked, of problems of 8, 9 and 10 operations 53.6, 19.4
+and 4.7% are solved, of error-free data 45.4, 10.0 and 1.1; all beyond 6 together +3.4 points, which
+three seeds do not tell apart ([-0.9, +7.7]; +8.6, +1.8, -0.1). Problems beyond 6 that are lost
+first to a step taken too early are 57.1% without mistakes ([51.7, 62.5]) and 57.2, 52.6 and 46.4
+([40.9, 51.8]) at .1, .2 and .5, masked; wrong references, which more are lost to instead, 9.1 and
+17.0 at .5. Of solutions beyond 6 operations 26.2% take back a wrong step first and 14.2% a right
+one (.5, masked).
+
+Found at `quick` (seeds 0 and 1 of all conditions, 22 runs, of models that have not learnt their
+class): beyond training masked retry data is ahead of unmasked at every rate of both seeds, by 6.5
+points ([+4.0, +9.1], p < .001), and 11.5, 11.2, 12.7, 13.1 and 15.4% are solved at rates .05 to .5;
+error-free data solves 8.8% (rates together +4.0 points, [-0.4, +8.4]). Up to 6 operations nothing
+is told apart, but what is lost first to a step taken too early falls from 24.1% without mistakes to
+11.5% at .5, masked. Right steps are taken back as often as wrong ones.
 
 Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; `quick` 80 minutes on two
-CPU cores (measured), `night` five hours; `mini` and `paper` have not been run.
+CPU cores (measured), `night` ten hours there, by a measured step, and 21 runs eight minutes on an
+H200 (`--set mesh.population=21`); `mini` and `paper` have not been run.
 """
 
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ _FEW, _LONG = 5, 32
 QUANTITIES = {
     "accuracy": ("problems solved, every step right", True, "_acc"),
     "answer_accuracy": ("right answers", True, ""),
-    "skip": ("problems lost to a step that cannot be taken yet", True, ""),
+    "skip": ("problems lost to a step taken too early", True, ""),
     "retries": ("steps taken back in a solution", False, ""),
     "retries_right": ("steps taken back in a right solution", False, "_retries_on_right"),
     "retries_wrong": ("steps taken back in a wrong solution", False, "_retries_on_wrong"),
@@ -274,7 +274,7 @@ def _quantity(point: Point, y: str) -> float | None:
 
 
 def _skipped(point: Point) -> tuple[float, ...]:
-    """The share of each seed that is lost to a step that cannot be taken yet."""
+    """The share of each seed that is lost to a step taken too early."""
     found = (point.wrong or {}).get(faults.SKIP)
     return found.by_seed if found else (0.0,) * len(point.by_seed)
 
