@@ -23,7 +23,7 @@ pretraining on made-up mistakes takes an error-free model from 77.7% of problems
 mistakes that are typed after a student's and 56.7 with others.
 
 Cost: four runs a seed. `smoke` two minutes, most of it compilation; at `quick` about half an hour
-on two CPU cores, and at `night` two hours, both estimated. Only `smoke` has been run.
+on two CPU cores, and at `night` four hours, both estimated. Only `smoke` has been run.
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ although they are no larger. Nobody has published exponents, nor how size and mi
 Here all sizes have one learning rate, that of the scale's own model.
 
 Cost: 6 runs a size and seed. `smoke` six minutes, most of it compilation; at `quick` eight sizes
-and about four hours on two CPU cores, at `night` four times that, both estimated from the
+and about four hours on two CPU cores, at `night` eight times that, both estimated from the
 retry_rate's; at `paper` twelve sizes and 1.1e21 operations by 6 N D, estimated. Only `smoke` has
 been run.
 """
