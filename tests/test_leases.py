@@ -204,6 +204,21 @@ def test_a_run_that_another_process_trains_comes_last(tmp_path, capsys, monkeypa
     assert left_over(tmp_path) == []
 
 
+def test_a_sweep_that_is_to_end_leaves_no_lease(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def judge(tasks, store, **_):
+        assert left_over(tmp_path)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it went on")
+        yield
+
+    assert main(tmp_path, "--set", "mesh.population=1", execute=judge) == 143
+    assert "terminated with all kept that was finished" in capsys.readouterr().err
+    assert left_over(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_child_is_not_begun_before_its_parent_is_done_elsewhere(tmp_path, clock):
     parent, other = (entry.run for entry in plan.plan(STUDY, "smoke", ()))
     child = run.dataclasses.replace(other, name="child", parent=parent)

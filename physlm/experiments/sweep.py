@@ -10,9 +10,12 @@ all of them: none begins a run that another has a lease of (`physlm.experiments.
 
 import contextlib
 import functools
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+import jax
 from etils import epath
 
 from data_gen import interrupts
@@ -202,6 +205,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                     return ray.work(grouped, store, execute)
                 return Queue(groups(todo, store), store, busy).work(execute)
 
+            if not ray:
+                stack.enter_context(_ends_in_order())
             run_all(todo, view, work, failed)
         if devices.is_first():
             _report(view)
@@ -229,6 +234,27 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     if unwritten:
         print(unwritten, file=sys.stderr)
     return 1 if failed or unwritten else 0
+
+
+@contextlib.contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Has SIGTERM end the sweep as Ctrl-C does, so that no lease is left for others to wait for.
+
+    While models are trained it is for `physlm.train`; several hosts have to agree on when to end.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if jax.process_count() > 1 or not main:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TerminatedError("with all kept that was finished")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(view: View) -> None:
