@@ -99,14 +99,19 @@ def get_config(scale: str) -> ConfigDict:
     return config.base(scale)
 
 
+def _rank_of_embedding(shared: ConfigDict) -> int:
+    model = config.resolve(shared).model
+    return min(model.width, model.vocab)
+
+
 def sweep(config: ConfigDict) -> Iterator[Planned]:
     """Error-free pretraining, also for twice as long; all ways to learn from mistakes, by rate and
-    mask. Ranks whose double on the embedding exceeds the model's width are left out."""
+    mask. Ranks whose double exceeds that of the embedding are left out."""
     error_free = conditions.pretrain(**{"mistakes.rate": 0.0})
     yield error_free
     # What is trained in two steps has seen as many tokens.
     yield conditions.pretrain_2x(**{"mistakes.rate": 0.0})
-    width = config.model.heads * config.model.head_dim
+    highest = _rank_of_embedding(config)
     for mistakes in conditions.product(
         conditions.over("mistakes.rate", *RATES), conditions.over("mistakes.mask", *MASKS)
     ):
@@ -116,5 +121,5 @@ def sweep(config: ConfigDict) -> Iterator[Planned]:
         yield conditions.full_finetune(error_free, **mistakes)
         yield conditions.continued_fraction(error_free, 0.1, **mistakes)
         for size in RANKS:
-            if 2 * size <= width:
+            if 2 * size <= highest:
                 yield conditions.lora(error_free, rank=size, **mistakes)

@@ -59,6 +59,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
     assert seen["stream"] == {
         "data": settings.data,
         "mistakes": settings.mistakes,
+        "device": None,
         "seed": 5,
         "batch": 24,
         "windows": Windows(128, loss_on="all", attention="document", pack="whole"),
