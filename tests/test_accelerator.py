@@ -146,7 +146,7 @@ def test_others_are_compared_with(first: tuple[Any, Any]) -> None:
 
 def test_a_kernel_that_is_wrong_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that sees later tokens, and one that sees other documents."""
-    small = kernels.Size(1, (16,), 1, 2, 4, 8, 2, 2)
+    small = kernels.Size(1, 16, ((16, 1), (16, 3)), 1, 2, 4, 8, 2, 2)
 
     def wrong(kernel: Any) -> list[str]:
         monkeypatch.setattr(attention, "in_blocks", kernel)
