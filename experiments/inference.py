@@ -14,7 +14,7 @@ with mistakes sixteen. Voting was asked for by its reviewers, and is not publish
 
 Found at `night` (seeds 0, 1 and 2, 256 problems a cell, 7 to 10 operations beyond training;
 `--filter 'decode=greedy,beam:4,regret:perfect' --set evaluate.beyond=7,8,9,10`): as in the paper,
-beams add nothing (36.1% of what is beyond training to 36.6 for the error-free models, 40.9 to 41.1
+beams add little (36.1% of what is beyond training to 36.6 for the error-free models, 40.9 to 41.1
 for the others, for four times the tokens). Other than there, a perfect detector gives the
 error-free models about as much (42.4%) as mistakes in pretraining (40.9, decoded greedily), and it
 adds to both (44.5). Over three seeds the two kinds of models are not told apart by any way. With
