@@ -6,6 +6,8 @@ windows came 34 times as fast from the 16 cores of a host as from its H200.
 
 import jax
 
+from data_gen.settings import RefusedError
+
 
 def of_data(where: str = "auto") -> jax.Device | None:
     """The device to make data on; None is JAX's default. What is made is the same on all.
@@ -15,17 +17,14 @@ def of_data(where: str = "auto") -> jax.Device | None:
         default is a GPU and for the latter elsewhere.
 
     Raises:
-      RuntimeError: the cores are asked for and JAX is told to leave them alone (JAX_PLATFORMS).
+      RefusedError: the cores are asked for and JAX is told to leave them alone.
     """
-    if where == "cpu":
-        return _cores()
-    if where == "auto" and jax.default_backend() == "gpu":
-        try:
-            return _cores()
-        except RuntimeError:
+    if where == "devices" or (where == "auto" and jax.default_backend() != "gpu"):
+        return None
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        if where == "auto":
             return None
-    return None
-
-
-def _cores() -> jax.Device:
-    return jax.local_devices(backend="cpu")[0]
+        allowed = "auto or devices where JAX_PLATFORMS does not name cpu"
+        raise RefusedError("mesh.input", where, allowed) from error

@@ -21,9 +21,9 @@ error-free data beyond 6 operations. At .5, masked, of problems of 8, 9 and 10 o
 and 4.7% are solved, of error-free data 45.4, 10.0 and 1.1; all beyond 6 together +3.4 points, which
 three seeds do not tell apart ([-0.9, +7.7]; +8.6, +1.8, -0.1). Problems beyond 6 that are lost
 first to a step taken too early are 57.1% without mistakes ([51.7, 62.5]) and 57.2, 52.6 and 46.4
-([40.9, 51.8]) at .1, .2 and .5, masked; wrong references, which more are lost to instead, 9.1 and
-17.0 at .5. Of solutions beyond 6 operations 26.2% take back a wrong step first and 14.2% a right
-one (.5, masked).
+([40.9, 51.8]) at .1, .2 and .5, masked; wrong references, which more are lost to instead, 4.7 and
+8.4% of all test problems at .5. Of solutions beyond 6 operations 26.2% take back a wrong step first
+and 14.2% a right one (.5, masked).
 
 Found at `quick` (seeds 0 and 1 of all conditions, 22 runs, of models that have not learnt their
 class): beyond training masked retry data is ahead of unmasked at every rate of both seeds, by 6.5

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 
+import jax
 import pytest
 
 from data_gen.windows.configuration import Windows
@@ -50,6 +51,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
         "train.loss_on": "all",
         "train.attention": "document",
         "train.pack": "whole",
+        "mesh.input": "cpu",
     }
     shared = registry.configure(registry.load("quickstart"), "smoke")
     one = run.make_run(config.override(shared, changes))
@@ -59,7 +61,7 @@ def test_every_setting_reaches_its_room(seen, tmp_path):
     assert seen["stream"] == {
         "data": settings.data,
         "mistakes": settings.mistakes,
-        "device": None,
+        "device": jax.local_devices(backend="cpu")[0],
         "seed": 5,
         "batch": 24,
         "windows": Windows(128, loss_on="all", attention="document", pack="whole"),

@@ -1,9 +1,7 @@
 """Training windows: packed as the paper packs, and a function of (seed, number) alone."""
 
 import re
-import threading
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,13 +9,11 @@ from drawn import SMALL, drawn, facts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen.device import of_data
 from data_gen.settings import RefusedError
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
-from data_gen.windows import packing, stream
+from data_gen.windows import packing
 from data_gen.windows.configuration import Windows, shortest_document
-from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import SEGMENT, Stream, problems_a_window
 from data_gen.windows.tokenizer import tokenizer
 
@@ -246,49 +242,6 @@ def test_bad_settings_are_refused_before_anything_compiles():
 
 
 @pytest.mark.slow
-def test_where_data_is_made_is_asked_of_the_machine(monkeypatch) -> None:
-    cores = jax.local_devices(backend="cpu")[0]
-    assert (of_data(), of_data("devices"), of_data("cpu")) == (None, None, cores)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert (of_data(), of_data("devices"), of_data("cpu")) == (cores, None, cores)
-
-    def absent(backend):
-        raise RuntimeError(f"no {backend}")
-
-    monkeypatch.setattr(jax, "local_devices", absent)
-    assert of_data() is None
-    with pytest.raises(RuntimeError):
-        of_data("cpu")
-
-
-@pytest.mark.parametrize("kind", ["stream", "questions"])
-@pytest.mark.parametrize("named", [True, False])
-def test_data_is_made_on_the_device_that_is_named(kind, named, monkeypatch) -> None:
-    class AskedError(Exception):
-        pass
-
-    seen, real = set(), stream.problems
-
-    def make_none(*asked, **rest):
-        # Other tests' streams may still be at work.
-        if not threading.current_thread().name.startswith(kind):
-            return real(*asked, **rest)
-        seen.add(jax.config.jax_default_device)
-        raise AskedError
-
-    device = jax.local_devices(backend="cpu")[0] if named else None
-    shared = {"seed": 0, "batch": 4, "device": device}
-    if kind == "stream":
-        made = Stream(SMALL, Mistakes(), Windows(96), **shared)
-        monkeypatch.setattr(made, "_make", make_none)
-    else:
-        made = QuestionStream(SMALL, Mistakes(), window=96, task="can_next", count=2, **shared)
-        monkeypatch.setattr(stream, "problems", make_none)
-    with pytest.raises(AskedError):
-        made.batch(0)
-    assert seen == {device}
-
-
 def test_problems_a_window_are_those_in_the_stream():
     spec, mistakes = SMALL, Mistakes("retry", 0.5)
     windows = Windows(window=160)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from data_gen.device import of_data
 from physlm import population, sharding
 from physlm.experiments import ancestry, registry
 from physlm.experiments import config as config_lib
@@ -151,11 +152,13 @@ def check_mesh(runs: Sequence[Run]) -> None:
     """Raises where some run cannot be trained on the devices here.
 
     Raises:
-        ValueError: there are too few devices, or a model or batch cannot be divided over them.
+        ValueError: there are too few devices, a model or batch cannot be divided over them, or
+            data is to be made on cores that JAX leaves alone.
     """
     if len({run.settings.mesh.cpu_devices for run in runs}) > 1:
         raise ValueError("mesh.cpu_devices differs between runs; one sweep has one value of it.")
     for run in runs:
+        of_data(run.settings.mesh.input)
         mesh, train = sharding.make_mesh(run.settings.mesh), run.settings.train
         sharding.check(run.settings.model, train.batch, train.accumulate, mesh)
 
