@@ -335,17 +335,20 @@ def test_sets(
     asked = (spec, drawn_from, tuple(todo), config.problems, config.seed, window)
     if asked in _drawn:
         return list(_drawn[asked])
-    sets: list[tuple[Cell, TestSet]] = []
+    found: dict[Cell, TestSet] = {}
     with progress("problems", len(todo), "cell") as shown, jax.default_device(device.of_data()):
-        for number, cell in enumerate(todo):
+        # Problems of few operations have few templates, so that those of one side are found last.
+        # Drawn first, they do not distort the time left.
+        for number, cell in enumerate(sorted(todo, key=lambda cell: cell.op)):
             try:
                 tests = test_set(cell, drawn_from, config, window)
                 shared_N = tests.shared_N | (spec.split != "train")
-                sets.append((cell, dataclasses.replace(tests, shared_N=shared_N)))
+                found[cell] = dataclasses.replace(tests, shared_N=shared_N)
             except NoProblemsError:
                 if cell.op >= spec.max_op:
                     raise
             shown.update(number + 1)
+    sets = [(cell, found[cell]) for cell in todo if cell in found]
     _drawn.clear()
     _drawn[asked] = sets
     return list(sets)

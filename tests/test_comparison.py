@@ -130,6 +130,32 @@ def test_seeds_of_all_conditions_tell_how_far_seeds_vary(shown):
     assert one.cells["5"].over_seeds and len(solved[0.5]) == 1
 
 
+def test_what_is_of_some_seeds_alone_says_of_which(shown):
+    """Beside conditions of more seeds it would be read as one of all."""
+    rows = fake_rows((0.0, 0.2, 0.5), seeds=3)
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+
+    def said(kept):
+        known = [row for row in rows if kept(row["condition"]["retry_rate"], row["seed"])]
+        compared = comparison.compare(summarise(known), found_in(shown, known))
+        texts = [text for part in comparison.sentences(compared) for text in part]
+        heads = [text.partition(": ")[0].partition(", against ") for text in texts]
+        return {head: of.removeprefix("error-free solutions") for head, _, of in heads}
+
+    together = "2 rates together"
+    every = said(lambda rate, seed: True)
+    assert set(every) == {RETRY, RETRY.replace("0.5", "0.2"), together}
+    assert set(every.values()) == {""}
+    less = said(lambda rate, seed: rate < 0.5 or seed == 1)
+    assert less == every | {RETRY: ", of seed 1 against seeds 0, 1, 2"}
+    assert said(lambda rate, seed: rate == 0.2 or seed == 1)[RETRY] == ", of seed 1 alone"
+    some = said(lambda rate, seed: rate == 0.2 or seed)
+    assert some[RETRY] == ", of seeds 1, 2 alone"
+    assert some[together] == ", of seeds 0, 1, 2 against seeds 1, 2"
+    assert set(said(lambda rate, seed: seed == 2).values()) == {""}
+
+
 def test_rates_are_compared_together_where_seeds_are_several(shown):
     rows = fake_rows((0.0,), 2) + [
         {**row, "run": f"{mask}-{row['run']}", "condition": row["condition"] | {"mask": mask}}

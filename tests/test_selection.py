@@ -1,6 +1,7 @@
 """Parts of a study: some seeds, what a filter lets through, one share of several."""
 
 import collections
+import shlex
 import threading
 
 import pytest
@@ -52,6 +53,29 @@ def test_what_was_shown_before_a_filter_stays_shown(tmp_path):
     assert main(tmp_path) == 0
     assert main(tmp_path, "--set", "seed=1", "--filter", "retry_rate=0.5") == 0
     assert rates_and_seeds(tmp_path) == {(0.0, 0), (0.5, 0), (0.5, 1)}
+
+
+def test_a_report_has_the_commands_that_made_it(tmp_path):
+    """Given again in another store, they make the same results."""
+    first, other = tmp_path / "first", tmp_path / "other"
+    chosen = ["--filter", "retry_rate=0.5", "--set", "evaluate.beyond=4", "evaluate.problems=60"]
+    assert main(first, "--seeds", "1:3", *chosen) == 0
+    assert main(first, "--only", "1/3") == 0
+    assert main(first) == 0
+    (view,) = (path.parent for path in first.glob("*/results.md"))
+    written = (view / "commands.txt").read_text()
+    assert f"```bash\n{written}```" in (view / "results.md").read_text()
+    commands = written.splitlines()
+    assert len(commands) == 2
+    for command in commands:
+        head, *given = command.partition(f" {STUDY.name} ")
+        assert head == "python -m physlm.experiments.sweep"
+        assert main(other, *shlex.split(given[1])) == 0
+    assert rows_in(other) == rows_in(first) != []
+    # Begun anew, it is made by what follows.
+    (view / "shown.json").unlink()
+    assert main(first) == 0
+    assert (view / "commands.txt").read_text().splitlines() == commands[1:]
 
 
 def test_parents_and_probes_come_along():

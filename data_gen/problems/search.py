@@ -181,6 +181,7 @@ def find_many(
     start_N: Place,
     spec: Spec,
     lanes: int | None = None,
+    wanted: int | jax.Array | None = None,
 ) -> tuple[Draft, Place]:
     """`find` for many problems at once (leading axis N).
 
@@ -193,10 +194,16 @@ def find_many(
       start_N: where their searches begin.
       spec: the class.
       lanes: drafts a round, until few searches are left.
+      wanted: how many are searched for, the first ones; None for all. What is returned of the
+        others is not accepted.
     """
     count = keys_N.shape[0]
+    wanted = count if wanted is None else wanted
     lanes = min(lanes or max(LANES_LEAST, min(LANES, count // 8)), count)
     draw_keys_N = jax.vmap(lambda key: keys.named(key, Stage.DRAFTS))(keys_N)
+
+    def asked(which_L: jax.Array) -> jax.Array:
+        return jnp.where(which_L < wanted, which_L, count)
 
     def of(x_N: Any, which_L: jax.Array) -> Any:
         safe_L = jnp.minimum(which_L, count - 1)
@@ -220,7 +227,7 @@ def find_many(
             (at.which_M, at.found_M),
             (at.which_L, _Searching(drawn_L, after_L)),
         )
-        next_L = jnp.minimum(at.taken + jnp.cumsum(done_L) - 1, count)
+        next_L = asked(at.taken + jnp.cumsum(done_L) - 1)
         which_L = jnp.where(done_L, next_L, at.which_L)
         place_L = jax.tree.map(
             lambda first_L, later_L: jnp.where(done_L, first_L, later_L),
@@ -230,7 +237,7 @@ def find_many(
         taken = jnp.minimum(at.taken + done_L.sum(), count)
         return _Lanes(which_L, place_L, taken, at.filled + done_L.sum(), which_M, found_M)
 
-    first_L = jnp.arange(lanes, dtype=jnp.int32)
+    first_L = asked(jnp.arange(lanes, dtype=jnp.int32))
     place_L = of(start_N, first_L)
     found_L = _Searching(jax.eval_shape(draw, first_L, place_L), place_L)
     which_M, found_M = jax.tree.map(
@@ -245,9 +252,10 @@ def find_many(
             return (at.which_L < count).sum() > fewer
 
         end = _narrowed(jax.lax.while_loop(crowded, step, end), fewer)
-    place_N = jnp.argsort(end.which_M[:count])
-    found_N = jax.tree.map(lambda x_M: x_M[place_N], end.found_M)
-    return found_N.drawn, found_N.place
+    is_found_N = jnp.arange(count) < end.filled
+    place_N = jnp.argsort(jnp.where(is_found_N, end.which_M[:count], count))
+    drawn_N, after_N = jax.tree.map(lambda x_M: x_M[place_N], end.found_M)
+    return drawn_N._replace(accepted=drawn_N.accepted & is_found_N), after_N
 
 
 def finish(key: jax.Array, drawn: Draft, spec: Spec) -> Problem:
@@ -358,7 +366,8 @@ def sample_many(keys_N: jax.Array, spec: Spec, goals_N: structure.Goal | None = 
         keys_S, goals_S, place_S = jax.tree.map(
             lambda x_N: x_N[jnp.minimum(which_S, count - 1)], (keys_N, goals_N, at_N.place)
         )
-        drawn_S, place_S = find_many(keys_S, goals_S, place_S, spec)
+        left = (~at_N.done).sum()
+        drawn_S, place_S = find_many(keys_S, goals_S, place_S, spec, wanted=left)
         made_S = _finish_many(keys_S, drawn_S, spec)
         found_S = jax.vmap(partial(_taken, spec=spec))(made_S, drawn_S, place_S)
         return jax.tree.map(lambda x_N, x_S: x_N.at[which_S].set(x_S, mode="drop"), at_N, found_S)

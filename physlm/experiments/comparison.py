@@ -40,6 +40,7 @@ class Comparison:
         rates: how many rates of mistakes are averaged over; 1 for a single condition.
         by_seed: by cell the difference in each seed, in the order of seeds; empty where the
             conditions do not have the same seeds, of which there are several.
+        seeds: in words, where not all seeds of the study stand on both sides; else "".
     """
 
     label: str
@@ -49,6 +50,7 @@ class Comparison:
     why_not: str = ""
     rates: int = 1
     by_seed: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    seeds: str = ""
 
 
 def compare(
@@ -114,7 +116,23 @@ def _compared(
     by_seed: dict[str, tuple[float, ...]] = {}
     for name, members in _cells(line, base).items():
         cells[name], by_seed[name] = _difference(members, line, base, lines, found)
-    return Comparison(line.label, against, cells, by_seed=by_seed)
+    return Comparison(
+        line.label, against, cells, by_seed=by_seed, seeds=_some_seeds([(line, base)], lines)
+    )
+
+
+def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> str:
+    """Which seeds are compared, where those of all lines are not on both sides."""
+    every = _seeds(lines)
+    mine, theirs = _seeds([line for line, _ in pairs]), _seeds([base for _, base in pairs])
+    if mine == theirs:
+        return "" if mine == every else f"of {mine} alone"
+    return f"of {mine} against {theirs}"
+
+
+def _seeds(lines: Sequence[Line]) -> str:
+    found = sorted({seed for line in lines for seed in line.seeds})
+    return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
 
 
 def _by_rate(pairs: Sequence[tuple[Line, Line]]) -> list[list[tuple[Line, Line]]]:
@@ -158,7 +176,14 @@ def _rates_together(
             by_seed[name] = _by_seed(shown, parts, weights)
     if not cells:
         return None
-    return Comparison(label, against, cells, rates=len(group), by_seed=by_seed)
+    return Comparison(
+        label,
+        against,
+        cells,
+        rates=len(group),
+        by_seed=by_seed,
+        seeds=_some_seeds(group, lines),
+    )
 
 
 def _weight(line: Line, group: Sequence[tuple[Line, Line]]) -> float:
@@ -320,7 +345,8 @@ def _sentence(one: Comparison) -> str:
         if seeds := one.by_seed.get(name):
             text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
         parts.append(f"{name.replace('<=', 'up to ')} operations {text})")
-    return f"{one.label}, against {one.against}: {'; '.join(parts)}." if parts else ""
+    of_seeds = f", {one.seeds}" if one.seeds else ""
+    return f"{one.label}, against {one.against}{of_seeds}: {'; '.join(parts)}." if parts else ""
 
 
 def notes(compared: Sequence[Comparison]) -> list[str]:

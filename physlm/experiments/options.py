@@ -4,6 +4,7 @@ Options that exclude each other are refused here, before anything is planned or 
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 
 from physlm.experiments import cluster, estimate, logs, registry, scales, selection
@@ -129,6 +130,17 @@ def _steps(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of steps is")
     return int(text)
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command that asks for the same entries, of whichever workers and in whichever store."""
+    words = ["python", "-m", "physlm.experiments.sweep", options.study, "--scale", options.scale]
+    if options.seeds:
+        words += ["--seeds", options.seeds]
+    for name in ("filter", "set"):
+        if given := getattr(options, name):
+            words += [f"--{name}", *given]
+    return shlex.join(words)
 
 
 def entries(options: argparse.Namespace) -> list[Entry]:

@@ -117,7 +117,7 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         notes=notes,
         examples=_examples(found),
         closed=_closed(found, beside),
-        commands=_commands(found, name, scale),
+        commands=View(found.store, name, scale).commands(),
     )
 
 
@@ -202,12 +202,6 @@ def _examples(found: Material) -> list[tuple[str, str]]:
         if parts:
             written.append((line.label, "\n".join(parts)))
     return written
-
-
-def _commands(found: Material, name: str, scale: str) -> list[str]:
-    command = f"python -m physlm.experiments.sweep {name} --scale {scale}"
-    seeds = sorted({row["seed"] for row in found.rows})
-    return [command if seed == 0 else f"{command} --set seed={seed}" for seed in seeds]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             for sentence in mended:
                 say(sentence)
             if devices.is_first():
-                view.remember(entries)
+                view.remember(entries, options_lib.command(options))
 
             def work(busy: Callable[[Run], None]) -> Generator[Event, None, None]:
                 if ray:

@@ -1,8 +1,8 @@
 """A study's view of a store: which runs it shows, by which evaluations, as which conditions.
 
 The study's directory remembers it in `shown.json`, so that what one invocation asks for is added to
-what earlier ones of the same study and scale asked for. Whoever deletes that file begins anew; the
-models stay.
+what earlier ones of the same study and scale asked for, and in `commands.txt` how they asked.
+Whoever deletes the first of these begins anew; the models stay.
 """
 
 import contextlib
@@ -25,6 +25,9 @@ FILE = "shown.json"
 
 # Beside it: the runs that are needed for what is shown, parents and probes among them.
 RUNS_FILE = "runs.json"
+
+# The commands that asked for it, a line each.
+COMMANDS_FILE = "commands.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +103,12 @@ class View:
         """A lease of the view's files, held for seconds while they are written."""
         return leases.held(self.directory, lambda: None)
 
-    def remember(self, entries: Sequence[Entry]) -> None:
+    def remember(self, entries: Sequence[Entry], command: str = "") -> None:
         """Adds entries to the view.
+
+        Args:
+            entries: what is to be shown, too.
+            command: that asks for them; empty where none does.
 
         Raises:
             ValueError: the file that names them is damaged.
@@ -109,6 +116,10 @@ class View:
         # What another worker adds at the same time is not lost.
         with self.held():
             before = self.remembered()
+            commands = self.commands() if before else []
+            if command and command not in commands:
+                text = "".join(f"{one}\n" for one in [*commands, command])
+                paths.write_atomically(self.directory / COMMANDS_FILE, text)
             new = [entry.shown for entry in entries if entry.shown not in before]
             runs = {run.name: run.settings.train.steps for one in entries for run in one.runs}
             needed = self.needed()
@@ -116,6 +127,11 @@ class View:
                 files.write_json(self.directory / RUNS_FILE, needed | runs)
             if new:
                 files.write_json(self.directory / FILE, [*before, *new])
+
+    def commands(self) -> list[str]:
+        """The commands that made what is shown, as far as they are known, the first one first."""
+        path = self.directory / COMMANDS_FILE
+        return paths.read_bytes(path).decode(errors="replace").splitlines() if path.exists() else []
 
     def remembered(self) -> list[dict[str, Any]]:
         """The entries of the view, as `shown.json` has them.

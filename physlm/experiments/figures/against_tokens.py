@@ -49,7 +49,7 @@ def _build(figure: "Figure", known: Sequence[Line], about: str) -> None:
     bars = "bars are 95% intervals of the share of problems"
     title(figure, "Problems solved, by what is written for them", f"{about}; {bars}", top=0.955)
     grid = figure.add_gridspec(
-        1, 3, width_ratios=(1, 1, 0.8), left=0.06, right=0.99, bottom=0.11, top=0.83, wspace=0.18
+        1, 3, width_ratios=(1, 1, 0.8), left=0.075, right=0.99, bottom=0.11, top=0.83, wspace=0.2
     )
     cap = cap_of([point for line in known for point in line.points])
 
@@ -102,6 +102,8 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Point], bool]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
     families, data = _names(lines)
     ticks: list[float] = []
     for number, family in enumerate(families):
@@ -135,6 +137,8 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
         axes.minorticks_off()
     bottom, top = axes.get_ylim()
     axes.set_ylim(max(0.0, bottom), min(100.0, top))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
 
 
 def _spent(line: Line, wanted: Callable[[Point], bool]) -> tuple[float, float, float, float] | None:
