@@ -1,10 +1,12 @@
 """Where data is made."""
 
 import threading
+import types
 
 import jax
 import pytest
 from drawn import SMALL
+from etils import epath
 from test_evaluate import Silent
 
 from data_gen import device
@@ -16,8 +18,12 @@ from data_gen.windows import stream
 from data_gen.windows.configuration import Windows
 from data_gen.windows.questions import QuestionStream
 from data_gen.windows.stream import Stream
-from physlm import cells, overlap
+from physlm import cells, overlap, practice
+from physlm.analysis import Loaded
 from physlm.cells import EvalConfig
+from physlm.doctor import trials
+from physlm.doctor.finding import Asked
+from physlm.experiments import execution
 
 CORES = jax.local_devices(backend="cpu")[0]
 
@@ -26,18 +32,18 @@ class AskedError(Exception):
     """Problems are asked for; none are made."""
 
 
-def where_asked(monkeypatch, thread: str) -> set:
+def where_asked(monkeypatch, thread: str, what: str = "problems") -> set:
     """The devices on which that thread is to make problems, as soon as it is; it ends then."""
-    seen, real = set(), stream.problems
+    seen, real = set(), getattr(stream, what)
 
-    def problems(*asked, **rest):
+    def made(*asked, **rest):
         # Other tests' streams may still be at work.
         if not threading.current_thread().name.startswith(thread):
             return real(*asked, **rest)
         seen.add(jax.config.jax_default_device)
         raise AskedError
 
-    monkeypatch.setattr(stream, "problems", problems)
+    monkeypatch.setattr(stream, what, made)
     return seen
 
 
@@ -85,4 +91,26 @@ def test_what_no_stream_makes_is_made_there_too(which, monkeypatch):
             monkeypatch.setattr(cells, "test_sets", lambda *_: sets)
             shape = {"seed": 0, "first": 32, "config": asked, "progress": Silent}
             overlap.count(SMALL, Mistakes(), Windows(160), **shape)
+    assert seen == {CORES}
+
+
+@pytest.mark.parametrize("which", ["practice", "analysis", "doctor", "budget"])
+def test_what_a_run_has_made_beside_its_stream_is_made_there_too(which, tmp_path, monkeypatch):
+    asked = Asked(epath.Path(tmp_path), ("train.budget=problems", "mistakes.rate=0.5"))
+    settings = asked.settings
+    what = "segments" if which == "budget" else "problems"
+    seen = where_asked(monkeypatch, threading.current_thread().name, what)
+    for module in (device, execution):
+        monkeypatch.setattr(module, "of_data", lambda *_: CORES)
+    with pytest.raises(AskedError):
+        if which == "practice":
+            shape = {"model": settings.model, "spec": settings.data, "config": settings.practice}
+            practice.own_mistakes({}, **shape, seed=0, batch=4, progress=Silent)
+        elif which == "analysis":
+            of_run = types.SimpleNamespace(settings=settings)
+            Loaded(of_run, {}).texts(2)
+        elif which == "doctor":
+            trials.generator(asked)
+        else:
+            execution.budgeted(settings)
     assert seen == {CORES}
