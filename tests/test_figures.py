@@ -16,8 +16,15 @@ from physlm.experiments.plan import plan
 from physlm.experiments.published import Published
 from physlm.experiments.summary import independent, pooled, summarise
 
-OPS = {"<=15": 15, "15": 15, "20": 20, "23": 23}
-ACCOUNT = {"tokens": 90.0, "capped": 0.1, "retries_right": 0.2, "retries_wrong": 0.7}
+OPS = {"<=15": 15, "15": 15, "20": 20, "23": 23, "20re": 20}
+ACCOUNT = {
+    "tokens": 90.0,
+    "capped": 0.1,
+    "retries_right": 0.2,
+    "retries_wrong": 0.7,
+    "unnecessary_right": 0.01,
+    "operations_right": 0.02,
+}
 
 
 def rows_of(study):
@@ -53,7 +60,7 @@ def test_every_study_draws_its_figures_and_finds_its_rows_of_the_paper(name):
             row = beside.find(line.condition, {})
             if row is not None:
                 assert (row.table, row.row) not in known.values(), "two conditions for one row"
-                known.setdefault(line.label, (row.table, row.row))
+                known.setdefault((line.label, row.quantity), (row.table, row.row))
     # Each row that the study names is that of a condition which it runs.
     named = {(beside.table, row) for beside in study.beside for row in beside.rows}
     missing = named - set(known.values())
@@ -106,7 +113,7 @@ def test_the_papers_numbers_stand_beside():
     study, lines = registry.load("quickstart"), lines_of(0.0, 0.5)
     (beside,) = study.beside
     rows = {line.label: beside.find(line.condition, {}) for line in lines}
-    drawing = Against("retry_rate").draw(Shown(lines, "what", rows))
+    drawing = Against("retry_rate").draw(Shown(lines, "what", {"accuracy": rows}))
     assert "in the paper, mean of 30 cells" in texts(drawing)
     assert "in the paper, mean of 30 cells" not in texts(
         Against("retry_rate").draw(Shown(lines, "what"))
@@ -120,15 +127,38 @@ def test_the_papers_numbers_stand_beside():
         ("retries", "Fig4b_acc", False),
         ("retries_right", "Fig5a_11a_retries_on_right", True),
         ("retries_wrong", "Fig5a_11a_retries_on_right", False),
+        ("retries_wrong", "Fig5b_retries_on_wrong", True),
     ],
 )
 def test_the_papers_numbers_stand_beside_those_of_the_same_quantity_alone(y, table, shown):
     lines = summarise([{**row, "account": ACCOUNT} for row in fake_rows((0.0, 0.2, 0.5), 2)])
     row = Published(table, "some", {"avg": 91.0, "med_pq:23": 77.0})
     drawing = Against("retry_rate", y=y).draw(
-        Shown(lines, "what", beside={line.label: row for line in lines})
+        Shown(lines, "what", beside={row.quantity: {line.label: row for line in lines}})
     )
     assert any("in the paper" in text for text in texts(drawing)) is shown
+
+
+def test_problems_with_another_question_have_a_panel_where_they_are_asked_for():
+    """And count neither as problems up to the cap nor as those beyond it."""
+    rows = [{**row, "account": ACCOUNT} for row in fake_rows((0.0, 0.2, 0.5), 2)]
+    asked = [
+        {**row, "cell": "6re", "account": ACCOUNT | {"unnecessary_right": 0.5}}
+        for row in rows
+        if row["cell"] == "6"
+    ]
+    plain = Against("retry_rate", y="unnecessary_right")
+    figure = replace(plain, reasked=True)
+    lines = summarise(rows + asked)
+    name = "another question, 6 operations"
+    assert name in texts(figure.draw(Shown(lines, "what")))
+    assert name not in texts(figure.draw(Shown(summarise(rows), "what")))
+    assert name not in texts(plain.draw(Shown(lines, "what")))
+    (inside, beyond), (other,) = against._kinds(lines).values(), against._reasked(lines).values()
+    means = [
+        against._height(lines[1], plain.y, kind, lines).mean for kind in (inside, beyond, other)
+    ]
+    assert means == pytest.approx([0.01, 0.01, 0.5])
 
 
 def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
@@ -139,7 +169,11 @@ def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
         one = outcomes.Outcomes("", np.zeros(200, bool), None, wrong)
         found.setdefault((row["run"], row["evaluation"]), {})[row["cell"]] = one
     lines = summarise(rows, found)
-    height = against._height(lines[0], "skip", 0, 4, lines)
+
+    def inside(point):
+        return point.inside
+
+    height = against._height(lines[0], "skip", inside, lines)
     # Cells of four of each run, of which the first is that of all up to the cap.
     assert height.by_seed == (0.0, 5 / 200)
     theirs = [(9 / 200, 13 / 200), (17 / 200, 21 / 200)]
@@ -147,11 +181,11 @@ def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
     # Conditions of which it is not known say nothing, and those that lose none have lost none.
     some = {key: cells for key, cells in found.items() if "retry-0.5" not in key[0]}
     part = summarise(rows, some)
-    height_of_some = against._height(part[0], "skip", 0, 4, part)
+    height_of_some = against._height(part[0], "skip", inside, part)
     ends = inference.of_share((0.0, 5 / 200), 200, theirs[:1])
     assert (height_of_some.low, height_of_some.high) == ends
     none = {key: {c: replace(one, wrong={}) for c, one in of.items()} for key, of in found.items()}
-    assert against._height(summarise(rows, none)[0], "skip", 0, 4, []).by_seed == (0.0, 0.0)
+    assert against._height(summarise(rows, none)[0], "skip", inside, []).by_seed == (0.0, 0.0)
     drawing = Against("retry_rate", y="skip").draw(Shown(lines, "what"))
     assert any("over seeds and problems" in text for text in texts(drawing))
     ((_, (head, first, *_)),) = drawing.tables

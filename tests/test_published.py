@@ -51,6 +51,20 @@ def test_nothing_stands_beside_the_paper_at_smoke(tmp_path):
     assert "Beside the paper" not in report.make(shown)
 
 
+def test_tables_of_retries_are_no_accuracies(tmp_path):
+    shown = tmp_path / "retries-quick"
+    shown.mkdir()
+    rows = [{**row, "study": "retries"} for row in fake_rows((0.0, 0.2, 0.5))]
+    fake_sweep(shown, rows)
+    report.make(shown)
+    page = (shown / "report.html").read_text()
+    assert "Beside the paper" not in page
+    for row in ("Fig5a_11a_retries_on_right", "Fig5b_retries_on_wrong"):
+        numbers = published.rows(row)["retry 0.5"].cells[published.HARDEST]
+        assert f">{numbers:g}<" in page
+    assert "in right solutions (arXiv" in page and "in wrong solutions (arXiv" in page
+
+
 def test_cells_below_the_cap_are_not_in_the_mean_beside_the_papers():
     plain, within = (
         fake_rows(),

@@ -26,6 +26,13 @@ HARDEST = f"{CLASS}:23"
 AVERAGE = "avg"
 MODEL = "124M parameters, 39 billion tokens a model"
 
+# By how a table's name ends: what it is of, as figures name it, and what the table is called.
+QUANTITIES = {
+    "_acc": ("accuracy", "table of strict accuracy, %"),
+    "_retries_on_right": ("retries_right", "table of steps taken back in right solutions"),
+    "_retries_on_wrong": ("retries_wrong", "table of steps taken back in wrong solutions"),
+}
+
 # What a condition means that does not say it; the paper's recipe.
 _UNSAID: Mapping[str, Any] = {"mask": "none", "kind": "skip", "trained": "", "decode": "greedy"}
 
@@ -43,6 +50,11 @@ class Published:
     table: str
     row: str
     cells: Mapping[str, float]
+
+    @property
+    def quantity(self) -> str:
+        """What the numbers are, as figures name it: accuracy, retries_right or retries_wrong."""
+        return next(one for end, (one, _) in QUANTITIES.items() if self.table.endswith(end))
 
     @property
     def by_op(self) -> dict[int, float]:

@@ -129,24 +129,24 @@ def _study(name: str) -> tuple[Study | None, str]:
         return None, f"Shown as studies usually are: {error}"
 
 
-def _beside(found: Material, study: Study | None, scale: str) -> dict[str, Published]:
-    """The paper's rows, by the labels of our conditions; none at `smoke`, which learns nothing."""
+def _beside(found: Material, study: Study | None, scale: str) -> dict[str, dict[str, Published]]:
+    """The paper's rows, by what they are of and the labels of our conditions, where there are
+    several; none at `smoke`, which learns nothing."""
     if study is None or scale == "smoke":
         return {}
     shared = found.shared
-    known = {
-        line.label: row
-        for beside in reversed(study.beside)
-        for line in found.lines
-        if (row := beside.find(line.condition, shared)) is not None
-    }
-    return known if len(known) > 1 else {}
+    known: dict[str, dict[str, Published]] = {}
+    for beside in study.beside:
+        for line in found.lines:
+            if (row := beside.find(line.condition, shared)) is not None:
+                known.setdefault(row.quantity, {}).setdefault(line.label, row)
+    return {quantity: rows for quantity, rows in known.items() if len(rows) > 1}
 
 
 def _tables(
     found: Material,
     compared: Sequence[comparison.Comparison],
-    beside: dict[str, Published],
+    beside: dict[str, dict[str, Published]],
     probes: Table | None,
 ) -> list[tuple[str, Table]]:
     lines = found.lines
@@ -163,7 +163,7 @@ def _tables(
         made.append(("Wrong solutions by their first wrong step, %", wrong))
     if taken_back := tables.taken_back_table(lines, found.outcomes):
         made.append(("What solutions take back first, % of problems", taken_back))
-    if paper := tables.paper_table(lines, beside):
+    if paper := tables.paper_table(lines, beside.get("accuracy", {})):
         made.append((f"Beside the paper, strict accuracy, %: {_budgets(found)}", paper))
     return made
 
@@ -176,10 +176,11 @@ def _budgets(found: Material) -> str:
     return f"{ours}; the paper's up to op {published.CAP} and 21, {published.MODEL}"
 
 
-def _closed(found: Material, beside: dict[str, Published]) -> list[tuple[str, Table]]:
+def _closed(found: Material, beside: dict[str, dict[str, Published]]) -> list[tuple[str, Table]]:
     made = []
-    if paper := tables.published_table(beside):
-        made.append(("The paper's table (arXiv 2408.16293)", paper))
+    for quantity, words in published.QUANTITIES.values():
+        if paper := tables.published_table(beside.get(quantity, {})):
+            made.append((f"The paper's {words} (arXiv 2408.16293)", paper))
     if cost := tables.cost_table(found.lines, found.rows, found.seconds):
         made.append(("What it took", cost))
     configs = list(found.configs.values())

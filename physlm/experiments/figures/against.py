@@ -32,21 +32,25 @@ SIZE_INCHES = (11.0, 5.6)
 # More values than these leave no room for names side by side, nor turned ones for longer names.
 _FEW, _LONG = 5, 32
 
-# What can be drawn: in words, whether it is a share, and how the paper's tables of it end, if any.
+# What can be drawn: in words, and whether it is a share.
 QUANTITIES = {
-    "accuracy": ("problems solved, every step right", True, "_acc"),
-    "answer_accuracy": ("right answers", True, ""),
-    "skip": ("problems lost to a step taken too early", True, ""),
-    "retries": ("steps taken back in a solution", False, ""),
-    "retries_right": ("steps taken back in a right solution", False, "_retries_on_right"),
-    "retries_wrong": ("steps taken back in a wrong solution", False, "_retries_on_wrong"),
-    "unnecessary": ("unneeded parameters in a right solution", False, ""),
-    "capped": ("solutions cut off", True, ""),
-    "tokens": ("tokens written for a problem", False, ""),
+    "accuracy": ("problems solved, every step right", True),
+    "answer_accuracy": ("right answers", True),
+    "skip": ("problems lost to a step taken too early", True),
+    "retries": ("steps taken back in a solution", False),
+    "retries_right": ("steps taken back in a right solution", False),
+    "retries_wrong": ("steps taken back in a wrong solution", False),
+    "unnecessary": ("unneeded steps in a solution", False),
+    "unnecessary_right": ("unneeded steps in a right solution", False),
+    "operations_right": ("operations too many in a right solution", False),
+    "capped": ("solutions cut off", True),
+    "tokens": ("tokens written for a problem", False),
 }
 
 # One curve: what it is called, and a point for each value of the setting.
 _Curve = tuple[str, list[tuple[Any, Line]]]
+
+_Choice = Callable[[Point], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Against:
         y: one of `QUANTITIES`.
         name: of the picture's files.
         heading: over all; "" for one that says what is drawn.
+        reasked: whether problems with another question than their own are drawn, too.
         wanted: which conditions are drawn; all of them without it.
     """
 
@@ -74,6 +79,7 @@ class Against:
     y: str = "accuracy"
     name: str = "against"
     heading: str = ""
+    reasked: bool = False
     wanted: Callable[[Condition], bool] = lambda _: True
 
     def __post_init__(self) -> None:
@@ -152,13 +158,13 @@ class Against:
         level: Sequence[Line],
         heading: str,
     ) -> None:
-        what, share, table = QUANTITIES[self.y]
+        what, share = QUANTITIES[self.y]
         title(figure, heading, _about(shown, self.y), top=0.95)
-        published_of = {
-            label: row for label, row in shown.beside.items() if table and row.table.endswith(table)
-        }
+        published_of = shown.beside.get(self.y, {})
         beside = [line for _, points in curves for _, line in points if line.label in published_of]
-        panels = 3 if len(beside) > 1 else 2
+        lines = shown.lines
+        kinds = _kinds(lines) | (_reasked(lines) if self.reasked else {})
+        panels = len(kinds) + (len(beside) > 1)
         ticks = _ticks(curves)
         # Turned names take room, and so do several lines of a legend.
         bottom = 0.25 if len(curves) + len(level) > 3 else 0.2
@@ -166,8 +172,6 @@ class Against:
             bottom = 0.33
         sides = {"left": 0.07, "right": 0.985, "bottom": bottom, "top": 0.8}
         grid = figure.add_gridspec(1, panels, wspace=0.2, **sides)
-        cap = cap_of([point for line in shown.lines for point in line.points])
-        names = (f"up to {cap} operations, as in training", "more operations than in training")
         # What has no order is not joined. Curves stand beside each other, as bars would hide bars.
         numbers = all(isinstance(value, int | float) for value in ticks)
         looks = [style(n) | ({} if numbers else {"linestyle": "none"}) for n in range(len(curves))]
@@ -176,12 +180,12 @@ class Against:
         apart = 0.009 * span if numbers else 0.12
         shifts = [apart * (n - middle) for n in range(len(curves))]
         drawn = []
-        for number in range(2):
+        for number, (kind, chosen) in enumerate(kinds.items()):
             axes = figure.add_subplot(grid[0, number])
             drawn.append(axes)
 
-            def height(line: Line, beyond: int = number) -> Share | None:
-                return _height(line, self.y, beyond, cap, shown.lines)
+            def height(line: Line, chosen: _Choice = chosen) -> Share | None:
+                return _height(line, self.y, chosen, lines)
 
             for place, (label, points) in enumerate(curves):
                 here = {value: x + shifts[place] for value, x in ticks.items()}
@@ -189,10 +193,10 @@ class Against:
             for place, line in enumerate(level):
                 dash = DASHES[1 + place % (len(DASHES) - 1)]
                 _level(axes, line, height(line), _scale(self.y), dash)
-            self._frame(axes, names[number], ticks, share=share)
+            self._frame(axes, kind, ticks, share=share)
         drawn[0].set_ylabel(what, fontsize=10.5)
-        if panels == 3:
-            axes = figure.add_subplot(grid[0, 2])
+        if panels > len(kinds):
+            axes = figure.add_subplot(grid[0, -1])
             cell = published.AVERAGE if share else published.HARDEST
             self._frame(axes, f"in the paper, {_cell(share)}", ticks, share=share)
             heights: list[float] = []
@@ -235,6 +239,27 @@ class Against:
         axes.set_xlabel(self._called, fontsize=10.5)
         low, high = min(ticks.values()), max(ticks.values())
         axes.set_xlim(low - 0.07 * (high - low), high + 0.07 * (high - low))
+
+
+def _kinds(lines: Sequence[Line]) -> dict[str, _Choice]:
+    """Which problems a panel is of, by its name: those as in training, and those beyond."""
+    cap = cap_of([point for line in lines for point in line.points])
+
+    def beyond(point: Point) -> bool:
+        return cap is not None and point.op > cap and not (point.inside or point.reasked)
+
+    return {
+        f"up to {cap} operations, as in training": lambda point: point.inside,
+        "more operations than in training": beyond,
+    }
+
+
+def _reasked(lines: Sequence[Line]) -> dict[str, _Choice]:
+    ops = sorted({point.op for line in lines for point in line.points if point.reasked})
+    if not ops:
+        return {}
+    name = f"another question, {', '.join(map(str, ops))} operations"
+    return {name: lambda point: point.reasked}
 
 
 def _cell(share: bool) -> str:
@@ -291,7 +316,7 @@ def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
     cap = cap_of([point for line in lines for point in line.points])
     table = [["condition", f"op ≤ {cap}", f"op > {cap}"]]
     for line in lines:
-        found = [_height(line, y, beyond, cap, lines) for beyond in range(2)]
+        found = [_height(line, y, chosen, lines) for chosen in _kinds(lines).values()]
         table.append(
             [
                 line.label,
@@ -306,16 +331,8 @@ def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
     return table
 
 
-def _height(
-    line: Line, y: str, beyond: int, cap: int | None, lines: Sequence[Line]
-) -> Share | None:
-    """The mean of the quantity over cells, with its interval where known."""
-
-    def chosen(point: Point) -> bool:
-        if not beyond:
-            return point.inside
-        return cap is not None and point.op > cap and not (point.inside or point.reasked)
-
+def _height(line: Line, y: str, chosen: _Choice, lines: Sequence[Line]) -> Share | None:
+    """The mean of the quantity over the chosen cells, with its interval where known."""
     if y in _WITH_INTERVALS and _has(line, y):
         known = [other for other in lines if _has(other, y)]
         return pooled(line, chosen, known, _WITH_INTERVALS[y])

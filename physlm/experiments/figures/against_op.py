@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.looks import are_probes, looks
 from physlm.experiments.figures.panels import Panel, divided
 from physlm.experiments.figures.style import LEGEND, name, percent, plain, style, title
+from physlm.experiments.published import Published
 from physlm.experiments.summary import Line, cap_of
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
     # More lines than these leave no room for their names among them, but for probes, whose answers
     # are right more often than not.
     many, each = len(lines) > _FEW and not others, looks(lines)
-    beside = [line for line in lines if line.label in shown.beside]
+    theirs = shown.beside.get("accuracy", {})
+    beside = [line for line in lines if line.label in theirs]
     beside_paper = len(beside) > 1 and not many
     accuracy = figure.add_subplot(grid[:, 0])
     retries = figure.add_subplot(grid[0, 1] if beside_paper or many or others else grid[:, 1])
@@ -191,7 +193,7 @@ def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
         _other_tasks(figure.add_subplot(grid[1, 1]), others, cap)
     if beside_paper:
         of_line = dict(zip([line.label for line in lines], each, strict=True))
-        _paper(figure.add_subplot(grid[1, 1]), beside, shown, of_line)
+        _paper(figure.add_subplot(grid[1, 1]), beside, theirs, of_line)
 
 
 def _greedy(lines: Sequence[Line]) -> list[Line]:
@@ -267,14 +269,17 @@ def _rate(line: Line) -> float | None:
 
 
 def _paper(
-    axes: "Axes", lines: Sequence[Line], shown: Shown, styles: dict[str, dict[str, Any]]
+    axes: "Axes",
+    lines: Sequence[Line],
+    theirs: Mapping[str, Published],
+    styles: dict[str, dict[str, Any]],
 ) -> None:
     """The published curves, in the colours of our conditions."""
     tops = []
     for line in lines:
-        curve = shown.beside[line.label].by_op
+        curve = theirs[line.label].by_op
         axes.plot(list(curve), list(curve.values()), **styles[line.label], markersize=4.5, lw=1.8)
-        tops.append((curve[max(curve)], shown.beside[line.label].row, styles[line.label]["color"]))
+        tops.append((curve[max(curve)], theirs[line.label].row, styles[line.label]["color"]))
     # Names stand at the curves' ends, and apart.
     place = 101.0
     for height, row, colour in sorted(tops, reverse=True):

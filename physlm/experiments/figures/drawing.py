@@ -45,14 +45,14 @@ class Shown:
     Attributes:
         lines: the conditions.
         about: what was run, in words.
-        beside: the paper's numbers of those conditions that it has, by their labels.
+        beside: the paper's numbers: by quantity, and by the labels of the conditions that it has.
         curves: by the conditions' labels, the tokens and losses of each of their runs.
         trained: by the conditions' labels, what each of their runs took, in the order of `judged`.
     """
 
     lines: Sequence[Line]
     about: str
-    beside: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, Published]] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[Curve]] = dataclasses.field(default_factory=dict)
     trained: Mapping[str, Sequence[Trained]] = dataclasses.field(default_factory=dict)
 
