@@ -7,10 +7,11 @@ import matplotlib.figure
 import numpy as np
 import pytest
 from fake_results import fake_rows, png_size
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from physlm import model
 from physlm.experiments import figures, inference, outcomes, registry, tables
-from physlm.experiments.figures import Against, Losses, Shown, against, style
+from physlm.experiments.figures import Against, Losses, Shown, against, losses, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
 from physlm.experiments.published import Published
@@ -300,3 +301,14 @@ def test_what_bars_are_over_is_said(seeds, over):
     rows = [row for rate, n in zip((0.0, 0.5), seeds, strict=True) for row in fake_rows((rate,), n)]
     shown = Shown(summarise(rows), "what was run")
     assert against._about(shown, "accuracy").endswith(f"95% intervals over {over}")
+
+
+@pytest.mark.parametrize("count", [2, 9, 40])
+def test_names_of_losses_stay_in_the_picture(count):
+    curves = {f"run {n} of a condition {'that is long ' * 8}": [[(1e3, 2.0)]] for n in range(count)}
+    figure = matplotlib.figure.Figure(figsize=losses.SIZE_INCHES)
+    FigureCanvasAgg(figure)
+    losses._build(figure, curves, {label: style.style(0) for label in curves}, "what")
+    figure.canvas.draw()
+    names = figure.axes[0].get_legend().get_window_extent()
+    assert names.y0 >= 0 and names.x1 <= figure.bbox.width

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (11.0, 4.6)
 
-# More names than these leave no room for the curves.
-_NAMED = 14
+# More names than these could not be read, and more lines of them than those have smaller letters.
+_NAMED, _LINES = 14, 19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,11 @@ def _build(
     axes.tick_params(which="both", labelsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: _rounded(value))
     axes.set_xlabel("tokens seen", fontsize=10.5)
-    handles, names = axes.get_legend_handles_labels()
-    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": 8.5}
-    axes.legend(handles[:_NAMED], names[:_NAMED], **LEGEND | place)
+    handles, names = (found[:_NAMED] for found in axes.get_legend_handles_labels())
+    lines = sum(1 + each.count("\n") for each in names)
+    size = 8.5 * min(1.0, _LINES / max(lines, 1))
+    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": size}
+    axes.legend(handles, names, **LEGEND | place)
 
 
 def _rounded(number: float) -> str:
