@@ -152,7 +152,12 @@ def _place(target: epath.Path, run: run_lib.Run, state: TrainState) -> None:
         run_lib.finish(made, 0, 0.0)
         if local:
             os.chmod(made, 0o755)
-            made.rename(target)
+            try:
+                made.rename(target)
+            except OSError:
+                # Another process has been as quick.
+                if run_lib.status(target) != "finished":
+                    raise
     finally:
         if local:
             shutil.rmtree(made, ignore_errors=True)

@@ -8,7 +8,7 @@ import pytest
 from test_again import swept
 
 from physlm import adopt, export
-from physlm.experiments import evaluate, results
+from physlm.experiments import evaluate, results, sweep
 from physlm.experiments import run as run_lib
 from physlm.huggingface import directory as directories
 from physlm.huggingface import mapping
@@ -127,7 +127,28 @@ def test_it_comes_back_as_a_run(exported, tmp_path, capsys):
     capsys.readouterr()
     with pytest.raises(AssertionError):
         swept(workdir, f"parent.run={out}")
-    assert f"`python -m physlm.adopt {out}` makes a run of it" in capsys.readouterr().err
+    assert f"a model of Hugging Face; model.from={out} begins with it" in capsys.readouterr().err
+
+
+def test_a_study_begins_with_it(exported, tmp_path, capsys):
+    """With its architecture and class, and nothing but its place in the command."""
+    _, directory, out = exported
+    store = tmp_path / "runs"
+    given = ["--scale", "smoke", "--workdir", str(store), "--set", f"model.from={out}"]
+    given += ["train.steps=2", "train.save_every=1", "optimizer.warmup_steps=1"]
+    assert sweep.main(["quickstart", "--dry-run", *given]) == 0
+    asked = capsys.readouterr().out
+    assert not store.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep.devices, "prepare", lambda mesh, batch, cache_dir: None)
+        assert sweep.main(["quickstart", *given]) == 0
+    rows = results.read(store / "quickstart-smoke" / results.FILE)
+    assert {row["condition"]["retry_rate"] for row in rows} == {0.0, 0.5}
+    model = run_lib.load(directory).settings.model
+    for name in {row["run"] for row in rows}:
+        assert f"\n{name}: to do" in asked
+        assert run_lib.load(store / "models" / name).settings.model == model
+    assert len(list((store / "models").glob("adopted,*"))) == 1
 
 
 def test_bad_input(exported, tmp_path, capsys):

@@ -37,6 +37,12 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
         ),
         (["--set", "evaluate.beyond=50"], "evaluate.beyond has 50: "),
         (["--set", "seed=-1"], "seed is -1"),
+        (["--set", "model.from="], "^model.from is ''; it must be a directory of a model of Hugg"),
+        (
+            ["--set", "model.from=x", "parent.run=y"],
+            "^model.from is given beside another model.from or parent.run: give one of them",
+        ),
+        (["--set", "model.from=/no"], "^model.from is '/no': /no has no config.json: it is no dir"),
         (["--set", "train.window=8"], "^train.window is 8; it must be at least .*: the shortest"),
         (["--set", "mesh.data=1000"], "it must be at most the number of devices"),
         (["--colour"], "unrecognized arguments"),

@@ -33,8 +33,7 @@ def _load(run: Run, models: epath.Path) -> tuple[Run, epath.Path]:
         )
     if "model_type" in files.read_object(directory / run_lib.CONFIG_FILE):
         raise ValueError(
-            f"parent.run is {name!r}, a model of Hugging Face; `python -m physlm.adopt {name}` "
-            "makes a run of it."
+            f"parent.run is {name!r}, a model of Hugging Face; model.from={name} begins with it."
         )
     parent = run_lib.load(directory)
     check(run, parent)

@@ -6,8 +6,9 @@ Options that exclude each other are refused here, before anything is planned or 
 import argparse
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
-from physlm.experiments import cluster, estimate, logs, registry, scales, selection
+from physlm.experiments import adoption, cluster, estimate, logs, registry, scales, selection
 from physlm.experiments.arguments import Parser, called, place
 from physlm.experiments.plan import plan
 from physlm.experiments.view import Entry
@@ -122,7 +123,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the resources of a Ray task, as CPU=8 GPU=1 (CPU=1, and one GPU or TPU chip where "
         "there are any)",
     )
-    parser.add_settings("change settings of all runs, as train.steps=500 seed=1 (all: --settings)")
+    parser.add_settings(
+        "change settings of all runs, as train.steps=500 seed=1 (all: --settings); model.from=DIR "
+        "has all begin with a model of Hugging Face"
+    )
     return parser.parse_args(arguments)
 
 
@@ -143,6 +147,17 @@ def command(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def assignments(options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+    """The `key=value` texts, and the settings of the model that all runs begin with, where one is
+    named; it becomes a run of the store, unless the store is only looked at.
+
+    Raises:
+        ValueError: that model cannot be taken.
+    """
+    keep = not (options.dry_run or options.settings)
+    return adoption.begun(options.set, options.workdir, options.scale, keep=keep)
+
+
 def entries(options: argparse.Namespace) -> list[Entry]:
     """All entries that the command line asks for, before shares are dealt.
 
@@ -156,9 +171,10 @@ def entries(options: argparse.Namespace) -> list[Entry]:
             raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
         seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
     found: list[Entry] = []
+    given, begun = assignments(options)
     for seed in seeds:
         known = [entry.shown for entry in found]
-        planned = plan(study, options.scale, [*options.set, *seed])
+        planned = plan(study, options.scale, [*given, *seed], begun)
         found += [entry for entry in planned if entry.shown not in known]
     return selection.filtered(found, options.filter) if options.filter else found
 

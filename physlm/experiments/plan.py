@@ -24,18 +24,24 @@ from physlm.experiments.view import Entry
 _PROBE = "evaluate.probe"
 
 
-def plan(study: registry.Study, scale: str, assignments: Sequence[str] = ()) -> list[Entry]:
+def plan(
+    study: registry.Study,
+    scale: str,
+    assignments: Sequence[str] = (),
+    begun: Mapping[str, Any] | None = None,
+) -> list[Entry]:
     """All entries of a study, each checked, without duplicates.
 
     Args:
         study: which study.
         scale: which of `scales.NAMES`.
         assignments: `key=value` texts that hold for every run, over what the study itself varies.
+        begun: settings of the model that all runs begin with, by dotted key.
 
     Raises:
         ValueError: an unknown scale or key, a value of the wrong type, or one that a room refuses.
     """
-    shared = registry.configure(study, scale)
+    shared = config_lib.override(registry.configure(study, scale), begun or {})
     chosen = config_lib.expanded(config_lib.parse_assignments(assignments))
     defaults = config_lib.flatten(shared)
     set_apart = {key for key, value in chosen.items() if value != defaults[key]}

@@ -129,7 +129,8 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     try:
         if options.settings:
             shared = registry.configure(registry.load(options.study), options.scale)
-            chosen = config_lib.parse_assignments(options.set)
+            given, begun = options_lib.assignments(options)
+            chosen = {**begun, **config_lib.parse_assignments(given)}
             put(manual(config_lib.override(shared, chosen)))
             return 0
         chips, ray = options_lib.chips(options), options_lib.executor(options)

@@ -68,7 +68,8 @@ def _build(
     axes.tick_params(which="both", labelsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: _rounded(value))
     axes.set_xlabel("tokens seen", fontsize=10.5)
-    handles, names = (found[:_NAMED] for found in axes.get_legend_handles_labels())
+    handles, names = axes.get_legend_handles_labels()
+    handles, names = handles[:_NAMED], names[:_NAMED]
     lines = sum(1 + each.count("\n") for each in names)
     size = 8.5 * min(1.0, _LINES / max(lines, 1))
     place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": size}
