@@ -102,6 +102,18 @@ def test_many_equal_one_by_one():
         np.testing.assert_array_equal(a[7:19], c)
 
 
+@pytest.mark.parametrize("wanted", [0, 3, 47])
+def test_searches_that_are_not_asked_for_find_nothing(wanted):
+    key_N, goal = first_keys(64), structure.Goal(*2 * [jnp.full(64, 2)])
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, 64), search._beginning())
+    find = jax.jit(functools.partial(search.find_many, spec=TINY))
+    (all_N, _), (some_N, _) = (find(key_N, goal, start, wanted=n) for n in (64, wanted))
+    assert all_N.accepted.all()
+    assert (np.asarray(some_N.accepted) == (np.arange(64) < wanted)).all()
+    for whole, part in zip(*map(jax.tree.leaves, (all_N, some_N)), strict=True):
+        np.testing.assert_array_equal(part[:wanted], whole[:wanted])
+
+
 _SHARDED = """
 import functools, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
