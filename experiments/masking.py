@@ -27,11 +27,13 @@ from physlm.experiments.published import Beside
 RATES = (0.2, 0.5)
 MASKS = ("none", "name", "sentence", "all")
 
+_CALLED = "tokens of a mistake that bear no loss"
+
 FIGURES = (
-    Against("mask", "tokens of a mistake that bear no loss"),
+    Against("mask", _CALLED, values=MASKS),
     AgainstOp(),
-    Against("mask", "tokens of a mistake that bear no loss", y="skip", name="skip"),
-    Against("mask", "tokens of a mistake that bear no loss", y="retries", name="retries"),
+    Against("mask", _CALLED, values=MASKS, y="skip", name="skip"),
+    Against("mask", _CALLED, values=MASKS, y="retries", name="retries"),
 )
 
 BESIDE = (

@@ -148,11 +148,14 @@ def test_what_is_of_some_seeds_alone_says_of_which(shown):
     assert set(every) == {RETRY, RETRY.replace("0.5", "0.2"), together}
     assert set(every.values()) == {""}
     less = said(lambda rate, seed: rate < 0.5 or seed == 1)
-    assert less == every | {RETRY: ", of seed 1 against seeds 0, 1, 2"}
+    assert less == every | {
+        RETRY: ", of seed 1 against seeds 0, 1, 2",
+        together: ", of seeds 0, 1, 2 and seed 1 against seeds 0, 1, 2",
+    }
     assert said(lambda rate, seed: rate == 0.2 or seed == 1)[RETRY] == ", of seed 1 alone"
     some = said(lambda rate, seed: rate == 0.2 or seed)
     assert some[RETRY] == ", of seeds 1, 2 alone"
-    assert some[together] == ", of seeds 0, 1, 2 against seeds 1, 2"
+    assert some[together] == ", of seeds 0, 1, 2 and seeds 1, 2 against seeds 1, 2"
     assert set(said(lambda rate, seed: seed == 2).values()) == {""}
 
 

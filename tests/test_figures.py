@@ -140,6 +140,12 @@ def test_the_papers_numbers_stand_beside_those_of_the_same_quantity_alone(y, tab
     assert any("in the paper" in text for text in texts(drawing)) is shown
 
 
+def test_values_stand_in_the_order_of_the_study():
+    curves = [("", [(value, None) for value in ("all", "name", "none")])]
+    assert list(against._ticks(curves)) == ["all", "name", "none"]
+    assert list(against._ticks(curves, ("none", "name", "sentence"))) == ["none", "name", "all"]
+
+
 def test_problems_with_another_question_have_a_panel_where_they_are_asked_for():
     """And count neither as problems up to the cap nor as those beyond it."""
     rows = [{**row, "account": ACCOUNT} for row in fake_rows((0.0, 0.2, 0.5), 2)]

@@ -123,7 +123,7 @@ def _compared(
 
 def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> str:
     """Which seeds are compared, where those of all lines are not on both sides."""
-    every = _seeds(lines)
+    every = _words(sorted({seed for line in lines for seed in line.seeds}))
     mine, theirs = _seeds([line for line, _ in pairs]), _seeds([base for _, base in pairs])
     if mine == theirs:
         return "" if mine == every else f"of {mine} alone"
@@ -131,8 +131,12 @@ def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> st
 
 
 def _seeds(lines: Sequence[Line]) -> str:
-    found = sorted({seed for line in lines for seed in line.seeds})
-    return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+    """The seeds that each line has, once where they are the same."""
+    return " and ".join(dict.fromkeys(_words(sorted(set(line.seeds))) for line in lines))
+
+
+def _words(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _by_rate(pairs: Sequence[tuple[Line, Line]]) -> list[list[tuple[Line, Line]]]:

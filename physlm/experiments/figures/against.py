@@ -69,6 +69,7 @@ class Against:
         y: one of `QUANTITIES`.
         name: of the picture's files.
         heading: over all; "" for one that says what is drawn.
+        values: the setting's values in the order of the axis; without it as they come.
         reasked: whether problems with another question than their own are drawn, too.
         wanted: which conditions are drawn; all of them without it.
     """
@@ -79,6 +80,7 @@ class Against:
     y: str = "accuracy"
     name: str = "against"
     heading: str = ""
+    values: Sequence[Any] = ()
     reasked: bool = False
     wanted: Callable[[Condition], bool] = lambda _: True
 
@@ -165,7 +167,7 @@ class Against:
         lines = shown.lines
         kinds = _kinds(lines) | (_reasked(lines) if self.reasked else {})
         panels = len(kinds) + (len(beside) > 1)
-        ticks = _ticks(curves)
+        ticks = _ticks(curves, self.values)
         # Turned names take room, and so do several lines of a legend.
         bottom = 0.25 if len(curves) + len(level) > 3 else 0.2
         if len(ticks) > _FEW and max(map(len, map(_written, ticks))) > 6:
@@ -274,9 +276,10 @@ def _about(shown: Shown, y: str) -> str:
     return f"{shown.about}; bars are 95% intervals over {over}"
 
 
-def _ticks(curves: Sequence[_Curve]) -> dict[Any, float]:
+def _ticks(curves: Sequence[_Curve], order: Sequence[Any] = ()) -> dict[Any, float]:
     """The position of each value on the axis: numbers to scale, others evenly spaced."""
-    values = list(dict.fromkeys(value for _, points in curves for value, _ in points))
+    found = list(dict.fromkeys(value for _, points in curves for value, _ in points))
+    values = [*(value for value in order if value in found), *(v for v in found if v not in order)]
     if all(isinstance(value, int | float) for value in values):
         values = sorted(values)
         steps = [b - a for a, b in itertools.pairwise(values)]
