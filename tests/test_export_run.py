@@ -112,6 +112,12 @@ def test_it_comes_back_as_a_run(exported, tmp_path, capsys):
     (adopted,) = (workdir / "models").iterdir()
     assert adopt.main([str(out), "--workdir", str(workdir)]) == 0
     assert list((workdir / "models").iterdir()) == [adopted]
+    # Another process may be as quick, and be done between the first look and the last.
+    looks, real = iter(["new"]), run_lib.status
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adopt.run_lib, "status", lambda path: next(looks, None) or real(path))
+        assert adopt.main([str(out), "--workdir", str(workdir)]) == 0
+    assert list((workdir / "models").iterdir()) == [adopted]
     capsys.readouterr()
     told = []
     for run in (directory, adopted):

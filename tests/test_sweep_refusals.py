@@ -3,11 +3,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
 
 import pytest
 from fake_runs import STUDY, VIEW, FakeRuns, main, times
 
-from physlm.experiments import evaluate, plan, report, results, status, store, sweep
+from physlm.experiments import adoption, evaluate, plan, report, results, status, store, sweep
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
 
@@ -310,3 +311,11 @@ def test_checkpoints_of_other_settings_are_refused_untouched(tmp_path, capsys):
     # Without checkpoints there is nothing to go on from.
     shutil.rmtree(checkpoints / "10")
     assert main(tmp_path) == 0
+
+
+def test_a_model_that_there_is_no_room_for_is_said(tmp_path, capsys, monkeypatch):
+    ended = subprocess.CompletedProcess([], 1, "", "said elsewhere")
+    monkeypatch.setattr(adoption.subprocess, "run", lambda *_, **__: ended)
+    assert main(tmp_path, "--set", "model.from=model") == 1
+    error = capsys.readouterr().err
+    assert "the model of model" in error and error.count("\n") == 1
