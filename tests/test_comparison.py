@@ -8,7 +8,7 @@ import pytest
 from fake_results import RETRY, fake_rows, fake_sweep
 from test_outcomes import found_in, write_solutions
 
-from physlm.experiments import comparison, inference, report
+from physlm.experiments import comparison, inference, report, verdicts
 from physlm.experiments.summary import summarise
 
 
@@ -47,7 +47,7 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     compared = comparison.compare(summarise(rows), found_in(shown, rows))
     ps = [one.cells["6"].p for one in compared]
     assert [one.adjusted["6"] for one in compared] == inference.holm(ps)
-    said, further = comparison.sentences(compared)
+    said, further = verdicts.sentences(compared)
     assert (
         len(said) == 2
         and not further
@@ -66,9 +66,9 @@ def test_what_is_told_apart_is_said_first_where_much_is_compared():
 
     few = [compared("a", 0.02, 0.5), compared("b", 0.2, 0.01), compared("c", -0.2, 0.049)]
     few.append(compared("rates", 0.01, 0.9, rates=3))
-    first, further = comparison.sentences(few)
+    first, further = verdicts.sentences(few)
     assert [said[0] for said in first] == ["a", "b", "c", "r"] and not further
-    first, further = comparison.sentences([*few, compared("d", -0.3, 0.05)])
+    first, further = verdicts.sentences([*few, compared("d", -0.3, 0.05)])
     assert [said[0] for said in first] == ["r", "b", "c"]
     assert [said[0] for said in further] == ["a", "d"]
     assert "ahead by 20.0 points" in first[1] and "behind by 20.0 points" in first[2]
@@ -90,12 +90,12 @@ def test_a_difference_is_told_by_seed_where_there_are_several(shown):
         known = [solved[0.5, seed, cell] - solved[0.0, seed, cell] for seed in range(3)]
         assert one.by_seed[cell] == pytest.approx(known, abs=0.006)
         assert np.mean(one.by_seed[cell]) == pytest.approx(one.cells[cell].value)
-    ((said,), _) = comparison.sentences([one])
+    ((said,), _) = verdicts.sentences([one])
     shown_seeds = [f"{100 * value:+.1f}" for value in one.by_seed["<=4"]]
     assert f"; by seed {', '.join(shown_seeds)})" in said
     (alone,) = comparison.compare(summarise([row for row in rows if row["seed"] == 1]), found)
     assert not any(alone.by_seed.values())
-    assert "by seed" not in comparison.sentences([alone])[0][0]
+    assert "by seed" not in verdicts.sentences([alone])[0][0]
 
 
 def test_seeds_of_all_conditions_tell_how_far_seeds_vary(shown):
@@ -139,7 +139,7 @@ def test_what_is_of_some_seeds_alone_says_of_which(shown):
     def said(kept):
         known = [row for row in rows if kept(row["condition"]["retry_rate"], row["seed"])]
         compared = comparison.compare(summarise(known), found_in(shown, known))
-        texts = [text for part in comparison.sentences(compared) for text in part]
+        texts = [text for part in verdicts.sentences(compared) for text in part]
         heads = [text.partition(": ")[0].partition(", against ") for text in texts]
         return {head: of.removeprefix("error-free solutions") for head, _, of in heads}
 
@@ -198,7 +198,7 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
         (both,) = (x for x in of_both if (x.label, x.against) == (one.label, one.against))
         name, none = (np.mean([s.mean(1) for s in every[mask]], 0) for mask in ('"name"', '"none"'))
         assert both.by_seed["6"] == pytest.approx(sorted(name - none)[::-1])
-        (said,) = (x for x in comparison.sentences([both])[0] if x.startswith("2 rates together"))
+        (said,) = (x for x in verdicts.sentences([both])[0] if x.startswith("2 rates together"))
         assert said.count("; by seed ") == 2
     # Seeds that not all conditions have are none to compare in.
     some = [row for row in rows if row["seed"] == 0 or row["condition"].get("mask") != "name"]
@@ -208,7 +208,7 @@ def test_rates_are_compared_together_where_seeds_are_several(shown):
         if x.rates > 1 and x.against == one.against
     )
     assert not any(few.by_seed.values())
-    assert any("Rates together are their mean" in said for said in comparison.notes(compared))
+    assert any("Rates together are their mean" in said for said in verdicts.notes(compared))
     # One seed each says nothing of the mean over rates.
     rows = [row for row in rows if row["seed"] == 0]
     alone = comparison.compare(summarise(rows), found, {"mask": "none"})

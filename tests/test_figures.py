@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from physlm import model
 from physlm.experiments import figures, inference, outcomes, registry, tables
-from physlm.experiments.figures import Against, Losses, Shown, against, losses, style
+from physlm.experiments.figures import Against, Losses, Shown, against, losses, quantities, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
 from physlm.experiments.published import Published
@@ -161,9 +161,12 @@ def test_problems_with_another_question_have_a_panel_where_they_are_asked_for():
     assert name in texts(figure.draw(Shown(lines, "what")))
     assert name not in texts(figure.draw(Shown(summarise(rows), "what")))
     assert name not in texts(plain.draw(Shown(lines, "what")))
-    (inside, beyond), (other,) = against._kinds(lines).values(), against._reasked(lines).values()
+    (inside, beyond), (other,) = (
+        quantities.by_length(lines).values(),
+        quantities.reasked(lines).values(),
+    )
     means = [
-        against._height(lines[1], plain.y, kind, lines).mean for kind in (inside, beyond, other)
+        quantities.mean(lines[1], plain.y, kind, lines).mean for kind in (inside, beyond, other)
     ]
     assert means == pytest.approx([0.01, 0.01, 0.5])
 
@@ -180,7 +183,7 @@ def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
     def inside(point):
         return point.inside
 
-    height = against._height(lines[0], "skip", inside, lines)
+    height = quantities.mean(lines[0], "skip", inside, lines)
     # Cells of four of each run, of which the first is that of all up to the cap.
     assert height.by_seed == (0.0, 5 / 200)
     theirs = [(9 / 200, 13 / 200), (17 / 200, 21 / 200)]
@@ -188,11 +191,11 @@ def test_what_is_lost_to_steps_taken_too_early_has_intervals_over_seeds():
     # Conditions of which it is not known say nothing, and those that lose none have lost none.
     some = {key: cells for key, cells in found.items() if "retry-0.5" not in key[0]}
     part = summarise(rows, some)
-    height_of_some = against._height(part[0], "skip", inside, part)
+    height_of_some = quantities.mean(part[0], "skip", inside, part)
     ends = inference.of_share((0.0, 5 / 200), 200, theirs[:1])
     assert (height_of_some.low, height_of_some.high) == ends
     none = {key: {c: replace(one, wrong={}) for c, one in of.items()} for key, of in found.items()}
-    assert against._height(summarise(rows, none)[0], "skip", inside, []).by_seed == (0.0, 0.0)
+    assert quantities.mean(summarise(rows, none)[0], "skip", inside, []).by_seed == (0.0, 0.0)
     drawing = Against("retry_rate", y="skip").draw(Shown(lines, "what"))
     assert any("over seeds and problems" in text for text in texts(drawing))
     ((_, (head, first, *_)),) = drawing.tables

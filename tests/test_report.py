@@ -11,7 +11,6 @@ from fake_results import CELLS, RETRY, drawn, fake_rows, fake_sweep, png_size, s
 
 from physlm import metrics
 from physlm.experiments import (
-    comparison,
     inference,
     material,
     overlap,
@@ -20,6 +19,7 @@ from physlm.experiments import (
     results,
     run,
     tables,
+    verdicts,
 )
 from physlm.experiments.condition import baseline
 from physlm.experiments.figures import against_op, by_op
@@ -122,7 +122,7 @@ def test_a_page_leaves_to_who_asks_what_is_long_or_tells_nothing_apart():
 
 
 def test_a_report_has_what_tells_nothing_apart(shown, monkeypatch):
-    monkeypatch.setattr(comparison, "sentences", lambda _: (["This first."], ["This later."]))
+    monkeypatch.setattr(verdicts, "sentences", lambda _: (["This first."], ["This later."]))
     fake_sweep(shown, fake_rows())
     report.make(shown)
     for file in (report.PAGE_FILE, report.MARKDOWN_FILE):

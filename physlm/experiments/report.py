@@ -27,6 +27,7 @@ from physlm.experiments import (
     results,
     show,
     tables,
+    verdicts,
 )
 from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.figures import USUAL, Losses, Shown
@@ -100,10 +101,10 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         *([why] if why else []),
         *_notes(lines, found),
         *(note for drawing in drawings for note in drawing.notes),
-        *comparison.notes(compared),
+        *verdicts.notes(compared),
         *overlap.note(found.told, found.evaluations),
     ]
-    first, further = comparison.sentences(compared)
+    first, further = verdicts.sentences(compared)
     return Content(
         title=study.question if study else f"{name}: {found.size}",
         about=f"{name} at scale {scale}: {found.size}." if study else "",
@@ -156,7 +157,7 @@ def _tables(
         made.append((f"{what}, cells together: mean over seeds, %", pooled))
     for against in dict.fromkeys(one.against for one in compared):
         kind = [one for one in compared if one.against == against]
-        if versus := comparison.table(kind):
+        if versus := verdicts.table(kind):
             made.append((f"Against {against}: difference in points [95% interval], p", versus))
     made.append(("Probes", probes) if probes else ("Details", tables.detail_table(lines)))
     if wrong := tables.wrong_table(lines, found.outcomes):

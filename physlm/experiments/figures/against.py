@@ -10,7 +10,9 @@ from data_gen.solutions import faults
 from physlm.experiments import condition as condition_lib
 from physlm.experiments import published
 from physlm.experiments.condition import Condition
+from physlm.experiments.figures import quantities
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.quantities import QUANTITIES, Choice
 from physlm.experiments.figures.style import (
     DASHES,
     GREY,
@@ -21,7 +23,7 @@ from physlm.experiments.figures.style import (
     style,
     title,
 )
-from physlm.experiments.summary import Line, Point, Share, cap_of, pooled
+from physlm.experiments.summary import Line, Share, cap_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,25 +34,8 @@ SIZE_INCHES = (11.0, 5.6)
 # More values than these leave no room for names side by side, nor turned ones for longer names.
 _FEW, _LONG = 5, 32
 
-# What can be drawn: in words, and whether it is a share.
-QUANTITIES = {
-    "accuracy": ("problems solved, every step right", True),
-    "answer_accuracy": ("right answers", True),
-    "skip": ("problems lost to a step taken too early", True),
-    "retries": ("steps taken back in a solution", False),
-    "retries_right": ("steps taken back in a right solution", False),
-    "retries_wrong": ("steps taken back in a wrong solution", False),
-    "unnecessary": ("unneeded steps in a solution", False),
-    "unnecessary_right": ("unneeded steps in a right solution", False),
-    "operations_right": ("operations too many in a right solution", False),
-    "capped": ("solutions cut off", True),
-    "tokens": ("tokens written for a problem", False),
-}
-
 # One curve: what it is called, and a point for each value of the setting.
 _Curve = tuple[str, list[tuple[Any, Line]]]
-
-_Choice = Callable[[Point], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +79,9 @@ class Against:
         curves, level = self._curves(lines)
         values = list(dict.fromkeys(value for _, points in curves for value, _ in points))
         measured = [line for _, points in curves for _, line in points]
-        if len(values) < 2 or not any(_has(line, self.y) for line in measured):
+        if len(values) < 2 or not any(quantities.is_known(line, self.y) for line in measured):
             return None
-        what = QUANTITIES[self.y][0]
+        what = QUANTITIES[self.y].words
         about = f"{what[0].upper()}{what[1:]} against {self._called}"
         chosen = dataclasses.replace(shown, lines=lines)
         drawing = draw(
@@ -165,7 +150,7 @@ class Against:
         published_of = shown.beside.get(self.y, {})
         beside = [line for _, points in curves for _, line in points if line.label in published_of]
         lines = shown.lines
-        kinds = _kinds(lines) | (_reasked(lines) if self.reasked else {})
+        kinds = quantities.by_length(lines) | (quantities.reasked(lines) if self.reasked else {})
         panels = len(kinds) + (len(beside) > 1)
         ticks = _ticks(curves, self.values)
         # Turned names take room, and so do several lines of a legend.
@@ -181,20 +166,21 @@ class Against:
         span = max(ticks.values()) - min(ticks.values())
         apart = 0.009 * span if numbers else 0.12
         shifts = [apart * (n - middle) for n in range(len(curves))]
+        scale = 100.0 if share else 1.0
         drawn = []
         for number, (kind, chosen) in enumerate(kinds.items()):
             axes = figure.add_subplot(grid[0, number])
             drawn.append(axes)
 
-            def height(line: Line, chosen: _Choice = chosen) -> Share | None:
-                return _height(line, self.y, chosen, lines)
+            def height(line: Line, chosen: Choice = chosen) -> Share | None:
+                return quantities.mean(line, self.y, chosen, lines)
 
             for place, (label, points) in enumerate(curves):
                 here = {value: x + shifts[place] for value, x in ticks.items()}
-                _curve(axes, points, here, height, _scale(self.y), looks[place], label)
+                _curve(axes, points, here, height, scale, looks[place], label)
             for place, line in enumerate(level):
                 dash = DASHES[1 + place % (len(DASHES) - 1)]
-                _level(axes, line, height(line), _scale(self.y), dash)
+                _level(axes, line, height(line), scale, dash)
             self._frame(axes, kind, ticks, share=share)
         drawn[0].set_ylabel(what, fontsize=10.5)
         if panels > len(kinds):
@@ -243,33 +229,12 @@ class Against:
         axes.set_xlim(low - 0.07 * (high - low), high + 0.07 * (high - low))
 
 
-def _kinds(lines: Sequence[Line]) -> dict[str, _Choice]:
-    """Which problems a panel is of, by its name: those as in training, and those beyond."""
-    cap = cap_of([point for line in lines for point in line.points])
-
-    def beyond(point: Point) -> bool:
-        return cap is not None and point.op > cap and not (point.inside or point.reasked)
-
-    return {
-        f"up to {cap} operations, as in training": lambda point: point.inside,
-        "more operations than in training": beyond,
-    }
-
-
-def _reasked(lines: Sequence[Line]) -> dict[str, _Choice]:
-    ops = sorted({point.op for line in lines for point in line.points if point.reasked})
-    if not ops:
-        return {}
-    name = f"another question, {', '.join(map(str, ops))} operations"
-    return {name: lambda point: point.reasked}
-
-
 def _cell(share: bool) -> str:
     return "mean of 30 cells" if share else "23 operations"
 
 
 def _about(shown: Shown, y: str) -> str:
-    if y not in _WITH_INTERVALS:
+    if y not in quantities.WITH_INTERVALS:
         return shown.about
     seeds = {len(point.by_seed) for line in shown.lines for point in line.points}
     over = "problems, one seed" if max(seeds) == 1 else "seeds and problems"
@@ -289,37 +254,15 @@ def _ticks(curves: Sequence[_Curve], order: Sequence[Any] = ()) -> dict[Any, flo
     return {value: float(number) for number, value in enumerate(values)}
 
 
-def _has(line: Line, y: str) -> bool:
-    return any(_quantity(point, y) is not None for point in line.points)
-
-
-def _quantity(point: Point, y: str) -> float | None:
-    if y in ("accuracy", "answer_accuracy", "retries", "unnecessary"):
-        return float(getattr(point, y))
-    if y == faults.SKIP:
-        return None if point.wrong is None else sum(_skipped(point)) / len(point.by_seed)
-    return (point.account or {}).get(y)
-
-
-def _skipped(point: Point) -> tuple[float, ...]:
-    """The share of each seed that is lost to a step taken too early."""
-    found = (point.wrong or {}).get(faults.SKIP)
-    return found.by_seed if found else (0.0,) * len(point.by_seed)
-
-
-# Shares of each seed, of which it is known how they vary.
-_WITH_INTERVALS: dict[str, Callable[[Point], tuple[float, ...]]] = {
-    "accuracy": lambda point: point.by_seed,
-    faults.SKIP: _skipped,
-}
-
-
 def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
     """Shares up to the cap and beyond it, with their intervals."""
     cap = cap_of([point for line in lines for point in line.points])
     table = [["condition", f"op ≤ {cap}", f"op > {cap}"]]
     for line in lines:
-        found = [_height(line, y, chosen, lines) for chosen in _kinds(lines).values()]
+        found = [
+            quantities.mean(line, y, chosen, lines)
+            for chosen in quantities.by_length(lines).values()
+        ]
         table.append(
             [
                 line.label,
@@ -332,21 +275,6 @@ def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
             ]
         )
     return table
-
-
-def _height(line: Line, y: str, chosen: _Choice, lines: Sequence[Line]) -> Share | None:
-    """The mean of the quantity over the chosen cells, with its interval where known."""
-    if y in _WITH_INTERVALS and _has(line, y):
-        known = [other for other in lines if _has(other, y)]
-        return pooled(line, chosen, known, _WITH_INTERVALS[y])
-    points = [point for point in line.points if chosen(point)]
-    values = [value for point in points if (value := _quantity(point, y)) is not None]
-    mean = sum(values) / len(values) if values else None
-    return None if mean is None else Share(mean, mean, mean, ())
-
-
-def _scale(y: str) -> float:
-    return 100.0 if QUANTITIES[y][1] else 1.0
 
 
 def _curve(

@@ -1,0 +1,123 @@
+"""What comparisons of conditions found: a table, a sentence for each, and how to read both."""
+
+from collections.abc import Sequence
+
+from physlm.experiments.comparison import Comparison
+from physlm.experiments.inference import Difference
+from physlm.experiments.summary import shown_cell
+
+# What is told of in words: a difference that would come up less often by chance.
+_CHANCE = 0.05
+# So many sentences are read one by one.
+_FEW = 4
+
+
+def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
+    """Cells by conditions: difference in points, its 95% interval and p; None where there is none.
+
+    Where several conditions are compared, p after Holm's correction stands behind it.
+
+    Args:
+        compared: what `comparison.compare` found, of one kind.
+    """
+    shown = [one for one in compared if one.cells]
+    names = list(dict.fromkeys(name for one in shown for name in one.cells))
+    many = len(shown) > 1
+    rows = [[shown_cell(name), *(_text(one, name, many=many) for one in shown)] for name in names]
+    return [["op", *(one.label for one in shown)], *rows] if rows else None
+
+
+def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
+    """Each comparison in a sentence: ahead, behind or not told apart, up to the cap and beyond it.
+
+    Args:
+        compared: what `comparison.compare` found.
+
+    Returns:
+        Those to read first: of rates together, then of conditions that are ahead or behind. And the
+        others, in which nothing is told apart; none where there are few of all.
+    """
+    told = [(one, text) for one in compared if (text := _sentence(one))]
+    if len(told) <= _FEW:
+        return [text for _, text in told], []
+    together = [text for one, text in told if one.rates > 1]
+    alone = [(text, _is_told_apart(one)) for one, text in told if one.rates == 1]
+    first = together + [text for text, is_apart in alone if is_apart]
+    return first, [text for text, is_apart in alone if not is_apart]
+
+
+def _is_told_apart(one: Comparison) -> bool:
+    return any(one.adjusted[name] < _CHANCE for name in _in_words(one))
+
+
+def _in_words(one: Comparison) -> dict[str, Difference]:
+    """What is told in words: all up to the cap, and all beyond it."""
+    return {
+        name: each
+        for name, each in one.cells.items()
+        if each is not None and name.startswith(("<=", "beyond"))
+    }
+
+
+def _sentence(one: Comparison) -> str:
+    parts = []
+    for name, each in _in_words(one).items():
+        p = one.adjusted[name]
+        points, ends = f"{100 * abs(each.value):.1f} points", _ends(each)
+        if p >= _CHANCE:
+            text = f"not told apart ({100 * each.value:+.1f} {ends}"
+        else:
+            side = "ahead" if each.value > 0 else "behind"
+            text = f"{side} by {points} ({ends}, {_p(p)}"
+        if seeds := one.by_seed.get(name):
+            text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
+        parts.append(f"{name.replace('<=', 'up to ')} operations {text})")
+    of_seeds = f", {one.seeds}" if one.seeds else ""
+    return f"{one.label}, against {one.against}{of_seeds}: {'; '.join(parts)}." if parts else ""
+
+
+def notes(compared: Sequence[Comparison]) -> list[str]:
+    """Notes on how to read the tables, and on what could not be compared."""
+    found = [one for each in compared for one in each.cells.values()]
+    tested = [one for one in found if one is not None]
+    told = []
+    if tested:
+        kinds = {one.over_seeds for one in tested}
+        how = {
+            True: "t tests over seeds and problems, paired by problem, with the variance over "
+            "seeds pooled over the study's conditions",
+            False: "McNemar's exact tests over problems of two models, of one seed each, which say "
+            "nothing of other seeds",
+        }
+        told.append(
+            "Differences are in points of strict accuracy: "
+            f"{'; or '.join(how[kind] for kind in sorted(kinds, reverse=True))}. "
+            "Where nothing differs, p < 0.05 has a chance of one in twenty, for each of the "
+            f"{len(tested)} comparisons; after Holm's correction, for each row of a table."
+        )
+    if any(one.rates > 1 for one in compared):
+        told.append(
+            "Rates together are their mean, each with equal weight. Their runs are taken to be "
+            "independent, although those of one seed begin with equal parameters and read equal "
+            "problems: whatever these do alike at all rates makes such intervals too short, and "
+            "shows in differences by seed that are far apart."
+        )
+    if None in found:
+        told.append("Conditions whose runs were judged on different problems are not compared.")
+    told += [f"Not compared: {one.label} ({one.why_not})." for one in compared if one.why_not]
+    return told
+
+
+def _text(one: Comparison, name: str, *, many: bool) -> str:
+    if (each := one.cells.get(name)) is None:
+        return "–"
+    text = f"{100 * each.value:+.1f} {_ends(each)}, {_p(each.p)}"
+    return f"{text} (Holm {_p(one.adjusted[name])})" if many else text
+
+
+def _ends(each: Difference) -> str:
+    return f"[{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
