@@ -294,6 +294,20 @@ def test_runs_judged_one_after_the_other_share_their_problems(monkeypatch):
     assert [id(tests) for _, tests in again] == [id(tests) for _, tests in first]
 
 
+def test_what_takes_longest_to_draw_is_drawn_first(monkeypatch):
+    """Problems of few operations: else the display would tell of little time left for long."""
+    monkeypatch.setattr(cells_lib, "_drawn", {})
+    known, ops = cells_lib.test_set, []
+    monkeypatch.setattr(
+        cells_lib, "test_set", lambda cell, *asked: ops.append(cell.op) or known(cell, *asked)
+    )
+    config = dataclasses.replace(CONFIG, problems=2, within=(2, 1), beyond=(SMALL.max_op + 1,))
+    sets = cells_lib.test_sets(SMALL, config, 160, Silent)
+    assert ops == sorted(ops) and len(ops) > 3
+    asked = [cell for cell in cells_lib.of(SMALL, config) if cell in dict(sets)]
+    assert [cell for cell, _ in sets] == asked
+
+
 @pytest.mark.parametrize("changes", [{"seed": 5}, {"problems": 3}, {"window": 150}, {"max_op": 2}])
 def test_other_problems_are_drawn_anew(changes):
     config = dataclasses.replace(CONFIG, problems=4, within=(), beyond=())

@@ -1,5 +1,6 @@
 """Figures of studies, drawn of results that are made up."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -88,6 +89,29 @@ def lines_of(*rates, seeds=2):
 def texts(drawing):
     """What stands in a picture, which draws letters as paths and names them in comments."""
     return re.findall(r"<!-- (.*?) -->", drawing.svg.decode())
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.02, 0.4])
+def test_ticks_of_accuracy_against_tokens_are_whole_percents_that_differ(spread):
+    """However near each other shares are: decimals rounded away would be one number twice."""
+    rows = [
+        row
+        | {
+            "condition": {"retry_rate": 0.0, "decode": decode},
+            "evaluation": decode,
+            "account": {**ACCOUNT, "tokens": tokens},
+            "accuracy": 0.5 + spread * place,
+        }
+        for place, (decode, tokens) in enumerate((("greedy", 50.0), ("beam:4", 300.0)))
+        for row in fake_rows((0.0,))
+    ]
+    drawing = figures.AgainstTokens().draw(Shown(summarise(rows), "what"))
+    marks = [text for text in texts(drawing) if text.endswith("%") and " " not in text]
+    values = [int(mark.removesuffix("%")) for mark in marks]
+    assert len(values) > 2 and all(0 <= value <= 100 for value in values)
+    # Of each panel from bottom to top.
+    falls = sum(b <= a for a, b in itertools.pairwise(values))
+    assert falls == 1
 
 
 def test_a_setting_of_mistakes_has_error_free_data_as_its_zero():
