@@ -48,14 +48,11 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     ps = [one.cells["6"].p for one in compared]
     assert [one.adjusted["6"] for one in compared] == inference.holm(ps)
     said, further = verdicts.sentences(compared)
-    assert (
-        len(said) == 2
-        and not further
-        and said[1].startswith(f"{RETRY}, against error-free solutions: up to 4")
-    )
-    assert "beyond 4 operations ahead by" in said[1]
+    assert len(said) == 3 and not further and said[0].startswith("One seed each")
+    assert said[2].startswith(f"{RETRY}, against error-free solutions: up to 4")
+    assert "beyond 4 operations ahead by" in said[2]
     text = report.make(shown)
-    assert said[1] in text and "(Holm p" in text
+    assert said[2] in text and "(Holm p" in text
 
 
 def test_what_is_told_apart_is_said_first_where_much_is_compared():
@@ -73,6 +70,7 @@ def test_what_is_told_apart_is_said_first_where_much_is_compared():
     assert [said[0] for said in further] == ["a", "d"]
     assert "ahead by 20.0 points" in first[1] and "behind by 20.0 points" in first[2]
     assert all(said.count("not told apart") == 2 for said in further)
+    assert verdicts.sentences([]) == ([], [])
 
 
 def test_a_difference_is_told_by_seed_where_there_are_several(shown):

@@ -17,6 +17,7 @@ from experiments import finetune as study_of_finetuning
 from experiments import probing as study_of_probes
 from physlm.experiments import (
     ancestry,
+    condition,
     conditions,
     config,
     execution,
@@ -339,3 +340,25 @@ def test_sweeps_combine() -> None:
         list(conditions.zipped(rates, [{}]))
     assert (Times(0.5).of(5), Times(0.1).of(3), Times(0.5).of(0.4)) == (2, 1, 0.2)
     assert Times(3).of(0) == 0
+
+
+def test_labels_leave_out_what_all_mistakes_have_in_common():
+    """The report says it once; where it alone tells mistakes from none, labels say it."""
+    free = {"retry_rate": 0.0, "kind": "skip"}
+    kinds = [free, *({"retry_rate": 0.2, "kind": kind} for kind in ("skip", "value"))]
+    labels = ["error-free solutions", "mistakes of the kind skip", "mistakes of the kind value"]
+    assert [condition.label(one, kinds) for one in kinds] == labels
+    assert condition.in_common(kinds) == "mistakes at rate 0.2"
+
+    masks = [free, *({"retry_rate": 0.5, "mask": mask} for mask in ("none", "name"))]
+    assert [condition.label(one, masks)[:8] for one in masks[1:]] == ["mistakes"] * 2
+    assert condition.label(masks[2], masks) == "mistakes, masked"
+
+    ways = [
+        {"retry_rate": rate, "decode": way} for rate in (0.0, 0.5) for way in ("greedy", "beam:4")
+    ]
+    assert condition.label(ways[3], ways) == "with mistakes and corrections, rate 0.5, beam:4"
+    rates = [free, *({"retry_rate": rate, "kind": "skip"} for rate in (0.2, 0.5))]
+    assert condition.label(rates[1], rates) == "with mistakes and corrections, rate 0.2"
+    for told in (ways, rates, kinds[:2], kinds[1:]):
+        assert condition.in_common(told) == ""

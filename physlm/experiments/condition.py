@@ -114,18 +114,34 @@ def order(condition: Condition) -> float:
     return float(condition.get(RATE, 0.0))
 
 
+def in_common(conditions: Sequence[Condition]) -> str:
+    """What all conditions with mistakes share, and their labels therefore do not say, in words."""
+    for said in conditions:
+        if shared := _shared(said, conditions):
+            told = {name: value for name, value in said.items() if name in shared}
+            rate = f"mistakes at rate {_written(told.pop(RATE))}"
+            return ", ".join([rate, *(setting(name, value) for name, value in told.items())])
+    return ""
+
+
 def label(condition: Condition, conditions: Sequence[Condition]) -> str:
-    """The label of a condition, without what all conditions share."""
+    """The label of a condition, without what all conditions share.
+
+    Nor does it say what all with mistakes share, where they differ in another setting of mistakes.
+    """
     # What stands beside records is told where others have none.
     always = {RATE} if len({other.get(RECORDS) for other in conditions}) > 1 else set()
+    shared = _shared(condition, conditions)
     told = {
         name: value
         for name, value in meant(condition).items()
         if len(conditions) == 1
         or name in always
-        or any(other.get(name) != value for other in conditions)
+        or (name not in shared and any(other.get(name) != value for other in conditions))
     }
     parts = [str(told[TRAINED])] if TRAINED in told else []
+    if RATE in shared and _KIND not in told:
+        parts.append("mistakes")
     if len({other[PARENT] for other in conditions if PARENT in other}) > 1 and PARENT in told:
         parts.append(f"of a model of {told[PARENT]} data")
     if RATE in told:
@@ -143,7 +159,8 @@ def label(condition: Condition, conditions: Sequence[Condition]) -> str:
         elif name == _SHARE:
             parts.append(f"in {_written(value)} of the documents")
         elif name not in (RATE, TRAINED, PARENT, DECODE, PROBE):
-            parts.append(setting(name, value))
+            of_mistakes = "mistakes " if name == _KIND and RATE not in told else ""
+            parts.append(of_mistakes + setting(name, value))
     # How it is decoded, and who is asked, comes after what was trained.
     parts += [str(told[name]) for name in (DECODE, PROBE) if name in told]
     return ", ".join(parts) or "all"
@@ -164,6 +181,21 @@ def _mask(value: Any, conditions: Sequence[Condition], beside_rate: bool) -> lis
         return [] if beside_rate else ["not masked"]
     masks = {other[_MASK] for other in conditions if other.get(_MASK, "none") != "none"}
     return ["masked"] if len(masks) == 1 else None
+
+
+def _shared(condition: Condition, conditions: Sequence[Condition]) -> set[str]:
+    """Settings of mistakes, the rate among them, in which all conditions with mistakes agree.
+
+    None for an error-free condition, and where no other setting of mistakes is there to tell the
+    condition from an error-free one.
+    """
+    if is_error_free(condition) or any(TRAINED in other for other in conditions):
+        return set()
+    mistaken = [meant(other) for other in conditions if not is_error_free(other)]
+    names = {name for other in mistaken for name in other if name in _of_mistakes()}
+    shared = {name for name in names if len({str(one.get(name)) for one in mistaken}) == 1}
+    differs = any(name in condition for name in names - shared)
+    return shared if RATE in shared and differs and len(mistaken) < len(conditions) else set()
 
 
 def _beside_mistakes(condition: Condition) -> dict[str, Any]:

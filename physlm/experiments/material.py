@@ -231,11 +231,13 @@ class Material:
 
     @property
     def size(self) -> str:
-        """The number of runs and their tokens, in words."""
+        """The number of runs, their tokens and what their mistakes have in common, in words."""
         runs = {row["run"]: row["tokens"] for row in self.rows}
         tokens = sorted(set(runs.values()))
         each = " to ".join(rounded(number) for number in {tokens[0]: 0, tokens[-1]: 0})
-        return f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {each} tokens"
+        told = f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {each} tokens"
+        common = condition.in_common([line.condition for line in self.lines])
+        return f"{told}, {common}" if common else told
 
 
 def _entry(row: results.Row) -> tuple[str, str]:

@@ -10,6 +10,10 @@ from physlm.experiments.summary import shown_cell
 _CHANCE = 0.05
 # So many sentences are read one by one.
 _FEW = 4
+_ONE_SEED = (
+    "One seed each: what is ahead or behind is so for these models on other problems, too, but "
+    "other seeds may tell otherwise."
+)
 
 
 def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
@@ -34,16 +38,19 @@ def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
         compared: what `comparison.compare` found.
 
     Returns:
-        Those to read first: of rates together, then of conditions that are ahead or behind. And the
-        others, in which nothing is told apart; none where there are few of all.
+        Those to read first: where there is one seed, what that means; of rates together; then of
+        conditions that are ahead or behind. And the others, in which nothing is told apart; none
+        where there are few of all.
     """
     told = [(one, text) for one in compared if (text := _sentence(one))]
+    of_seeds = any(each.over_seeds for one, _ in told for each in _in_words(one).values())
+    caution = [] if of_seeds or not told else [_ONE_SEED]
     if len(told) <= _FEW:
-        return [text for _, text in told], []
+        return caution + [text for _, text in told], []
     together = [text for one, text in told if one.rates > 1]
     alone = [(text, _is_told_apart(one)) for one, text in told if one.rates == 1]
     first = together + [text for text, is_apart in alone if is_apart]
-    return first, [text for text, is_apart in alone if not is_apart]
+    return caution + first, [text for text, is_apart in alone if not is_apart]
 
 
 def _is_told_apart(one: Comparison) -> bool:
