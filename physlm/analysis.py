@@ -157,6 +157,9 @@ class Loaded:
           ValueError: an id is none of the vocabulary's.
         """
         config = self.run.settings.model
+        lengths = {np.shape(tokens_T) for tokens_T in tokens_NxT}
+        if len(lengths) > 1:
+            raise ValueError("tokens are texts of different lengths; pad them on the right.")
         tokens_NxT = np.asarray(tokens_NxT, np.int32)
         if tokens_NxT.ndim != 2 or not tokens_NxT.size:
             raise ValueError(f"tokens have the shape {tokens_NxT.shape}; it must be [N, T].")
@@ -173,7 +176,7 @@ class Loaded:
         return tokenizer(self.run.settings.data).decode(tokens_T)
 
 
-def load(directory: str | os.PathLike[str], step: str = "final") -> Loaded:
+def load(directory: str | os.PathLike[str], step: str | int = "final") -> Loaded:
     """Reads a run's model, on one device.
 
     Args:
@@ -186,7 +189,7 @@ def load(directory: str | os.PathLike[str], step: str = "final") -> Loaded:
     path = paths.path(directory)
     run = run_lib.load(path, [*_ALONE, "mesh.population=1"])
     devices.prepare(run.settings.mesh, 1)
-    params, _ = weights.joined(run, path, weights.restored(run, path, step))
+    params, _ = weights.joined(run, path, weights.restored(run, path, str(step)))
     return Loaded(run, jax.device_get(params))
 
 

@@ -120,11 +120,20 @@ def test_a_number_of_texts_changes_none(loaded):
     assert all(record["op"] == 2 for record in loaded.texts(4, op=2).records)
 
 
+def test_a_step_is_a_number_or_its_text(trained):
+    last = run_lib.last_step(trained[0])
+    for step in (last, str(last)):
+        assert physlm.load(trained[0], step).run.name == trained[0].name
+    with pytest.raises(ValueError, match="must be final, best, or one of"):
+        physlm.load(trained[0], 3)
+
+
 def test_bad_input(loaded, tmp_path):
     for call, sentence in [
         (lambda: physlm.load(tmp_path), "is not the directory of a run"),
         (lambda: loaded.texts(0), "count is 0; it must be at least 1."),
         (lambda: loaded.read([1, 2]), "it must be [N, T]"),
+        (lambda: loaded.read([[1, 2], [3]]), "different lengths; pad them on the right"),
         (lambda: loaded.read([[0, 10_000]]), "tokens are in 0..10000; they must be in 0.."),
     ]:
         with pytest.raises(ValueError) as refused:

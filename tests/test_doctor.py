@@ -200,6 +200,15 @@ def test_a_mesh_that_the_devices_do_not_make_is_refused(tmp_path):
         trials.mesh(asked)
 
 
+def test_what_a_mesh_is_refused_for_has_the_advice_of_the_mesh(tmp_path):
+    """Training, decoding and checkpoints need it: neither jax nor a path is at fault."""
+    asked = Asked(epath.Path(tmp_path), ("mesh.data=1000",))
+    found = dict(doctor.examine(asked))
+    for name in ("mesh", "training", "decoding", "checkpoint"):
+        assert found[name].status == "failed"
+        assert found[name].advice == doctor.CHECKS["mesh"][1]
+
+
 def test_the_model_is_as_wide_as_the_mesh_needs(tmp_path):
     wide = Asked(epath.Path(tmp_path), ("mesh.tensor=3", "mesh.fsdp=16")).settings.model
     assert wide.heads % 3 == 0 and wide.width % 16 == 0

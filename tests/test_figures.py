@@ -4,6 +4,7 @@ import itertools
 import re
 from dataclasses import replace
 
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fake_results import fake_rows, png_size
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from physlm import model
-from physlm.experiments import figures, inference, outcomes, registry, tables
+from physlm.experiments import figures, inference, outcomes, published, registry, tables
 from physlm.experiments.figures import Against, Losses, Shown, against, losses, quantities, style
 from physlm.experiments.figures.drawing import Trained
 from physlm.experiments.plan import plan
@@ -89,6 +90,61 @@ def lines_of(*rates, seeds=2):
 def texts(drawing):
     """What stands in a picture, which draws letters as paths and names them in comments."""
     return re.findall(r"<!-- (.*?) -->", drawing.svg.decode())
+
+
+def test_accuracy_against_tokens_has_the_intervals_of_the_tables(monkeypatch):
+    """Seeds are the same ones on all cells, so that cells do not vary on their own."""
+    rows = [
+        row
+        | {
+            "condition": {"retry_rate": 0.0, "decode": decode},
+            "evaluation": decode,
+            "account": {**ACCOUNT, "tokens": tokens},
+        }
+        for decode, tokens in (("greedy", 50.0), ("beam:4", 300.0))
+        for row in fake_rows((0.0,), seeds=2)
+    ]
+    lines = summarise(rows)
+    drawn = []
+    known = matplotlib.axes.Axes.errorbar
+
+    def errorbar(axes, x, y, yerr, **look):
+        drawn.append((list(y), [list(side) for side in yerr]))
+        return known(axes, x, y, yerr=yerr, **look)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "errorbar", errorbar)
+    assert figures.AgainstTokens().draw(Shown(lines, "what")) is not None
+    share = pooled(lines[0], lambda point: point.op > 4 and not point.inside, lines)
+    heights = [round(y, 6) for ys, _ in drawn for y in ys]
+    assert round(100 * share.mean, 6) in heights
+    ends = {
+        (round(y, 6), round(below, 6), round(above, 6))
+        for ys, (belows, aboves) in drawn
+        for y, below, above in zip(ys, belows, aboves, strict=True)
+    }
+    wanted = (share.mean, share.mean - share.low, share.high - share.mean)
+    assert tuple(round(100 * x, 6) for x in wanted) in ends
+
+
+def test_the_paper_s_error_free_number_is_a_line_in_its_panel():
+    rows = [
+        row | {"condition": {**row["condition"], **({"mask": mask} if mask else {})}, "run": run}
+        for rate, mask, run in ((0.0, "", "a"), (0.5, "none", "b"), (0.5, "name", "c"))
+        for row in fake_rows((rate,))
+    ]
+    lines = summarise(rows)
+    beside = {
+        "accuracy": {
+            line.label: Published("Fig4b_acc", line.label, {published.AVERAGE: 60.0 + 10 * number})
+            for number, line in enumerate(lines)
+        }
+    }
+    with_paper = Against("mask").draw(Shown(lines, "what", beside))
+    # Ours stands in two panels, the paper's in the third.
+    assert with_paper.svg.decode().count("stroke-dasharray") > (
+        Against("mask").draw(Shown(lines, "what")).svg.decode().count("stroke-dasharray")
+    )
+    assert "55%" in texts(with_paper)
 
 
 @pytest.mark.parametrize("spread", [0.001, 0.02, 0.4])

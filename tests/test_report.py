@@ -350,6 +350,35 @@ def test_what_is_missing_is_said(shown):
     )
 
 
+def test_evaluations_that_are_missing_are_said(shown):
+    """A run that is judged in one way may have to be judged in others."""
+    rows = fake_rows()
+    fake_sweep(shown, rows)
+    ways = [{"decode": way, "evaluate": {}} for way in ("greedy", "beam:4", "beam:8")]
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    asked = [{"condition": {}, "evaluation": way, "run": runs[0]} for way in ways]
+    asked.append({"condition": {}, "evaluation": ways[0], "run": runs[1]})
+    (shown / "shown.json").write_text(json.dumps(asked))
+    text = report.make(shown)
+    assert f"Incomplete: 2 of 4 evaluations are not done: 2 of {runs[0]}." in text
+    assert "runs are not trained" not in text
+
+
+def test_runs_of_several_versions_are_said(shown):
+    rows = fake_rows(seeds=2)
+    fake_sweep(shown, rows)
+    said = {"physlm": "0.1.0", "git_commit": "0123456789", "jax": "0.10.0", "device_kind": "cpu"}
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    for name in runs:
+        (shown.parent / "models" / name / "versions.json").write_text(json.dumps(said))
+    assert "same versions" not in report.make(shown)
+    other = {**said, "device_kind": "NVIDIA H200"}
+    (shown.parent / "models" / runs[0] / "versions.json").write_text(json.dumps(other))
+    text = report.make(shown)
+    assert "1 run by physlm 0.1.0 at 0123456, jax 0.10.0, NVIDIA H200" in text
+    assert f"{len(runs) - 1} runs by physlm 0.1.0 at 0123456, jax 0.10.0, cpu" in text
+
+
 def test_a_line_that_broke_off_is_left_out_and_said(shown):
     fake_sweep(shown, fake_rows())
     with (shown / results.FILE).open("a") as file:

@@ -31,6 +31,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
 
 def examine(asked: Asked) -> Iterator[tuple[str, Finding]]:
     """Makes all checks, whatever comes of the others, each when its turn is asked for."""
+    of_mesh = None
     for name, (module, advice) in CHECKS.items():
         try:
             # Imported here, since to import what is broken is an error, too.
@@ -39,6 +40,11 @@ def examine(asked: Asked) -> Iterator[tuple[str, Finding]]:
         # Whatever may be wrong with a machine: to say so is what this is for.
         except Exception as error:
             finding = Finding("failed", one_line(error), advice)
+            # What the mesh is refused for, all that need it are; no other advice mends that.
+            if name == "mesh":
+                of_mesh = finding
+            elif of_mesh is not None and finding.seen == of_mesh.seen:
+                finding = of_mesh
         yield name, finding
 
 

@@ -15,6 +15,7 @@ from data_gen.text import lines
 from physlm import model, paths
 from physlm.experiments import condition, files, outcomes, results
 from physlm.experiments import run as run_lib
+from physlm.experiments import versions as versions_lib
 from physlm.experiments.condition import short_name
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -117,6 +118,25 @@ class Material:
         """Runs of one condition and seed, but of different configurations."""
         names = [f"{run} ({evaluation})" for run, evaluation in self._versions()]
         return sorted(names)
+
+    @property
+    def makers(self) -> list[str]:
+        """By which versions and on which devices runs were trained, in words, as far as known."""
+        found: dict[str, int] = {}
+        for run in dict.fromkeys(run for run, _ in self.evaluations):
+            path = self.store.of_run(run) / versions_lib.FILE
+            if path.exists():
+                said = files.read_object(path)
+                commit = str(said.get("git_commit") or "")[:7]
+                words = [
+                    f"physlm {said.get('physlm')}{f' at {commit}' if commit else ''}",
+                    f"jax {said.get('jax')}",
+                    str(said.get("device_kind")),
+                ]
+                found[", ".join(words)] = found.get(", ".join(words), 0) + 1
+        return [
+            f"{number} run{'s' if number > 1 else ''} by {words}" for words, number in found.items()
+        ]
 
     def _versions(self) -> dict[tuple[str, str], dict[str, str]]:
         """Labels for entries that look alike to the study but differ, by run and evaluation."""

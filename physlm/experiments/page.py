@@ -111,7 +111,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem;
        color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-picture, img { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
+picture { display: block; overflow-x: auto; margin: 1rem 0; }
+img { display: block; width: 100%; min-width: 40rem; height: auto; }
 .wide { overflow-x: auto; }
 table { border-collapse: separate; border-spacing: 0;
         font-variant-numeric: tabular-nums; font-size: .92rem; }
@@ -132,8 +133,10 @@ ol.steps { padding-left: 2rem; } ol.steps li { margin: .15rem 0; }
 .said { color: var(--soft); }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #bbb;
                        --code: #fff; --good: #00694f; --bad: #b03a00; --back: #7a5b00; }
-  body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
-  h2, picture, tr, details { break-inside: avoid; } td { white-space: normal; } }
+  @page { size: A4 landscape; margin: 12mm; } img { min-width: 0; }
+  body { max-width: none; margin: 0; font-size: 9pt; } .wide { overflow: visible; }
+  table { font-size: 7.5pt; } th, td { padding-right: .4rem; } thead th { min-width: 0; }
+  h2 { break-after: avoid; } picture, img, tr { break-inside: avoid; } td { white-space: normal; } }
 """
 
 

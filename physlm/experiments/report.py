@@ -7,6 +7,7 @@ there: held-out problems, losses, settings, and what became of every problem, by
 are compared. The last it also keeps in `outcomes.jsonl`, and reads there when the models are gone.
 """
 
+import collections
 import csv
 import io
 import sys
@@ -165,7 +166,9 @@ def _tables(
     if taken_back := tables.taken_back_table(lines, found.outcomes):
         made.append(("What solutions take back first, % of problems", taken_back))
     if paper := tables.paper_table(lines, beside.get("accuracy", {})):
-        made.append((f"Beside the paper, strict accuracy, %: {_budgets(found)}", paper))
+        chosen = "the best of two seeds by beams of 1 and 4"
+        heading = f"Beside the paper, strict accuracy, %: {_budgets(found)}; its are {chosen}"
+        made.append((heading, paper))
     return made
 
 
@@ -223,14 +226,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _missing(found: Material, name: str, scale: str, cut: int) -> list[str]:
-    """Notes on runs that are missing, and on lines that could not be read."""
+    """Notes on runs and evaluations that are missing, and on lines that could not be read."""
     said = []
     view = View(found.store, name, scale)
-    asked = {entry["run"] for entry in view.remembered()} if view.directory.exists() else set()
+    entries = view.remembered() if view.directory.exists() else []
+    asked = {entry["run"] for entry in entries}
     if missing := sorted(asked - {row["run"] for row in found.rows}):
         names = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
         said.append(
             f"Incomplete: {len(missing)} of {len(asked)} runs are not trained and judged: {names}."
+        )
+    judged = collections.Counter(run for run, _ in found.evaluations)
+    left = collections.Counter(entry["run"] for entry in entries) - judged
+    if some := {run: number for run, number in left.items() if run not in missing}:
+        names = ", ".join(f"{number} of {run}" for run, number in sorted(some.items())[:8])
+        said.append(
+            f"Incomplete: {sum(some.values())} of {len(entries)} evaluations are not done: {names}"
+            f"{', …' if len(some) > 8 else ''}."
         )
     for number, file in ((cut, results.FILE), (found.damaged, outcomes.FILE)):
         if number:
@@ -257,6 +269,11 @@ def _notes(lines: Sequence[Line], found: Material) -> list[str]:
         notes.append(
             "Warning: runs of one condition and seed, but of different configurations, are shown "
             f"apart: {', '.join(names)}."
+        )
+    if len(parts := found.makers) > 1:
+        notes.append(
+            "Warning: runs were not all trained by the same versions on the same kind of device, "
+            f"which may round otherwise: {'; '.join(parts)}."
         )
     return notes
 

@@ -120,7 +120,8 @@ class Tree:
             way = f"judged: {one.config['decode']}, {one.settings.problems:,} problems a cell"
             if one.settings.checkpoint != "final":
                 way += f", of the checkpoint {one.settings.checkpoint}"
-            way += "".join(f", asks {run.name}" for run in task.needs)
+            if one.settings.probe:
+                way += f", asks {one.settings.probe}"
             called = self._called[task.run.name, json.dumps(one.config)]
             seconds = self._judging.get(judging_of(task.run.config, one.config))
             takes = "" if seconds is None or status == "finished" else f", {_seconds(seconds)} here"

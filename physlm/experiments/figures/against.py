@@ -148,7 +148,11 @@ class Against:
         what, share = QUANTITIES[self.y]
         title(figure, heading, _about(shown, self.y), top=0.95)
         published_of = shown.beside.get(self.y, {})
-        beside = [line for _, points in curves for _, line in points if line.label in published_of]
+        beside = [
+            line
+            for line in [*level, *(line for _, points in curves for _, line in points)]
+            if line.label in published_of
+        ]
         lines = shown.lines
         kinds = quantities.by_length(lines) | (quantities.reasked(lines) if self.reasked else {})
         panels = len(kinds) + (len(beside) > 1)
@@ -188,6 +192,12 @@ class Against:
             cell = published.AVERAGE if share else published.HARDEST
             self._frame(axes, f"in the paper, {_cell(share)}", ticks, share=share)
             heights: list[float] = []
+            for place, line in enumerate(level):
+                found = published_of[line.label].cells.get(cell) if line in beside else None
+                if found is not None:
+                    heights.append(found)
+                    dash = DASHES[1 + place % (len(DASHES) - 1)]
+                    axes.axhline(found, color=GREY, linestyle=dash, linewidth=1.4)
             for (_, points), look, shift in zip(curves, looks, shifts, strict=True):
                 known = [
                     (
@@ -215,6 +225,9 @@ class Against:
         if share:
             # Few solve much beyond the cap, where differences are what is looked for.
             percent(axes, axes.dataLim.y1 if axes.has_data() else 100.0)
+        else:
+            # Else small differences look like large ones.
+            axes.set_ylim(bottom=0)
         words = [_written(value) for value in ticks]
         if max(map(len, words)) > 6 and len(words) > _FEW:
             short = [word if len(word) <= _LONG else f"{word[: _LONG - 1]}…" for word in words]

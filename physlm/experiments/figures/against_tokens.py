@@ -11,7 +11,7 @@ from physlm.experiments import condition
 from physlm.experiments.condition import PROBE
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.style import COLOURS, DASHES, GREY, MARKERS, plain, title
-from physlm.experiments.summary import Line, Point, cap_of
+from physlm.experiments.summary import Line, Point, cap_of, pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,10 @@ class AgainstTokens:
 def _build(figure: "Figure", known: Sequence[Line], about: str) -> None:
     from matplotlib.lines import Line2D
 
-    bars = "bars are 95% intervals of the share of problems"
+    several = any(len(point.by_seed) > 1 for line in known for point in line.points)
+    bars = (
+        f"bars are 95% intervals over {'seeds and problems' if several else 'problems, one seed'}"
+    )
     title(figure, "Problems solved, by what is written for them", f"{about}; {bars}", top=0.955)
     grid = figure.add_gridspec(
         1, 3, width_ratios=(1, 1, 0.8), left=0.075, right=0.99, bottom=0.11, top=0.83, wspace=0.2
@@ -109,7 +112,7 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
     for number, family in enumerate(families):
         for colour, one in enumerate(data):
             of_curve = [x for x in lines if _family(x) == family and _data(x) == one]
-            points = sorted(filter(None, (_spent(line, wanted) for line in of_curve)))
+            points = sorted(filter(None, (_spent(line, wanted, lines) for line in of_curve)))
             if not points:
                 continue
             x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
@@ -141,15 +144,11 @@ def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Poi
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}%"))
 
 
-def _spent(line: Line, wanted: Callable[[Point], bool]) -> tuple[float, float, float, float] | None:
+def _spent(
+    line: Line, wanted: Callable[[Point], bool], lines: Sequence[Line]
+) -> tuple[float, float, float, float] | None:
     """Tokens, accuracy and its interval, as means over the chosen cells."""
-    points: list[Point] = [point for point in line.points if wanted(point)]
-    if not points:
+    if (accuracy := pooled(line, wanted, lines)) is None:
         return None
-    tokens = float(np.mean([(point.account or {})["tokens"] for point in points]))
-    accuracy = float(np.mean([point.accuracy for point in points]))
-    # Cells are of different problems: variances of their means add.
-    below = [(point.accuracy - point.low) ** 2 for point in points]
-    above = [(point.high - point.accuracy) ** 2 for point in points]
-    low, high = (float(np.sqrt(sum(parts))) / len(points) for parts in (below, above))
-    return tokens, accuracy, accuracy - low, accuracy + high
+    tokens = [(point.account or {})["tokens"] for point in line.points if wanted(point)]
+    return float(np.mean(tokens)), accuracy.mean, accuracy.low, accuracy.high
