@@ -133,7 +133,8 @@ ol.steps { padding-left: 2rem; } ol.steps li { margin: .15rem 0; }
 .said { color: var(--soft); }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #bbb;
                        --code: #fff; --good: #00694f; --bad: #b03a00; --back: #7a5b00; }
-  @page { size: A4 landscape; margin: 12mm; } img { min-width: 0; }
+  @page { size: A4 landscape; margin: 12mm; }
+  img { min-width: 0; width: auto; max-width: 100%; max-height: 170mm; }
   body { max-width: none; margin: 0; font-size: 9pt; } .wide { overflow: visible; }
   table { font-size: 7.5pt; } th, td { padding-right: .4rem; } thead th { min-width: 0; }
   h2 { break-after: avoid; } picture, img, tr { break-inside: avoid; } td { white-space: normal; } }
