@@ -12,7 +12,7 @@ Expected: in the paper (arXiv 2408.16293, Figure 3(b)) little: of problems of 23
 of 4: 80.1), with its second 78.5 (79.6), with a perfect detector 84.1 (85.1), with 50 tries in
 place of 10 86.2 (87.0). Pretraining with mistakes, decoded greedily, solves 93.6.
 
-Cost: three models, four probes and 15 evaluations a seed. `smoke` some minutes, most of it
+Cost: three models, two probes and 14 evaluations a seed. `smoke` some minutes, most of it
 compilation; at `quick` an hour on two CPU cores, beside the models; `mini` and `paper` have not
 been run.
 """

@@ -7,9 +7,10 @@ and whether they were masked?
 Command: `python -m physlm.experiments.sweep retries`. It shows the runs of `retry_rate` and
 `fake_mistakes`, which are not trained again in the same store.
 
-Expected: in the paper (arXiv 2408.16293, Figures 5 and 11) few: at most 0.3 retries in a right
-solution up to rate .2, also of problems of 23 operations, and 1 to 4 at rate .5, unless mistakes
-are masked (at most .35). Whether solutions stay as short as they can be is asked in `shortest`.
+Expected: in the paper (arXiv 2408.16293, Figures 5 and 11) few: but for questions asked
+anew, at most 0.3 retries in a right solution up to rate .2, also of problems of 23 operations, and
+1 to 4 at rate .5, unless mistakes are masked (at most .35). Whether solutions stay as short as they
+can be is asked in `shortest`.
 
 Cost: that of `retry_rate` and `fake_mistakes`; nothing where they have been run.
 """

@@ -402,5 +402,22 @@ def test_names_of_losses_stay_in_the_picture(count):
     FigureCanvasAgg(figure)
     losses._build(figure, curves, {label: style.style(0) for label in curves}, "what")
     figure.canvas.draw()
-    names = figure.axes[0].get_legend().get_window_extent()
+    legend = figure.axes[0].get_legend()
+    names = legend.get_window_extent()
     assert names.y0 >= 0 and names.x1 <= figure.bbox.width
+    last = legend.get_texts()[-1].get_text()
+    assert (last == f"and {count - 14} more") == (count > 14)
+
+
+def test_a_model_that_is_judged_in_several_ways_has_one_loss():
+    rows = [
+        row | {"condition": {"retry_rate": rate, "decode": way}, "run": str(rate)}
+        for rate in (0.0, 0.5)
+        for way in ("greedy", "beam:4")
+        for row in fake_rows((rate,))
+    ]
+    lines = summarise(rows)
+    curves = {line.label: [[(1e3, 2.0 + line.condition["retry_rate"])]] for line in lines}
+    drawing = Losses().draw(Shown(lines, "what", curves=curves))
+    told = " ".join(texts(drawing))
+    assert told.count("error-free solutions") == told.count("rate 0.5") == 1

@@ -34,7 +34,11 @@ class Losses:
     def draw(self, shown: Shown) -> Drawing | None:
         """The picture; None where no run's metrics are in the store any more."""
         known = {label: [run for run in runs if run] for label, runs in shown.curves.items()}
-        curves = {label: runs for label, runs in known.items() if runs}
+        curves: dict[str, list[Curve]] = {}
+        for label, runs in known.items():
+            # A model that is judged in several ways is one run.
+            if runs and runs not in curves.values():
+                curves[label] = runs
         if not curves:
             return None
         alternative = "Training losses against the tokens seen"
@@ -53,7 +57,10 @@ def _build(
     look_of: dict[str, dict[str, Any]],
     about: str,
 ) -> None:
-    title(figure, "Training loss", f"{about}; mean over recent steps, nats a token", top=0.94)
+    from matplotlib.lines import Line2D
+
+    what = "mean over recent steps, nats a token; other data, another loss"
+    title(figure, "Training loss", f"{about}; {what}", top=0.94)
     axes = figure.add_axes((0.07, 0.12, 0.58, 0.7))
     for label, runs in curves.items():
         look = {**look_of[label], "marker": None}
@@ -69,7 +76,11 @@ def _build(
     axes.xaxis.set_major_formatter(lambda value, _: _rounded(value))
     axes.set_xlabel("tokens seen", fontsize=10.5)
     handles, names = axes.get_legend_handles_labels()
+    left = len(names) - _NAMED
     handles, names = handles[:_NAMED], names[:_NAMED]
+    if left > 0:
+        handles.append(Line2D([], [], linestyle="none"))
+        names.append(f"and {left} more")
     lines = sum(1 + each.count("\n") for each in names)
     size = 8.5 * min(1.0, _LINES / max(lines, 1))
     place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": size}
