@@ -10,6 +10,36 @@ from physlm import model
 from physlm.architecture import VARIANTS, ModelConfig
 from physlm.huggingface import mapping
 
+# What a class takes for said where its config.json does not say it, if that is not so here.
+_UNSAID: dict[str, dict[str, Any]] = {
+    "GPTNeoXForCausalLM": {"hidden_act": "gelu", "use_parallel_residual": True},
+    "Qwen3ForCausalLM": {"head_dim": 128},
+    "GemmaForCausalLM": {"head_dim": 256, "tie_word_embeddings": True},
+}
+
+# Of each head GPT-NeoX turns so much where it does not say how much.
+_NEOX_TURNED = 0.25
+
+# Settings of classes there that change what is computed, and which nothing here has. Each is one of
+# these values, or is not there.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False, None),
+    "mlp_bias": (False, None),
+    "use_sliding_window": (False, None),
+    "sliding_window": (None,),
+    "use_bidirectional_attention": (False, None),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "quantization_config": (None,),
+}
+
+# Where a class means something else by one: GPT-NeoX has biases, and Qwen3 reads the width of a
+# window only where `use_sliding_window` asks for one.
+_OTHERWISE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "GPTNeoXForCausalLM": {"attention_bias": (True, None)},
+    "Qwen3ForCausalLM": {"sliding_window": ()},
+}
+
 
 def params(config: ModelConfig, tensors: mapping.Leaves) -> dict[str, Any]:
     """The inverse of `state_dict`: float32 parameters, layers as the first axis in `blocks`.
@@ -24,8 +54,11 @@ def params(config: ModelConfig, tensors: mapping.Leaves) -> dict[str, Any]:
     shapes = model.shapes(config)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     want = mapping.state_dict(config, zeros)
+    head = mapping.head_of(config)
+    old = mapping.OLD_NEOX_HEAD
+    if config.variant == "gpt2" and old in tensors and head not in tensors:
+        tensors = {head if name == old else name: x for name, x in tensors.items()}
     if config.tied:
-        head = mapping.head_of(config)
         want = {name: x for name, x in want.items() if name != head}
         tensors = {name: x for name, x in tensors.items() if name != head}
     if strange := sorted(set(want) ^ set(tensors)):
@@ -73,15 +106,24 @@ def settings_of(content: dict[str, Any]) -> dict[str, Any]:
       ValueError: no variant computes what it says.
       KeyError: it lacks a field.
     """
-    architecture = (content.get("architectures") or [None])[0]
+    named = content.get("architectures") or [None]
+    if not isinstance(named, list):
+        raise ValueError(f"architectures is {named!r}; it must be a list, as [{named!r}]")
+    architecture = named[0]
     own = architecture == mapping.OWN[0]
     kinds = {name: kind for kind, (name, _) in mapping.ARCHITECTURES.items()}
     if not own and architecture not in kinds:
         known = ", ".join([*kinds, mapping.OWN[0]])
         raise ValueError(f"architectures is {architecture!r}; it must be one of {known}")
     variant, qk_norm = (_variant(content), content["qk_norm"]) if own else kinds[architecture]
+    content = _UNSAID.get(architecture, {}) | content
     heads, width = content["num_attention_heads"], content["hidden_size"]
     rope = content.get("rope_parameters") or {}
+    turned, base = content.get("partial_rotary_factor", 1.0), content.get("rope_theta")
+    if variant == "gpt2" and not own:
+        # Its names in files of transformers 4.
+        turned = content.get("rotary_pct", _NEOX_TURNED)
+        base = base or content.get("rotary_emb_base")
     found = {
         "variant": variant,
         "qk_norm": qk_norm,
@@ -92,8 +134,8 @@ def settings_of(content: dict[str, Any]) -> dict[str, Any]:
         "mlp_width": content["intermediate_size"],
         "tied": content.get("tie_word_embeddings", False),
         "positions": content["max_position_embeddings"],
-        "rotary_base": float(content.get("rope_theta") or rope["rope_theta"]),
-        "rotary_fraction": float(rope.get("partial_rotary_factor", 1.0)),
+        "rotary_base": float(base or rope["rope_theta"]),
+        "rotary_fraction": float(rope.get("partial_rotary_factor", turned)),
         "init_std": content.get("initializer_range", 0.02),
         "experts": content.get("num_experts") or content.get("num_local_experts") or 0,
         "canon": "",
@@ -103,6 +145,11 @@ def settings_of(content: dict[str, Any]) -> dict[str, Any]:
         found["norm_eps"] = content.get(name, found.get("norm_eps"))
     if variant == "mixtral" or own:
         found["experts_per_token"] = content["num_experts_per_tok"]
+    # Of no part in what is computed, but in how training goes on.
+    if variant == "mixtral" and not own:
+        found["balance"] = content.get("router_aux_loss_coef", 0.001)
+    if variant == "gpt2" and not own:
+        found["dropout"] = content.get("hidden_dropout", 0.0)
     if own:
         found |= {name: content[name] for name in ("logit_cap", "canon", "canon_width")}
         found["rotary_fraction"] = content["rotary_channels"] / content["head_dim"]
@@ -146,9 +193,33 @@ def differs(config: ModelConfig, content: dict[str, Any]) -> str:
     """How a config.json differs from that of a model here, in words; "" where it does not."""
     for name, want in mapping.hf_config(config).items():
         said = content.get(name, want)
+        if said is None and name in ("head_dim", "num_key_value_heads"):
+            # What follows from the width and the heads.
+            said = config.width // config.heads if name == "head_dim" else config.heads
         if isinstance(want, dict):
             said = {key: said.get(key, value) for key, value in want.items()}
         free = name.endswith("_token_id") or name in ("dtype", "auto_map", "initializer_range")
         if not free and said != want:
             return f"{name} is {said!r}; it must be {want!r} here"
+    # Our own class reads nothing but what has been compared.
+    return "" if mapping.is_own(config) else _unknown_here(config, content)
+
+
+def _unknown_here(config: ModelConfig, content: dict[str, Any]) -> str:
+    """Which setting has the class there compute what no model here does, in words; "" if none."""
+    architecture, _ = mapping.ARCHITECTURES[config.variant, config.qk_norm]
+    for name, neutral in (_NEUTRAL | _OTHERWISE.get(architecture, {})).items():
+        said = content.get(name)
+        if neutral and said not in neutral:
+            return f"{name} is {said!r}; it must be {neutral[0]!r} or left out here"
+    if strange := [kind for kind in content.get("layer_types") or () if kind != "full_attention"]:
+        return f"layer_types has {strange[0]!r}; all must be 'full_attention' here"
+    scaling = content.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind != "default":
+        return f"rope_scaling has the type {kind!r}; it must be 'default' or left out here"
+    for name in ("partial_rotary_factor", "rotary_pct"):
+        turned = content.get(name)
+        if turned is not None and turned != config.rotary_fraction:
+            return f"{name} is {turned!r}; it must be {config.rotary_fraction!r} here"
     return ""

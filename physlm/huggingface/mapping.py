@@ -35,6 +35,9 @@ _OWN_CODE = {
     "AutoModelForCausalLM": "modeling_physlm.PhyslmForCausalLM",
 }
 
+# What transformers before 5.14 calls the head of GPT-NeoX.
+OLD_NEOX_HEAD = "embed_out.weight"
+
 # From the parts of the model to their names in transformers.
 _NEOX = {
     "embed": "gpt_neox.embed_in",
