@@ -189,7 +189,7 @@ def load(directory: str | os.PathLike[str], step: str | int = "final") -> Loaded
     path = paths.path(directory)
     run = run_lib.load(path, [*_ALONE, "mesh.population=1"])
     devices.prepare(run.settings.mesh, 1)
-    params, _ = weights.joined(run, path, weights.restored(run, path, str(step)))
+    params, _ = weights.joined(run, path, weights.restored(run, path, str(step), "step"))
     return Loaded(run, jax.device_get(params))
 
 

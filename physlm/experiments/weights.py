@@ -16,7 +16,7 @@ from physlm.start import CARRIED, Parent
 from physlm.step import TrainState, abstract_state, first_params
 
 
-def step_of(run: Run, directory: epath.Path, which: str) -> int:
+def step_of(run: Run, directory: epath.Path, which: str, option: str = "--checkpoint") -> int:
     """The step of a checkpoint.
 
     Args:
@@ -24,6 +24,7 @@ def step_of(run: Run, directory: epath.Path, which: str) -> int:
         directory: of the run.
         which: `final` (the newest, of a run that is not finished), `best` (the lowest recent loss),
             or a step. A step need not be there: its model may have been judged before.
+        option: what asks for it, as the sentence of an error calls it.
 
     Raises:
         ValueError: `which` is none of these, or there is no such checkpoint.
@@ -38,17 +39,20 @@ def step_of(run: Run, directory: epath.Path, which: str) -> int:
     with _checkpoints(run, directory) as checkpoints:
         step = {"final": checkpoints.latest, "best": checkpoints.best}.get(which)
     if step is None:
-        raise _no_checkpoint(directory, which)
+        raise _no_checkpoint(directory, which, option)
     return step
 
 
-def restored(run: Run, directory: epath.Path, which: str) -> TrainState:
+def restored(
+    run: Run, directory: epath.Path, which: str, option: str = "--checkpoint"
+) -> TrainState:
     """The state of a run's checkpoint, over the devices of its mesh.
 
     Args:
         run: whose it is.
         directory: of the run.
         which: as for `step_of`.
+        option: as for `step_of`.
 
     Raises:
         ValueError: there is no such checkpoint, and names those that there are; it is damaged; or
@@ -57,9 +61,9 @@ def restored(run: Run, directory: epath.Path, which: str) -> TrainState:
     settings = run.settings
     mesh = sharding.make_mesh(settings.mesh)
     sharding.check(settings.model, sharding.batch_shards(mesh), 1, mesh)
-    step = step_of(run, directory, which)
+    step = step_of(run, directory, which, option)
     if step not in run_lib.saved_steps(directory):
-        raise _no_checkpoint(directory, which)
+        raise _no_checkpoint(directory, which, option)
     transform = optimizer.make(settings.optimizer, settings.train.steps)
     abstract = abstract_state(settings.model, transform, mesh, settings.learning.adaptation)
     try:
@@ -78,7 +82,7 @@ def _checkpoints(run: Run, directory: epath.Path) -> checkpoint.Checkpoints:
     )
 
 
-def _no_checkpoint(directory: epath.Path, which: str) -> ValueError:
+def _no_checkpoint(directory: epath.Path, which: str, option: str) -> ValueError:
     there = run_lib.saved_steps(directory)
     if not there:
         return ValueError(f"{directory} has no checkpoints.")
@@ -88,7 +92,7 @@ def _no_checkpoint(directory: epath.Path, which: str) -> ValueError:
             f"{run_lib.FINISHED_FILE} to have the run go on from the one before."
         )
     found = ", ".join(map(str, sorted(there)))
-    return ValueError(f"--checkpoint is {which!r}; it must be final, best, or one of {found}.")
+    return ValueError(f"{option} is {which!r}; it must be final, best, or one of {found}.")
 
 
 def joined(run: Run, directory: epath.Path, state: TrainState) -> tuple[Params, Params]:
