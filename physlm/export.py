@@ -25,12 +25,13 @@ import numpy as np
 from etils import epath
 
 from data_gen import interrupts
+from data_gen.windows.tokenizer import tokenizer
 from physlm import cells, devices, model, paths
 from physlm.adaptation import LORA, PROBE
 from physlm.experiments import card, weights
 from physlm.experiments import run as run_lib
 from physlm.experiments.arguments import Parser, called, local, one_line, place, put
-from physlm.huggingface import adapter, plain
+from physlm.huggingface import adapter, plain, tokens
 from physlm.huggingface import directory as directories
 
 # One device reads what any mesh has written.
@@ -134,18 +135,32 @@ def export(
         if not (base / "config.json").is_file():
             raise ValueError(f"--adapter is {base}, which is no exported directory.")
     devices.prepare(settings.mesh, 1)
-    at = weights.step_of(run, path, step)
+    at = weights.step_of(run, path, step, "--step")
     with paths.room_for(str(out), out.parent), directories.fresh(out) as made:
-        state = weights.restored(run, path, step)
-        params, _ = weights.joined(run, path, state)
+        state = weights.restored(run, path, step, "--step")
+        params, frozen = weights.joined(run, path, state)
         params = directories.rounded(jax.device_get(params), dtype)
         if kind is not None:
-            plain.write(made, settings.model, params, kind=kind, dtype=dtype, facts=run.facts)
+            plain.write(
+                made,
+                settings.model,
+                params,
+                kind=kind,
+                dtype=dtype,
+                name=run.name,
+                step=at,
+                vocabulary=tokenizer(settings.data).pieces,
+                facts=run.facts,
+            )
             return f"{out}: the parameters of {run.name} after step {at} ({kind}, {dtype})."
-        most = settings.evaluate.max_new_tokens
+        most, factors = settings.evaluate.max_new_tokens, None
         if base is not None:
-            learning, factors = settings.learning.adaptation, jax.device_get(state.params)
-            adapter.write(made, base.resolve(), settings.model, learning, factors, params)
+            parent = pathlib.PurePath(settings.parent.run).name or "a model drawn from its seed"
+            adapter.check_base(base, settings.model, jax.device_get(frozen), parent)
+            learning, trained = settings.learning.adaptation, jax.device_get(state.params)
+            size = adapter.write(made, base.resolve(), settings.model, learning, trained, params)
+            factors = card.Adapter(base.resolve().name, size)
+            tokens.write(settings.data, made)
         else:
             directories.write(
                 made,
@@ -156,11 +171,13 @@ def export(
                 max_new_tokens=most,
                 said=run.config,
             )
-        (made / "README.md").write_text(card.text(run, path, at, dtype))
         config = dataclasses.replace(settings.evaluate, problems=_COMPARED)
         spec = cells.test_spec(settings.data, config)
         cell = cells.of(settings.data, config)[0]
         tests = cells.test_set(cell, spec, config, settings.model.window)
+        prompt = tokenizer(settings.data).decode(tests.prompts_NxP[0, : tests.lengths_N[0]])
+        said = card.text(run, path, at, dtype, prompt, factors)
+        (made / "README.md").write_text(said)
         apart = directories.check(
             made,
             settings.model,

@@ -12,7 +12,7 @@ import numpy as np
 
 from physlm.adaptation import Adaptation
 from physlm.architecture import ModelConfig
-from physlm.huggingface import mapping
+from physlm.huggingface import inverse, mapping
 from physlm.model import Params
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -31,6 +31,46 @@ def need() -> None:
     del peft
 
 
+def check_base(base: pathlib.Path, config: ModelConfig, frozen: Params, parent: str) -> None:
+    """Raises ValueError where a directory is not the exported model that adapters change.
+
+    Args:
+      base: the directory.
+      config: of that model.
+      frozen: its parameters.
+      parent: its run's name.
+
+    Raises:
+      ValueError: it holds another architecture, other weights, or rounded ones.
+    """
+    from safetensors.numpy import load_file
+
+    def refused(why: str) -> ValueError:
+        return ValueError(
+            f"--adapter is {base}, {why}; it must be what export writes of the LoRA's parent, "
+            f"{parent}, in float32."
+        )
+
+    try:
+        content = json.loads((base / "config.json").read_text())
+        found: dict[str, np.ndarray] = {}
+        for path in base.glob("*.safetensors"):
+            found |= load_file(path)
+    # The package raises its own kinds.
+    except Exception as error:
+        raise refused("whose files cannot be read") from error
+    if not isinstance(content, dict) or inverse.differs(config, content):
+        raise refused("which holds another architecture")
+    if any(x.dtype != np.float32 for x in found.values()):
+        raise refused("whose weights are rounded")
+    want = mapping.state_dict(config, frozen)
+    if config.tied:
+        want.pop(mapping.head_of(config))
+    same = set(want) == set(found) and all(np.array_equal(x, found[n]) for n, x in want.items())
+    if not same:
+        raise refused("which holds other weights")
+
+
 def write(
     directory: pathlib.Path,
     base: pathlib.Path,
@@ -38,7 +78,7 @@ def write(
     adaptation: Adaptation,
     trained: Params,
     params: Params,
-) -> None:
+) -> int:
     """Writes the configuration and the factors of adapters.
 
     Args:
@@ -48,6 +88,9 @@ def write(
       adaptation: how the adapters were trained.
       trained: their factors.
       params: of the whole model, or their shapes.
+
+    Returns:
+      How many numbers the factors have.
 
     Raises:
       ValueError: a matrix with an adapter has none in PEFT.
@@ -94,3 +137,4 @@ def write(
         "alpha_pattern": ranks,
     }
     (directory / FILES[0]).write_text(json.dumps(content, indent=2) + "\n")
+    return sum(x.size for x in tensors.values())

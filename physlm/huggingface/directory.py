@@ -5,10 +5,12 @@ Array names as in `physlm.model`, and N: problems.
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -61,19 +63,42 @@ def fresh(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out is {out}, which is not empty; it must be a new directory.")
+    # The innermost first.
+    missing = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         made = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
+        _remove_empty(missing)
         raise ValueError(f"--out is {out}, which cannot be written: {error.strerror}.") from error
     try:
         yield made
-        made.chmod(0o755)
+        _open_to_others(made)
         if out.exists():
             out.rmdir()
         made.rename(out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        _remove_empty(missing)
+
+
+def _remove_empty(directories: Iterable[pathlib.Path]) -> None:
+    for directory in directories:
+        # There may be something in it, or it is not there.
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _open_to_others(directory: pathlib.Path) -> None:
+    """Gives a directory and its files the modes that new ones have here.
+
+    Temporary directories, and what safetensors writes, are their owner's alone.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    directory.chmod(0o777 & ~umask)
+    for path in directory.iterdir():
+        path.chmod(0o666 & ~umask)
 
 
 def rounded(params: model.Params, dtype: str) -> model.Params:
@@ -122,8 +147,6 @@ def write(
     transformers.GenerationConfig(
         **ids, max_new_tokens=max_new_tokens, do_sample=False
     ).save_pretrained(directory)
-    for path in directory.glob("*.safetensors"):
-        path.chmod(0o644)
     if mapping.is_own(config):
         code = pathlib.Path(remote.__file__).parent
         for module in ("configuration_physlm.py", "modeling_physlm.py"):
@@ -168,7 +191,10 @@ def check(
     if base is not None:
         import peft
 
-        loaded = peft.PeftModel.from_pretrained(loaded, directory).eval()
+        with warnings.catch_warnings():
+            # PEFT asks transformers for what has another name there by now.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+            loaded = peft.PeftModel.from_pretrained(loaded, directory).eval()
     read = transformers.AutoTokenizer.from_pretrained(whole, trust_remote_code=True)
     end = tokenizer(spec).end
     ours = engine.decode(
