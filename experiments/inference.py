@@ -58,6 +58,9 @@ WAYS = (
 ASKING = ("regret:probe", "sample:16,temperature=0.7,pick=weighted")
 
 
+VERSUS = {"decode": "greedy"}
+
+
 def get_config(scale: str) -> ConfigDict:
     """What all runs share: the defaults of the scale."""
     return config.base(scale)

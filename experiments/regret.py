@@ -88,8 +88,10 @@ VERSUS = {"decode": "greedy"}
 
 
 def get_config(scale: str) -> ConfigDict:
-    """What all runs share: the defaults of the scale."""
-    return config.base(scale)
+    """What all runs share: the defaults of the scale, and rows for all beams of a problem."""
+    chosen = config.base(scale)
+    chosen.evaluate.batch = max(chosen.evaluate.batch, *BEAMS)
+    return chosen
 
 
 def sweep(config: ConfigDict) -> Iterator[Planned]:

@@ -114,6 +114,13 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         settings.check(self)
+        for name in ("beyond", "reasked"):
+            asked = getattr(self, name)
+            if len(set(asked)) < len(asked):
+                raise settings.RefusedError(name, asked, "numbers of which none stands there twice")
+        if self.batch < (least := getattr(self.recipe, "beams", 1)):
+            allowed = f"at least {least}, the rows that work on a problem with {self.decode}"
+            raise settings.RefusedError("batch", self.batch, allowed)
         asks = self.recipe.asks
         if (asks == "probe") != bool(self.probe):
             allowed = f"the run of a probe where decode asks one, as {self.decode} does"

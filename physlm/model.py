@@ -127,7 +127,9 @@ def run(
       where layers are scanned, arrays with the layers as their first axis.
     """
     if config.scan and not isinstance(params["blocks"], list):
-        frame, x_BxTxD, block = _begun(config, params, tokens_BxT, positions, reading, keys_B)
+        frame, x_BxTxD, block = _begun(
+            config, params, tokens_BxT, positions, reading, keys_B, scanned=True
+        )
 
         def body(carry: tuple[jax.Array, jax.Array], layer: Any) -> tuple[Any, Any]:
             x, loss, kept = block(layer[0], carry[0], layer[1])
@@ -167,6 +169,8 @@ def _begun(
     positions: jax.Array,
     reading: Reading,
     keys_B: jax.Array | None,
+    *,
+    scanned: bool = False,
 ) -> tuple[Frame, jax.Array, Callable[[Any, jax.Array, Params], Any]]:
     """The frame, the residual stream before the first block, and the function of a block."""
     frame, graph = _frame(config, params), _graph(Block, config)
@@ -179,7 +183,11 @@ def _begun(
     policy = _policy(config)
     if policy is not None:
         # Scanned, the recomputation is a loop of its own, which XLA does not merge with the first.
-        block = jax.checkpoint(block, policy=policy, prevent_cse=not config.scan)
+        # Written out, the number of a layer is one of Python, by which decoding finds its cache.
+        static = () if scanned else (0,)
+        block = jax.checkpoint(
+            block, policy=policy, prevent_cse=not config.scan, static_argnums=static
+        )
     return frame, dropped(config, frame.begin(tokens_BxT), keys_B, 0), block
 
 

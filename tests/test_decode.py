@@ -65,6 +65,18 @@ def test_every_row_equals_decoding_without_a_cache(seed: int) -> None:
     assert len({tuple(row) for row in want}) > 3
 
 
+@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("scan", [False, True])
+def test_what_is_computed_twice_in_training_is_decoded_the_same(remat: str, scan: bool) -> None:
+    params = _params(3)
+    prompts = np.random.default_rng(3).integers(0, CONFIG.vocab, (4, 9), dtype=np.int32)
+    lengths = np.array([9, 4, 7, 1])
+    expected = _greedy(CONFIG, params, prompts, lengths, max_new_tokens=NEW, stop=10)
+    config = dataclasses.replace(CONFIG, remat=remat, scan=scan)
+    got = _greedy(config, params, prompts, lengths, max_new_tokens=NEW, stop=10)
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_padding_and_neighbours_change_nothing() -> None:
     params = _params(3)
     prompt = np.array([[3, 1, 4, 1, 5]], np.int32)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from typing import Any
 
 import jax
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from data_gen import keys
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
-from physlm import model
+from physlm import cells, model
 from physlm.architecture import ModelConfig
 from physlm.decoding import engine, recipe
 from physlm.decoding.beam import Beam
 from physlm.decoding.sampling import Drawing, Greedy, Sample
 from physlm.decoding.selection import chosen
 from physlm.decoding.strategy import Strategy
+from physlm.experiments import plan, registry
 
 CONFIG = ModelConfig(vocab=7, window=16, layers=1, heads=2, head_dim=8)
 PARAMS = functools.cache(
@@ -275,6 +277,39 @@ class Least(Greedy):
 
     def choose(self, rows: Any, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Any:
         return super().choose(rows, own, -logits_BxV, stop, most)
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("import there_is_no_such", "own_way ends in ModuleNotFoundError: No module named 'there_"),
+        ("1 / 0", "own_way ends in ZeroDivisionError: division by zero"),
+        ("class Own(:", "own_way ends in SyntaxError"),
+        ("x = 1", "or package.module.Class"),
+        (
+            "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Own:\n"
+            "    size: int\n    def bound(self, spec, model): ...",
+            "of a class whose fields all have a value; .*size",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_strategy_of_ones_own_is_said(
+    lines: str, sentence: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_way.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_way", raising=False)
+    with pytest.raises(RefusedError, match=sentence):
+        recipe.parse("own_way.Own")
+
+
+def test_rows_for_all_beams_of_a_problem_are_asked_for_before_anything_is_drawn() -> None:
+    with pytest.raises(RefusedError, match=r"batch is 16; it must be at least 32, .* with beam:32"):
+        cells.EvalConfig(decode="beam:32", batch=16)
+    with pytest.raises(RefusedError, match=r"beyond is \(7, 7\); it must be numbers of which none"):
+        cells.EvalConfig(beyond=(7, 7))
+    for scale in ("smoke", "quick", "paper"):
+        assert plan.plan(registry.load("regret"), scale)
 
 
 def test_a_strategy_of_ones_own_is_one_file() -> None:

@@ -53,6 +53,9 @@ def parse(text: str) -> Recipe:
         return kind(**values)
     except RefusedError as error:
         raise RefusedError(f"{error.name} of decode", text, error.allowed) from None
+    except TypeError as error:
+        allowed = f"of a class whose fields all have a value; {error}"
+        raise RefusedError(f"{name!r} of decode", text, allowed) from None
 
 
 def _own(name: str) -> type:
@@ -63,8 +66,14 @@ def _own(name: str) -> type:
         raise RefusedError(f"{name!r} of decode", name, allowed)
     try:
         found = getattr(importlib.import_module(module), last)
-    except (ImportError, AttributeError):
-        raise RefusedError(f"{name!r} of decode", name, allowed) from None
+    except (ModuleNotFoundError, AttributeError) as error:
+        # What the module itself lacks is told below.
+        if getattr(error, "name", None) in (last, *_parents(module)):
+            raise RefusedError(f"{name!r} of decode", name, allowed) from None
+        raise RefusedError(f"{name!r} of decode", name, _importable(module, error)) from error
+    # Whatever a module of somebody's own raises.
+    except Exception as error:
+        raise RefusedError(f"{name!r} of decode", name, _importable(module, error)) from error
     if not (
         isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "bound")
     ):
@@ -72,6 +81,16 @@ def _own(name: str) -> type:
             f"{name!r} of decode", name, f"{allowed}, a dataclass with a method `bound`"
         )
     return found
+
+
+def _parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[: number + 1]) for number in range(len(parts))]
+
+
+def _importable(module: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"of a module that can be imported; {module} ends in {type(error).__name__}: {reason}"
 
 
 def canonical(text: str) -> str:

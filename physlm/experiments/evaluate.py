@@ -91,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"paths {', '.join(_PATHS)} are."
                 )
         run = run_lib.load(options.run, options.set)
+        if options.show is not None and run.settings.adaptation.kind == "probe":
+            raise ValueError(
+                f"--show is {options.show} for a probe, which answers questions and writes nothing."
+            )
         which = options.checkpoint or run.settings.evaluate.checkpoint
         execution.check_resumable(run, options.run)
         if options.overlap:
@@ -101,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         devices.prepare(run.settings.mesh, run.settings.evaluate.batch)
         evaluation = Evaluation(run.settings.evaluate)
         path = judging.judge(run, evaluation, options.run, which=which)
+        if options.show:
+            put(show.solutions(path.parent, options.show, colour=sys.stdout.isatty()))
+            return 0
         cells = results.cells(path)
     except ValueError as error:
         print(one_line(error), file=sys.stderr)
@@ -111,9 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except paths.failures(options.run) as error:
         print(paths.unreachable(error, options.run), file=sys.stderr)
         return 1
-    if options.show:
-        put(show.solutions(path.parent, options.show, colour=sys.stdout.isatty()))
-        return 0
     for cell in cells:
         fields = [name for name in results.FIELDS if name not in results.STUDY_FIELDS]
         put(json.dumps({name: cell[name] for name in fields}))
