@@ -174,7 +174,7 @@ def test_a_study_judges_the_best_checkpoint_where_it_is_another(
 ) -> None:
     planned, directory = trained
     steps = {"final": 6, "best": 4, "4": 4, "6": 6}
-    monkeypatch.setattr(weights, "step_of", lambda run, directory, which: steps[which])
+    monkeypatch.setattr(weights, "step_of", lambda run, directory, which, *_: steps[which])
     rows = swept(directory.parents[1], "evaluate.seed=3", "evaluate.checkpoint=best")
     best = [row for row in rows if row["condition"].get("evaluate_seed") == 3]
     assert len(best) == 2 and {row["step"] for row in best} == {4}

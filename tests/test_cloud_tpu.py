@@ -256,7 +256,7 @@ def test_a_preempted_slice_is_replaced_and_the_study_goes_on(cloud, undisturbed)
 
 def test_hosts_with_a_shared_directory_are_one_program(cloud, undisturbed, monkeypatch):
     # As the page says it.
-    (mount,) = re.findall("`MOUNT='([^']*)'`", PAGE.read_text())
+    (mount,) = re.findall("`MOUNT='(gcsfuse [^']*)'`", PAGE.read_text())
     monkeypatch.setenv("MOUNT", mount.replace("my-bucket", "mine"))
     monkeypatch.setenv("HOSTS", "2")
     (cloud / "preempt-once").touch()
