@@ -92,9 +92,9 @@ def texts(drawing):
     return re.findall(r"<!-- (.*?) -->", drawing.svg.decode())
 
 
-def test_accuracy_against_tokens_has_the_intervals_of_the_tables(monkeypatch):
-    """Seeds are the same ones on all cells, so that cells do not vary on their own."""
-    rows = [
+def decoded(seeds=1):
+    """Rows of an error-free model that is judged greedily and by beams."""
+    return [
         row
         | {
             "condition": {"retry_rate": 0.0, "decode": decode},
@@ -102,9 +102,13 @@ def test_accuracy_against_tokens_has_the_intervals_of_the_tables(monkeypatch):
             "account": {**ACCOUNT, "tokens": tokens},
         }
         for decode, tokens in (("greedy", 50.0), ("beam:4", 300.0))
-        for row in fake_rows((0.0,), seeds=2)
+        for row in fake_rows((0.0,), seeds=seeds)
     ]
-    lines = summarise(rows)
+
+
+def test_accuracy_against_tokens_has_the_intervals_of_the_tables(monkeypatch):
+    """Seeds are the same ones on all cells, so that cells do not vary on their own."""
+    lines = summarise(decoded(seeds=2))
     drawn = []
     known = matplotlib.axes.Axes.errorbar
 
@@ -153,16 +157,13 @@ def test_ticks_of_accuracy_against_tokens_differ(spread):
     rows = [
         row
         | {
-            "condition": {"retry_rate": 0.0, "decode": decode},
-            "evaluation": decode,
-            "account": {**ACCOUNT, "tokens": tokens},
             "accuracy": 0.5 + spread * place,
             "ci_low": 0.499 + spread * place,
             "ci_high": 0.501 + spread * place,
             "n": 10**6,
         }
-        for place, (decode, tokens) in enumerate((("greedy", 50.0), ("beam:4", 300.0)))
-        for row in fake_rows((0.0,))
+        for row in decoded()
+        for place in [row["evaluation"] != "greedy"]
     ]
     drawing = figures.AgainstTokens().draw(Shown(summarise(rows), "what"))
     marks = [text for text in texts(drawing) if text.endswith("%") and " " not in text]
