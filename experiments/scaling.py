@@ -55,7 +55,7 @@ def sizes(shared: ConfigDict) -> list[tuple[int, int]]:
     """
     layers, heads = shared.model.layers, shared.model.heads
     smaller = [(max(1, layers // 2), max(1, heads // 2)), (layers, max(1, heads // 2))]
-    if shared.scale == "paper":
+    if shared.scale.startswith("paper"):
         return [*smaller, *PAPER]
     first, second = [layers // 4, layers // 2, layers], [layers // 2, layers, 2 * layers]
     if shared.scale == "smoke":

@@ -16,14 +16,18 @@ from data_gen.problems import structure
 from data_gen.problems.problem import Problem
 from data_gen.problems.template import templates
 from data_gen.solutions.document import Document
+from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import ERROR_FREE
-from data_gen.spec import NAMED, Spec
+from data_gen.spec import Spec
 from data_gen.text import records
-from data_gen.windows import stream
+from data_gen.windows import gpt2, stream
 from data_gen.windows.tokenizer import tokenizer
 from physlm.decoding.recipe import parse
 from physlm.decoding.strategy import Recipe
 from physlm.progress import Reporter
+
+# Whose tokens the length of a problem is counted in.
+WINDOW_TOKENS = ("own", "gpt2")
 
 # Added to the number of a cell whose questions are others.
 _REASKED = 1 << 16
@@ -43,7 +47,7 @@ class EvalConfig:
     problems: int = settings.whole(
         4096,
         "Problems of a cell. Those whose error-free document exceeds the training window are left "
-        "out (Part 2.2, Appendix) and others drawn in their place.",
+        "out (Part 2.2, Appendix; see window_tokens) and others drawn in their place.",
         low=1,
         of_member=True,
     )
@@ -85,6 +89,15 @@ class EvalConfig:
     probe: str = settings.text(
         "",
         "The run whose probe of the task can_next is asked, where decode has one for a detector.",
+        of_member=True,
+        added=True,
+    )
+    window_tokens: str = settings.choice(
+        "own",
+        "Which tokens count where problems that exceed the training window are left out: those "
+        "that the model reads (own), or GPT-2's whatever it reads (gpt2), as published. Of 23 "
+        "operations the latter leave out half.",
+        WINDOW_TOKENS,
         of_member=True,
         added=True,
     )
@@ -165,24 +178,6 @@ def of(spec: Spec, config: EvalConfig) -> list[Cell]:
     return [Cell(f"<={spec.max_op}", spec.max_op, False), *fixed, *reasked]
 
 
-# The numbers of operations of the paper's cells beside those up to the cap and at the cap, and of
-# those with other questions.
-_PUBLISHED = {"med": ((20, 21, 22, 23), 20), "hard": ((28, 29, 30, 31, 32), 28)}
-
-
-def published() -> dict[str, tuple[Spec, EvalConfig, Cell]]:
-    """The 30 cells of the paper's tables by their names there, as `med_pq:20re`: the class that a
-    model was trained on, the evaluation of 4,096 problems, and the cell."""
-    found = {}
-    for name, (beyond, reasked) in _PUBLISHED.items():
-        for order in ("pq", "qp"):
-            spec = dataclasses.replace(NAMED[name], order=order, split="train")
-            config = EvalConfig(beyond=beyond, reasked=(reasked,))
-            for cell in of(spec, config):
-                found[f"{name}_{order}:{cell.name}"] = (spec, config, cell)
-    return found
-
-
 def test_spec(spec: Spec, config: EvalConfig) -> Spec:
     """The class that all cells are drawn from: the other split, with room for every op.
 
@@ -232,7 +227,8 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
       cell: which problems.
       spec: `test_spec` of the class trained on.
       config: how many, and the seed.
-      window: in tokens; problems with longer documents are left out.
+      window: in tokens, of which `config` says whose; problems with longer documents are left
+        out.
 
     Raises:
       NoProblemsError: no problem of the cell is found, or none fits the window.
@@ -244,7 +240,15 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         indices_N = turn * config.problems + np.arange(config.problems, dtype=np.int32)
         keys_N = keys_of(cell, config, indices_N)
         goals_N = _goals(keys_N, cap=cell.op, fixed=cell.fixed, spec=spec)
-        found, some = fitting(keys_N, indices_N, spec, window, goals_N=goals_N, most=left)
+        found, some = fitting(
+            keys_N,
+            indices_N,
+            spec,
+            window,
+            goals_N=goals_N,
+            most=left,
+            counted=config.window_tokens,
+        )
         kept.append(found)
         left -= len(found.lengths_N)
         # Where no search found any, all have tried long enough; others would find none either.
@@ -280,6 +284,7 @@ def fitting(
     *,
     goals_N: structure.Goal | None = None,
     most: int | None = None,
+    counted: str = WINDOW_TOKENS[0],
 ) -> tuple[TestSet, bool]:
     """The problems of some keys whose error-free documents fit a window.
 
@@ -290,6 +295,7 @@ def fitting(
       window: in tokens.
       goals_N: how many operations each is to have; None draws them as the class does.
       most: how many are kept, the first ones; None keeps all.
+      counted: in which tokens documents are counted, one of `WINDOW_TOKENS`.
 
     Returns:
       these problems, and whether any was found, fitting or not.
@@ -299,7 +305,10 @@ def fitting(
     found = (problems, documents, tokens, templates(problems, spec))
     found = jax.tree.map(np.asarray, found)
     some = bool(found[0].ok.any())
-    fits = np.flatnonzero(found[2].length <= window)[:most]
+    fits_N = found[2].length <= window
+    if counted == "gpt2" and spec.tokenizer != "gpt2":
+        fits_N &= _gpt2_length(found[1], spec) <= window
+    fits = np.flatnonzero(fits_N)[:most]
     problems, documents, tokens, side_N = jax.tree.map(lambda x: x[fits], found)
     lengths_N = tokens.prompt.astype(np.int32)
     width = int(lengths_N.max(initial=0))
@@ -309,6 +318,13 @@ def fitting(
     made = records.records(problems, documents, spec)
     sides = (side_N.shared, side_N.hashed)
     return TestSet(prompts_NxP, lengths_N, *sides, indices_N[fits], problems, made), some
+
+
+def _gpt2_length(documents_N: Document, spec: Spec) -> np.ndarray:
+    """How many of GPT-2's tokens documents of symbols take, int [N]."""
+    live_NxS = np.arange(documents_N.tokens_N.shape[-1]) < documents_N.length[:, None]
+    length_NxS = gpt2.lengths(vocabulary(spec))[documents_N.tokens_N]
+    return np.where(live_NxS, length_NxS, 0).sum(-1)
 
 
 def _padded(rows_NxP: np.ndarray, width: int, end: int) -> np.ndarray:
@@ -339,7 +355,8 @@ def test_sets(
       NoProblemsError: another cell has none.
     """
     todo, drawn_from = of(spec, config), test_spec(spec, config)
-    asked = (spec, drawn_from, tuple(todo), config.problems, config.seed, window)
+    counted = config.window_tokens
+    asked = (spec, drawn_from, tuple(todo), config.problems, config.seed, window, counted)
     if asked in _drawn:
         return list(_drawn[asked])
     found: dict[Cell, TestSet] = {}

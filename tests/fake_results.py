@@ -45,7 +45,7 @@ def fake_rows(rates=(0.0, 0.5), seeds=1, condition=lambda rate: {"retry_rate": r
     return rows
 
 
-def fake_sweep(directory, rows, kind="retry", parts=None):
+def fake_sweep(directory, rows, kind="retry", parts=None, data=None):
     results.write(directory / results.FILE, rows)
     for row in rows:
         of_run = directory.parent / "models" / row["run"]
@@ -55,6 +55,7 @@ def fake_sweep(directory, rows, kind="retry", parts=None):
         mistakes = {"kind": kind, "rate": rate, "mask": "none"}
         train = {"steps": 100}
         config = {"seed": row["seed"], "mistakes": mistakes, "train": train, "evaluate": {"old": 1}}
+        config |= {"data": data} if data else {}
         (of_run / run.CONFIG_FILE).write_text(json.dumps(config))
         config = {"step": 100, "decode": "greedy", "evaluate": {"problems": 200}}
         (of_evaluation / run.CONFIG_FILE).write_text(json.dumps(config))

@@ -6,10 +6,12 @@ import re
 import pytest
 from drawn import SMALL, drawn, facts_of
 
+from data_gen.settings import RefusedError
 from data_gen.solutions import language, names
 from data_gen.spec import Spec
 from data_gen.text import records
 from data_gen.text.judge import judge
+from physlm.experiments import config
 
 
 def test_names_come_from_the_part_that_is_asked_for():
@@ -102,3 +104,18 @@ def test_names_are_unambiguous():
         for one in mine:
             assert "'s" not in one and "." not in one
             assert not any(other.startswith(one + " ") for other in mine)
+
+
+def test_names_of_ones_own_have_no_known_length_in_gpt2s_tokens(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(shaped(lambda content: None)))
+    changes = {"data.names_file": str(path)}
+    allowed = (
+        "own with data.names_file, since how many of GPT-2's tokens 'Kind00' takes is known of"
+    )
+    with pytest.raises(
+        RefusedError, match=f"evaluate.window_tokens is 'gpt2'; it must be {allowed}"
+    ):
+        config.resolve(config.override(config.base("paper"), changes))
+    settings = config.override(config.base("paper"), changes | {"evaluate.window_tokens": "own"})
+    assert config.resolve(settings).data.names_file == str(path)

@@ -1,11 +1,16 @@
 """The paper's numbers, and which conditions of ours stand beside them."""
 
+import csv
+import dataclasses
+import importlib.resources
 import statistics
 
 import pytest
 from fake_results import fake_rows, fake_sweep
 
-from physlm.experiments import material, published, registry, report, tables
+from data_gen.spec import HARD, MED
+from physlm import cells
+from physlm.experiments import config, material, published, registry, report, tables
 from physlm.experiments.summary import summarise
 
 
@@ -31,6 +36,51 @@ def test_paper_stands_beside_its_own_conditions_only():
     # What all runs share and does not set conditions apart makes them others than the paper's.
     for name, value in (("kind", "skip:0.5,value:0.5"), ("mend", "restart"), ("late", 1)):
         assert tables.paper_table(lines, beside(lines, {name: value})) is None
+
+
+def test_every_column_of_the_papers_tables_is_a_cell_that_can_be_solved():
+    """By models of the scales `paper` and `paper_hard`, in both orders."""
+    file = importlib.resources.files(published.__package__) / published.FILE
+    (header, *_) = csv.reader(file.read_text().splitlines())
+    found = published.cells()
+    assert [*found, "avg"] == header[2:] and len(found) == 30
+    for name, (spec, evaluation, cell) in found.items():
+        of, _, cell_name = name.partition(":")
+        assert (cell.name, evaluation.problems, evaluation.window_tokens) == (
+            cell_name,
+            4096,
+            "gpt2",
+        )
+        scale = {"med": "paper", "hard": "paper_hard"}[of.partition("_")[0]]
+        asked = config.override(config.base(scale), {"data.order": spec.order})
+        settings = config.resolve(asked)
+        assert (settings.data, settings.evaluate) == (spec, evaluation)
+        assert cell in cells.of(settings.data, settings.evaluate)
+        assert published.class_of(spec) == of
+        # As Part 2.2 says: 2,048 tokens in all.
+        assert settings.windows.window + evaluation.max_new_tokens == 2048
+
+
+def test_a_class_is_the_papers_whatever_its_names_and_tokens():
+    assert published.class_of(dataclasses.replace(HARD, order="qp", split="test")) == "hard_qp"
+    assert published.class_of(dataclasses.replace(MED, tokenizer="gpt2")) == "med_pq"
+    assert published.class_of(dataclasses.replace(MED, modulus=5)) is None
+    assert published.class_of(dataclasses.replace(MED, max_op=21)) is None
+
+
+@pytest.mark.parametrize("data, of, hardest", [
+    ({"order": "qp"}, "med_qp", "78.3"),
+    ({"max_op": 21, "max_edges": 28}, "hard_pq", "84"),
+    ({"max_op": 6}, "med_pq", "77.7"),
+])  # fmt: skip
+def test_the_papers_numbers_are_of_the_class_of_ours(shown, data, of, hardest):
+    fake_sweep(shown, fake_rows(), data=data)
+    report.make(shown)
+    page = (shown / "results.md").read_text()
+    title, op = f"paper, {of} op ", {"hard_pq": 32}.get(of, 23)
+    assert f"{title}{op}" in page
+    (row,) = [line for line in page.splitlines() if "| 91.8 |" in line]
+    assert row.split("|")[-2].strip() == hardest
 
 
 def test_what_all_runs_share_of_mistakes_is_read_off_their_configurations(shown):
@@ -60,7 +110,7 @@ def test_tables_of_retries_are_no_accuracies(tmp_path):
     page = (shown / "report.html").read_text()
     assert "Beside the paper" not in page
     for row in ("Fig5a_11a_retries_on_right", "Fig5b_retries_on_wrong"):
-        numbers = published.rows(row)["retry 0.5"].cells[published.HARDEST]
+        numbers = published.rows(row)["retry 0.5"].cells["med_pq:23"]
         assert f">{numbers:g}<" in page
     assert "in right solutions (arXiv" in page and "in wrong solutions (arXiv" in page
 

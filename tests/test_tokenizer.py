@@ -16,6 +16,7 @@ from data_gen import keys
 from data_gen.keys import Purpose
 from data_gen.solutions import document, language
 from data_gen.solutions.mistakes import Mistakes
+from data_gen.spec import MED
 from data_gen.text import records
 from data_gen.windows import gpt2, stream
 from data_gen.windows import tokenizer as room
@@ -389,3 +390,12 @@ def test_a_run_trains_and_is_judged_on_byte_pairs(spec, backend, tmp_path, monke
     assert not any(
         verdict.correct for verdict in judging.evaluate.judge_many(found, wrong, *tested)
     )
+
+
+def test_known_lengths_are_those_of_gpt2():
+    """Where GPT-2 itself is at hand; what it leaves out of a window is tested without it."""
+    if gpt2._cached() is None:
+        pytest.skip("there is no GPT-2 in the cache of transformers")
+    for spec in (SMALL, dataclasses.replace(MED, modulus=256)):
+        vocab = language.vocabulary(spec)
+        np.testing.assert_array_equal(gpt2.lengths(vocab), gpt2.gpt2(spec, "").lengths_V)

@@ -1,7 +1,10 @@
-"""GPT-2's byte pairs: what the symbols of the grammar are in them."""
+"""GPT-2's byte pairs: what the symbols of the grammar are in them, and how many they take."""
 
 import functools
+import importlib.resources
+import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,9 @@ END_TOKEN = "<|endoftext|>"
 _PAIR, _WHOLE = ("vocab.json", "merges.txt"), "tokenizer.json"
 _EXPECTED = "vocab.json and merges.txt, or tokenizer.json"
 _CACHED_NAMES = ("openai-community/gpt2", "gpt2")
+
+# How many byte pairs each word of the grammar and of the names takes, with the blank before it.
+_LENGTHS = "gpt2_lengths.json"
 
 
 def gpt2(spec: Spec, directory: str) -> Tokenizer:
@@ -75,6 +81,30 @@ def _gpt2(vocab: Vocabulary, directory: str) -> Tokenizer:
     table = Tokenizer(ids_VxK, lengths_V, size, *markers, tuple(pieces))
     _check(vocab, table, backend, where)
     return table
+
+
+def lengths(vocab: Vocabulary) -> np.ndarray:
+    """How many of GPT-2's tokens each symbol takes, int32 [V]: they are known without its files.
+
+    Raises:
+      ValueError: for a word that is not among the package's own names.
+    """
+    # Pairs are merged within a word alone, so that those of words add up.
+    known = _lengths_of_words()
+    rows = [re.findall(r" ?[^ ]+", text) for text in vocab.tokens[len(MARKERS) :]]
+    if unknown := [word for words in rows for word in words if word not in known]:
+        raise ValueError(
+            f"how many of GPT-2's tokens {unknown[0].strip()!r} takes is known of the package's "
+            "own names alone."
+        )
+    found = [1] * len(MARKERS) + [sum(known[word] for word in words) for words in rows]
+    return np.array(found, np.int32)
+
+
+@functools.cache
+def _lengths_of_words() -> dict[str, int]:
+    text = importlib.resources.files(__package__).joinpath(_LENGTHS).read_text(encoding="utf-8")
+    return {word: int(length) for length, words in json.loads(text).items() for word in words}
 
 
 def _check(

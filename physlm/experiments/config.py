@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 
 from data_gen import settings
 from data_gen.settings import RefusedError, Setting
+from data_gen.solutions.language import vocabulary
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
-from data_gen.windows import recorded, stream
+from data_gen.windows import gpt2, recorded, stream
 from data_gen.windows.configuration import Windows
 from data_gen.windows.questions import answers
 from data_gen.windows.tokenizer import tokenizer
@@ -120,6 +121,12 @@ class Settings:
             except ValueError as error:
                 name = "beyond" if op in beyond else "reasked"
                 raise ValueError(f"evaluate.{name} has {op}: {error}") from error
+        if self.evaluate.window_tokens == "gpt2" and self.data.tokenizer != "gpt2":
+            try:
+                gpt2.lengths(vocabulary(self.data))
+            except ValueError as error:
+                allowed = f"own with data.names_file, since {str(error).rstrip('.')}"
+                raise RefusedError("evaluate.window_tokens", "gpt2", allowed) from error
         longest = self.windows.window + self.evaluate.max_new_tokens
         if longest > self.model.positions:
             raise RefusedError(

@@ -15,14 +15,23 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_gen.spec import NAMED, ORDERS, Spec
+from physlm import cells as cells_lib
+from physlm.cells import Cell, EvalConfig
 from physlm.experiments import condition as condition_lib
+from physlm.experiments import scales
 from physlm.experiments.condition import PARENT, Condition
 
 FILE = "published.csv"
 
-# The class that the paper draws its curves of, and the most operations in its training.
-CLASS, CAP = "med_pq", 15
-HARDEST = f"{CLASS}:23"
+# The four classes that the paper trains models on, and that which it draws its curves of.
+CLASSES = {
+    f"{name}_{order}": dataclasses.replace(spec, order=order)
+    for name, spec in NAMED.items()
+    for order in ORDERS
+}
+CLASS = "med_pq"
+_SCALES = {"med": "paper", "hard": "paper_hard"}
 AVERAGE = "avg"
 MODEL = "124M parameters, 39 billion tokens a model"
 
@@ -45,11 +54,13 @@ class Published:
         table: whose row it is.
         row: how it is called there.
         cells: its numbers by cell, `avg` among them where it is printed.
+        of: the class, one of `CLASSES`, that a study's results stand beside.
     """
 
     table: str
     row: str
     cells: Mapping[str, float]
+    of: str = CLASS
 
     @property
     def quantity(self) -> str:
@@ -58,9 +69,19 @@ class Published:
 
     @property
     def by_op(self) -> dict[int, float]:
-        """Numbers of `CLASS` by number of operations."""
-        ops = {name: name.partition(":")[2] for name in self.cells if name.startswith(CLASS)}
+        """Numbers of the class by number of operations."""
+        ops = {name: name.partition(":")[2] for name in self.cells if name.startswith(self.of)}
         return {int(op): self.cells[name] for name, op in ops.items() if op.isdecimal()}
+
+    @property
+    def cap(self) -> int:
+        """The most operations in training on the class."""
+        return CLASSES[self.of].max_op
+
+    @property
+    def hardest(self) -> str:
+        """The class's cell of the most operations."""
+        return f"{self.of}:{max(_beyond(self.of))}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +127,38 @@ def _value(key: str, said: Condition, shared: Condition) -> Any:
     # An error-free run has no mistakes that could be masked.
     known = {} if condition_lib.is_error_free(said) else shared
     return known.get(key, _UNSAID.get(key))
+
+
+def class_of(spec: Spec) -> str | None:
+    """Which of the paper's `CLASSES` a class of problems is, whatever its names and tokens."""
+    plain = dataclasses.replace(
+        spec, split="all", names_file="", tokenizer="word", tokenizer_files=""
+    )
+    return next((name for name, published in CLASSES.items() if published == plain), None)
+
+
+def cells() -> dict[str, tuple[Spec, EvalConfig, Cell]]:
+    """The 30 cells of the paper's tables by their names there, as `med_pq:20re`: the class that a
+    model was trained on, the evaluation of 4,096 problems, and the cell.
+
+    Their problems are those that fit the window of the class's scale, `paper` or `paper_hard`.
+    """
+    found = {}
+    for name, spec in CLASSES.items():
+        spec, config = dataclasses.replace(spec, split="train"), _evaluation(name)
+        for cell in cells_lib.of(spec, config):
+            found[f"{name}:{cell.name}"] = (spec, config, cell)
+    return found
+
+
+def _evaluation(of: str) -> EvalConfig:
+    section = "evaluate."
+    changes = scales.CHANGES[_SCALES[of.partition("_")[0]]].items()
+    return EvalConfig(**{k.removeprefix(section): v for k, v in changes if k.startswith(section)})
+
+
+def _beyond(of: str) -> Sequence[int]:
+    return _evaluation(of).beyond
 
 
 @functools.cache

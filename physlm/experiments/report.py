@@ -9,6 +9,7 @@ are compared. The last it also keeps in `outcomes.jsonl`, and reads there when t
 
 import collections
 import csv
+import dataclasses
 import io
 import sys
 from collections.abc import Sequence
@@ -133,14 +134,18 @@ def _study(name: str) -> tuple[Study | None, str]:
 
 def _beside(found: Material, study: Study | None, scale: str) -> dict[str, dict[str, Published]]:
     """The paper's rows, by what they are of and the labels of our conditions, where there are
-    several; none at `smoke`, which learns nothing."""
+    several; none at `smoke`, which learns nothing. They are of our class, where that is one of the
+    paper's."""
     if study is None or scale == "smoke":
         return {}
-    shared = found.shared
+    shared, specs = found.shared, (found.spec(*entry) for entry in found.evaluations)
+    classes = {published.class_of(spec) for spec in specs if spec is not None}
+    of = next(iter(classes - {None}), None) or published.CLASS
     known: dict[str, dict[str, Published]] = {}
     for beside in study.beside:
         for line in found.lines:
             if (row := beside.find(line.condition, shared)) is not None:
+                row = dataclasses.replace(row, of=of)
                 known.setdefault(row.quantity, {}).setdefault(line.label, row)
     return {quantity: rows for quantity, rows in known.items() if len(rows) > 1}
 
@@ -177,7 +182,8 @@ def _budgets(found: Material) -> str:
     caps = {p.op for line in found.lines for p in line.points if p.inside}
     tokens = sorted({row["tokens"] for row in found.rows})
     ours = f"ours up to op {max(caps)}, {material.rounded(tokens[-1])} tokens" if caps else "ours"
-    return f"{ours}; the paper's up to op {published.CAP} and 21, {published.MODEL}"
+    both = " and ".join(map(str, sorted({spec.max_op for spec in published.CLASSES.values()})))
+    return f"{ours}; the paper's up to op {both}, {published.MODEL}"
 
 
 def _closed(found: Material, beside: dict[str, dict[str, Published]]) -> list[tuple[str, Table]]:
