@@ -19,9 +19,8 @@ from physlm import detection, probe
 from physlm import model as model_lib
 from physlm.architecture import ModelConfig
 from physlm.cells import Cell, EvalConfig, TestSet
-from physlm.decoding import detectors, engine, selection
+from physlm.decoding import detectors, engine
 from physlm.decoding.engine import Written
-from physlm.decoding.sampling import Sample
 from physlm.metrics import wilson_interval
 from physlm.model import Params
 from physlm.progress import Reporter
@@ -174,17 +173,17 @@ def _chosen(
     count, samples = written.score_NxS.shape
     answers = [[split(ids, table)[1] for ids in row] for row in written.tokens_NxSxM]
     chosen_N = np.zeros(count, int)
-    if samples > 1 and isinstance(recipe, Sample):
-        trust_NxS = np.ones((count, samples))
-        if recipe.pick == "weighted":
+    if samples > 1:
+        trusts: Sequence[np.ndarray | None] = [None] * count
+        if recipe.asks:
             detect = None if probed is None else probe.detector(model, probed)
             trust = [
                 detection.trust(detect, tests, written.tokens_NxSxM[:, n], spec, config.batch)
                 for n in range(samples)
             ]
-            trust_NxS = np.stack(trust, axis=1)
-        rows = zip(answers, written.score_NxS, trust_NxS, strict=True)
-        chosen_N = np.array([selection.chosen(recipe.pick, *row) for row in rows])
+            trusts = list(np.stack(trust, axis=1))
+        rows = zip(answers, written.score_NxS, trusts, strict=True)
+        chosen_N = np.array([recipe.select(*row) for row in rows])
     tokens_NxM = written.tokens_NxSxM[np.arange(count), chosen_N]
     return Solutions(tokens_NxM, written, chosen_N, answers)
 

@@ -249,7 +249,7 @@ def test_unknown_ways_to_choose_are_refused() -> None:
         ("nowhere.at.All", "'nowhere.at.All' of decode"),
         ("..", r"'\.\.' of decode"),
         (".own.Strategy", "or package.module.Class"),
-        ("os.path", "'os.path' of decode .*, a dataclass with a method `bound`"),
+        ("os.path", "'os.path' of decode .*, a dataclass"),
         ("", "'' of decode"),
     ],
 )
@@ -288,7 +288,12 @@ class Least(Greedy):
         ("x = 1", "or package.module.Class"),
         (
             "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Own:\n"
-            "    size: int\n    def bound(self, spec, model): ...",
+            "    def bound(self, spec, model): ...",
+            "one that has `asks`, `select`",
+        ),
+        (
+            "import dataclasses\nfrom physlm.decoding.sampling import Greedy\n"
+            "@dataclasses.dataclass(frozen=True)\nclass Own(Greedy):\n    size: int",
             "of a class whose fields all have a value; .*size",
         ),
     ],

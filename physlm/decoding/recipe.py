@@ -6,7 +6,10 @@ name: `mypackage.mymodule.MyStrategy:setting=1`.
 """
 
 import dataclasses
+import hashlib
 import importlib
+import inspect
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +26,10 @@ STRATEGIES: Mapping[str, type] = {
     "beam": Beam,
     "regret": Regret,
 }
+
+
+# What a `Recipe` has.
+_MEMBERS = ("asks", "bound", "select")
 
 
 def parse(text: str) -> Recipe:
@@ -74,12 +81,11 @@ def _own(name: str) -> type:
     # Whatever a module of somebody's own raises.
     except Exception as error:
         raise RefusedError(f"{name!r} of decode", name, _importable(module, error)) from error
-    if not (
-        isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "bound")
-    ):
-        raise RefusedError(
-            f"{name!r} of decode", name, f"{allowed}, a dataclass with a method `bound`"
-        )
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise RefusedError(f"{name!r} of decode", name, f"{allowed}, a dataclass")
+    if lacking := [member for member in _MEMBERS if not hasattr(found, member)]:
+        members = ", ".join(f"`{member}`" for member in lacking)
+        raise RefusedError(f"{name!r} of decode", name, f"{allowed}, one that has {members}")
     return found
 
 
@@ -105,6 +111,21 @@ def canonical(text: str) -> str:
         if key != first and getattr(strategy, key) != known.default
     ]
     return f"{name}:{','.join(said)}" if said else name
+
+
+def code_of(text: str) -> str | None:
+    """A hash of the file that a strategy of one's own is defined in; None of those here.
+
+    What that file imports in turn does not count.
+
+    Raises:
+      RefusedError: as `parse`.
+    """
+    kind = type(parse(text))
+    if kind in STRATEGIES.values():
+        return None
+    file = inspect.getsourcefile(kind)
+    return hashlib.sha256(pathlib.Path(file or "").read_bytes()).hexdigest()[:8]
 
 
 def manual() -> str:

@@ -1,12 +1,15 @@
 """Greedy decoding, and sampling with temperature, top-k, top-p and min-p."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from data_gen import keys, settings
+from physlm.decoding import selection
 from physlm.decoding.strategy import Choice, Each, Rows
 
 # How one of several solutions of a problem is chosen (`physlm.decoding.selection`).
@@ -112,6 +115,12 @@ class Sample(Drawing):
     def asks(self) -> str:
         """The detector's name, where it weights the votes; else ""."""
         return self.detector if self.n > 1 and self.pick == "weighted" else ""
+
+    def select(
+        self, answers: Sequence[str | None], score_S: np.ndarray, trust_S: np.ndarray | None
+    ) -> int:
+        """The solution that is selected by `pick`."""
+        return selection.chosen(self.pick, answers, score_S, trust_S)
 
     def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
         """Samples the next tokens after the rules."""

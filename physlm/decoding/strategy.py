@@ -4,12 +4,15 @@ Names as in `physlm.model`, and L: tokens that a row's text has room for, G: pro
 problems that begin together, E: problems in all.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from data_gen.spec import Spec
 from physlm.architecture import ModelConfig
+from physlm.decoding import selection
 
 
 class Rows(NamedTuple):
@@ -76,6 +79,22 @@ class Recipe(Protocol):
 
     def bound(self, spec: Spec, model: ModelConfig) -> "Strategy":
         """The strategy itself, for a class of problems and a model."""
+        ...
+
+    def select(
+        self, answers: Sequence[str | None], score_S: np.ndarray, trust_S: np.ndarray | None
+    ) -> int:
+        """Which of several solutions of a problem counts; called where there are several.
+
+        Args:
+          answers: of each solution, None where it has none.
+          score_S: float, of each, as `Strategy.best` gives it.
+          trust_S: float, how much the detector that the strategy `asks` trusts each, not negative;
+            None where it asks none.
+
+        Returns:
+          the index of the solution.
+        """
         ...
 
 
@@ -173,6 +192,12 @@ class Each:
         """The strategy itself: it depends on neither problems nor model."""
         del spec, model
         return self
+
+    def select(
+        self, answers: Sequence[str | None], score_S: np.ndarray, trust_S: np.ndarray | None
+    ) -> int:
+        """The likeliest of the solutions with the answer that most have."""
+        return selection.chosen("vote", answers, score_S, trust_S)
 
     def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
         """An empty state."""

@@ -37,13 +37,17 @@ class Evaluation:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All that identifies the evaluation, as plain JSON data."""
+        """All that identifies the evaluation, as plain JSON data.
+
+        Of a strategy of one's own that is the file it is defined in, too (`code`).
+        """
         known = settings_lib.of(self.settings)
         facts = self.facts
         decode = facts.pop("decode")
         unsaid = {n for n in known if known[n].goes_without_saying(getattr(self.settings, n))}
         kept = {name: value for name, value in facts.items() if name not in unsaid}
-        return {"decode": decode, "evaluate": kept}
+        code = recipe.code_of(decode)
+        return {"decode": decode, "evaluate": kept} | ({"code": code} if code else {})
 
 
 def name_of(config: Mapping[str, Any], step: int) -> str:
