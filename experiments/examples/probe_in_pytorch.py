@@ -2,13 +2,13 @@
 
     python -m physlm.export runs/models/RUN --out model
     python -m physlm.export runs/models/PROBE --out probe --plain safetensors
-    python -m data_gen sample --spec med --count 1 > problem.jsonl
+    python -m data_gen sample … > problem.jsonl
     python experiments/examples/probe_in_pytorch.py model probe problem.jsonl
 
-PROBE is a probe of RUN for the task can_next. For each problem, after each sentence of its
+PROBE is a probe of RUN for the task can_next. The command for problems of the model's class, which
+others are no use for, is written out in model/README.md. For each problem, after each sentence of its
 solution, a line says of every parameter that the solution computes how likely the model takes it to
-be next. Needs torch, transformers and safetensors; neither JAX nor physlm. The problems must be of
-the model's class: the same names, and no more operations than it has room for.
+be next. Needs torch, transformers and safetensors; neither JAX nor physlm.
 """
 
 import json
