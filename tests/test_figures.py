@@ -1,6 +1,5 @@
 """Figures of studies, drawn of results that are made up."""
 
-import itertools
 import re
 from dataclasses import replace
 
@@ -92,44 +91,6 @@ def texts(drawing):
     return re.findall(r"<!-- (.*?) -->", drawing.svg.decode())
 
 
-def decoded(seeds=1):
-    """Rows of an error-free model that is judged greedily and by beams."""
-    return [
-        row
-        | {
-            "condition": {"retry_rate": 0.0, "decode": decode},
-            "evaluation": decode,
-            "account": {**ACCOUNT, "tokens": tokens},
-        }
-        for decode, tokens in (("greedy", 50.0), ("beam:4", 300.0))
-        for row in fake_rows((0.0,), seeds=seeds)
-    ]
-
-
-def test_accuracy_against_tokens_has_the_intervals_of_the_tables(monkeypatch):
-    """Seeds are the same ones on all cells, so that cells do not vary on their own."""
-    lines = summarise(decoded(seeds=2))
-    drawn = []
-    known = matplotlib.axes.Axes.errorbar
-
-    def errorbar(axes, x, y, yerr, **look):
-        drawn.append((list(y), [list(side) for side in yerr]))
-        return known(axes, x, y, yerr=yerr, **look)
-
-    monkeypatch.setattr(matplotlib.axes.Axes, "errorbar", errorbar)
-    assert figures.AgainstTokens().draw(Shown(lines, "what")) is not None
-    share = pooled(lines[0], lambda point: point.op > 4 and not point.inside, lines)
-    heights = [round(y, 6) for ys, _ in drawn for y in ys]
-    assert round(100 * share.mean, 6) in heights
-    ends = {
-        (round(y, 6), round(below, 6), round(above, 6))
-        for ys, (belows, aboves) in drawn
-        for y, below, above in zip(ys, belows, aboves, strict=True)
-    }
-    wanted = (share.mean, share.mean - share.low, share.high - share.mean)
-    assert tuple(round(100 * x, 6) for x in wanted) in ends
-
-
 def test_the_paper_s_error_free_number_is_a_line_in_its_panel():
     rows = [
         row | {"condition": {**row["condition"], **({"mask": mask} if mask else {})}, "run": run}
@@ -149,29 +110,6 @@ def test_the_paper_s_error_free_number_is_a_line_in_its_panel():
         Against("mask").draw(Shown(lines, "what")).svg.decode().count("stroke-dasharray")
     )
     assert "55%" in texts(with_paper)
-
-
-@pytest.mark.parametrize("spread", [0.001, 0.02, 0.4])
-def test_ticks_of_accuracy_against_tokens_differ(spread):
-    """However near each other shares are: rounded, they would be one number twice."""
-    rows = [
-        row
-        | {
-            "accuracy": 0.5 + spread * place,
-            "ci_low": 0.499 + spread * place,
-            "ci_high": 0.501 + spread * place,
-            "n": 10**6,
-        }
-        for row in decoded()
-        for place in [row["evaluation"] != "greedy"]
-    ]
-    drawing = figures.AgainstTokens().draw(Shown(summarise(rows), "what"))
-    marks = [text for text in texts(drawing) if text.endswith("%") and " " not in text]
-    values = [float(mark.removesuffix("%")) for mark in marks]
-    assert len(values) > 2 and all(0 <= value <= 100 for value in values)
-    # Of each panel from bottom to top.
-    assert sum(b <= a for a, b in itertools.pairwise(values)) == 1
-    assert spread < 0.01 or all(value.is_integer() for value in values)
 
 
 def test_a_setting_of_mistakes_has_error_free_data_as_its_zero():

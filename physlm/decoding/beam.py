@@ -40,7 +40,7 @@ class Beam(Drawing):
       RefusedError: a setting has a value that is not allowed.
     """
 
-    FIRST = "beams"
+    FIRST = BUDGET = "beams"
 
     beams: int = settings.whole(4, "W, continuations that go on together.", low=2, high=64)
     sample: bool = settings.flag(

@@ -2,7 +2,9 @@
 
 `greedy`, `sample:temperature=0.8,n=16`, `beam:4`, `regret:perfect,tries=50`. A strategy of one's
 own is a dataclass in a file of one's own, with settings as its fields, and is called by its whole
-name: `mypackage.mymodule.MyStrategy:setting=1`.
+name: `mypackage.mymodule.MyStrategy:setting=1`. Its class may name two of its settings: `FIRST`,
+the one whose value can be given alone, and `BUDGET`, the one that says how much it may spend:
+figures join what differs in this alone.
 """
 
 import dataclasses

@@ -46,7 +46,7 @@ class Regret(Drawing):
       RefusedError: a setting has a value that is not allowed.
     """
 
-    FIRST = "detector"
+    FIRST, BUDGET = "detector", "tries"
 
     detector: str = settings.choice("probe", "Whom to ask.", DETECTORS)
     tries: int = settings.whole(

@@ -87,7 +87,7 @@ class Sample(Drawing):
       RefusedError: a setting has a value that is not allowed.
     """
 
-    FIRST = "n"
+    FIRST = BUDGET = "n"
 
     n: int = settings.whole(1, "Solutions of each problem.", low=1, high=1024)
     pick: str = settings.choice(

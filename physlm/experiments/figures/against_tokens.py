@@ -1,14 +1,16 @@
 """Figures of accuracy against generated tokens, by decoding strategy."""
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from data_gen import settings
 from physlm.decoding import recipe
 from physlm.experiments import condition
-from physlm.experiments.condition import PROBE
+from physlm.experiments.condition import DECODE, PROBE
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.style import COLOURS, DASHES, GREY, MARKERS, plain, title
 from physlm.experiments.summary import Line, Point, cap_of, pooled
@@ -19,13 +21,24 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (11.0, 5.6)
 
+# Letters of a line of the legend.
+_LETTERS = 38
+
+
+class _Way(NamedTuple):
+    """A way of decoding, but for how much it may spend."""
+
+    name: str
+    budget: str  # the setting that says how much that is; "" where there is none
+
 
 @dataclasses.dataclass(frozen=True)
 class AgainstTokens:
     """Accuracy against the tokens generated for a problem, including discarded ones.
 
-    Ways of decoding that differ in how much they may spend are a curve, a marker each; colours are
-    what is trained on. Left problems of numbers of operations within training, right beyond.
+    Ways of decoding that differ in how much they may spend alone (`BUDGET` of a strategy) are a
+    curve, a marker each; what differs otherwise is not joined. Colours are what is trained on. Left
+    problems of numbers of operations within training, right beyond.
 
     Attributes:
         name: of the picture's files.
@@ -35,7 +48,7 @@ class AgainstTokens:
 
     def draw(self, shown: Shown) -> Drawing | None:
         """The picture; None where ways of decoding do not differ, or tokens were not counted."""
-        ways = {line.condition.get(condition.DECODE) for line in shown.lines}
+        ways = {line.condition.get(DECODE) for line in shown.lines}
         known = [line for line in shown.lines if all(point.account for point in line.points)]
         if len(ways) < 2 or not known:
             return None
@@ -65,54 +78,107 @@ def _build(figure: "Figure", known: Sequence[Line], about: str) -> None:
     axes[0].set_ylabel("problems solved, every step right", fontsize=10.5)
     beside = figure.add_subplot(grid[0, 2])
     beside.set_axis_off()
-    families, data = _names(known)
-    handles = [Line2D([], [], color=COLOURS[n], linewidth=3) for n in range(len(data))]
-    handles += [
-        Line2D([], [], color=GREY, markersize=7, linewidth=1.4, **_style(number))
-        for number in range(len(families))
+    data = [Line2D([], [], color=COLOURS[n % len(COLOURS)], linewidth=3) for n in range(len(known))]
+    ways = [
+        Line2D([], [], color=GREY, markersize=7, linewidth=1.4, **_style(number, joined=joined))
+        for number, joined in enumerate(_joined(known))
     ]
-    names = [f"data with{one[4:]}" if one[:4] == "with" else f"{one} data" for one in data]
-    names = [f"trained on {name}" for name in names]
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, 1.03)}
-    beside.legend(handles, [*names, *families], fontsize=8.5, edgecolor="none", **place)
+    top = 1.03
+    for heading, handles, names in (
+        ("trained on", data, list(_data(known))),
+        ("decoded by", ways, _named(known)),
+    ):
+        names = [textwrap.fill(each, _LETTERS) for each in names]
+        legend = beside.legend(
+            handles[: len(names)],
+            names,
+            title=heading,
+            alignment="left",
+            fontsize=8.5,
+            title_fontsize=9,
+            edgecolor="none",
+            loc="upper left",
+            bbox_to_anchor=(-0.12, top),
+        )
+        beside.add_artist(legend)
+        drawn = legend.get_window_extent().transformed(beside.transAxes.inverted())
+        top = drawn.y0 + 0.02
 
 
-def _names(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
-    """The decoding strategies, and the training data."""
-    return list(dict.fromkeys(map(_family, lines))), list(dict.fromkeys(map(_data, lines)))
+def _data(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """The conditions by what they are trained on, in words."""
+    trained = [_trained(line) for line in lines]
+    found: dict[str, list[Line]] = {}
+    for line, said in zip(lines, trained, strict=True):
+        found.setdefault(condition.label(said, trained), []).append(line)
+    return found
 
 
-def _family(line: Line) -> str:
-    """The key by which decoding strategies are grouped into curves."""
-    text = str(line.condition.get(condition.DECODE, "greedy"))
-    found: Any = recipe.parse(text)
-    name = text.partition(":")[0].rpartition(".")[2]
-    said = [getattr(found, "pick", ""), f"by a {found.asks} detector" if found.asks else ""]
+def _trained(line: Line) -> dict[str, Any]:
+    meant = condition.meant(line.condition)
+    return {name: value for name, value in meant.items() if name not in (DECODE, PROBE)}
+
+
+def _ways(lines: Sequence[Line]) -> dict[_Way, list[Line]]:
+    """The conditions by their ways of decoding, in the order of how much these may spend."""
+    found: dict[_Way, list[Line]] = {}
+    for line in lines:
+        found.setdefault(_way(line), []).append(line)
+    return {way: sorted(of, key=lambda line: _budget(line, way)) for way, of in found.items()}
+
+
+def _recipe(line: Line) -> tuple[str, Any]:
+    text = str(line.condition.get(DECODE, "greedy"))
+    return text.partition(":")[0].rpartition(".")[2], recipe.parse(text)
+
+
+def _way(line: Line) -> _Way:
+    name, found = _recipe(line)
+    budget = getattr(found, "BUDGET", "")
+    asked = f"a {found.asks} detector" if found.asks else ""
     if found.asks == "probe":
-        said[-1] = f"by a {line.condition.get(PROBE, 'probe')}"
-    return ", ".join([name, *(word for word in said if word)])
+        asked = f"a {line.condition.get(PROBE, 'probe')}"
+    said = [f"{name} by {asked}" if asked else name]
+    for key, known in settings.of(found).items():
+        value = getattr(found, key)
+        if value != known.default and value != found.asks and key != budget:
+            said.append(f"{key} {settings.written(value)}")
+    return _Way(", ".join(said), budget)
 
 
-def _data(line: Line) -> str:
-    return "error-free" if condition.is_error_free(line.condition) else "with mistakes"
+def _budget(line: Line, way: _Way) -> float:
+    return float(getattr(_recipe(line)[1], way.budget)) if way.budget else 0.0
 
 
-def _style(number: int) -> dict[str, Any]:
+def _named(lines: Sequence[Line]) -> list[str]:
+    """The ways of decoding, each with what it may spend, from left to right."""
+    names = []
+    for way, of in _ways(lines).items():
+        spent = dict.fromkeys(f"{_budget(line, way):g}" for line in of)
+        names.append(f"{way.name}; {way.budget} {', '.join(spent)}" if way.budget else way.name)
+    return names
+
+
+def _joined(lines: Sequence[Line]) -> list[bool]:
+    """Of each way of decoding, whether it has several points to join."""
+    return [len({_budget(line, way) for line in of}) > 1 for way, of in _ways(lines).items()]
+
+
+def _style(number: int, *, joined: bool = True) -> dict[str, Any]:
     return {
         "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[number % len(DASHES)],
+        "linestyle": DASHES[number % len(DASHES)] if joined else "none",
     }
 
 
 def _panel(axes: "Axes", name: str, lines: Sequence[Line], wanted: Callable[[Point], bool]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    families, data = _names(lines)
     ticks: list[float] = []
-    for number, family in enumerate(families):
-        for colour, one in enumerate(data):
-            of_curve = [x for x in lines if _family(x) == family and _data(x) == one]
-            points = sorted(filter(None, (_spent(line, wanted, lines) for line in of_curve)))
+    for colour, of_data in enumerate(_data(lines).values()):
+        for number, of_way in enumerate(_ways(lines).values()):
+            of_curve = [line for line in of_way if line in of_data]
+            points = [point for line in of_curve if (point := _spent(line, wanted, lines))]
             if not points:
                 continue
             x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
