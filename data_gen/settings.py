@@ -53,6 +53,8 @@ class Setting:
       type: of its values: int, float, bool, str, or tuple (of whole numbers).
       allowed: which values it may have, in words that go on after "it must be".
       accepts: whether it may have a value.
+      options: the words that it may be, in the order in which they are shown; empty for what is no
+        choice between words.
       decides: it can change what comes out, so that it belongs to an identity: a run's, whose
         weights it changes, or an evaluation's, whose numbers.
       of_member: runs that are trained as one program may differ in it.
@@ -65,6 +67,7 @@ class Setting:
     type: type
     allowed: str
     accepts: Callable[[Any], bool]
+    options: tuple[str, ...] = ()
     decides: bool = True
     of_member: bool = False
     added: bool = False
@@ -207,7 +210,8 @@ def choice(default: Any, meaning: str, options: Collection[str], **kinds: bool) 
     def accepts(value: Any) -> bool:
         return isinstance(value, str) and value in options
 
-    return declared(default, meaning, str, f"one of {', '.join(options)}", accepts, **kinds)
+    allowed = f"one of {', '.join(options)}"
+    return declared(default, meaning, str, allowed, accepts, tuple(options), **kinds)
 
 
 def flag(default: Any, meaning: str, **kinds: bool) -> Any:
@@ -240,10 +244,12 @@ def declared(
     type: type,
     allowed: str,
     accepts: Callable[[Any], bool],
+    options: tuple[str, ...] = (),
+    /,
     **kinds: bool,
 ) -> Any:
     """A field of a dataclass that is a setting; arguments as the attributes of `Setting`."""
-    found = Setting(default, meaning, type, allowed, accepts, **kinds)
+    found = Setting(default, meaning, type, allowed, accepts, options, **kinds)
     return dataclasses.field(default=default, metadata={_KEY: found})
 
 

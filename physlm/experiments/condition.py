@@ -1,9 +1,12 @@
 """Conditions: the settings, except seeds, in which a study's entries differ; and their labels."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_gen.settings import Setting
+from data_gen.solutions.mistakes import Mistakes
 from physlm.experiments import config as config_lib
 from physlm.practice import PARENT as OWN
 
@@ -19,6 +22,9 @@ _MASK = "mask"
 _KIND = "kind"
 # What is trained on beside fresh problems, and how much of it.
 RECORDS, _SHARE = "records", "records_share"
+
+# The kind of mistakes of the paper, by the name that conditions have.
+_USUAL_KIND = Mistakes().kind_by_name
 
 _SHORT_NAMES = {
     "mistakes.rate": "retry_rate",
@@ -109,9 +115,41 @@ def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | Non
     return None
 
 
-def order(condition: Condition) -> float:
-    """The sort key of conditions: error-free ones first, then by rate."""
-    return float(condition.get(RATE, 0.0))
+def order(condition: Condition) -> tuple[Any, ...]:
+    """The sort key of conditions: error-free ones first, then by rate.
+
+    Of one rate what is trained once comes before what is trained on. All else is in the order of
+    its values: numbers by size, choices as they are declared, such as no mask first, and texts,
+    their default first, by the numbers in them, too: rank 8 before rank 16.
+    """
+    said = meant(condition)
+    apart = [name for name in sorted(said) if name not in (RATE, TRAINED)]
+    values = tuple((name, *_rank(name, said[name])) for name in apart)
+    return float(said.get(RATE, 0.0)), _natural(str(said.get(TRAINED, ""))), values
+
+
+def _rank(name: str, value: Any) -> tuple[int, float, tuple[Any, ...]]:
+    """The sort key of a value, among those of its setting, which may be of mixed types."""
+    if isinstance(value, int | float):
+        return 0, float(value), ()
+    known = _by_short_name().get(name)
+    options = list(known.options) if known else []
+    if value in options:
+        return 1, float(options.index(value)), ()
+    is_default = known is not None and value in (known.default, _USUAL_KIND)
+    return 2, float(not is_default), _natural(str(value))
+
+
+def _natural(text: str) -> tuple[Any, ...]:
+    """The sort key of a text with numbers in it."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text.lower())
+    return tuple(float(part) if at % 2 else part for at, part in enumerate(parts))
+
+
+@functools.cache
+def _by_short_name() -> dict[str, Setting]:
+    keys = config_lib.declared()
+    return {short_name(key, keys): known for key, known in keys.items()}
 
 
 def in_common(conditions: Sequence[Condition]) -> str:
