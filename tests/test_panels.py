@@ -138,3 +138,16 @@ def test_many_conditions_are_drawn_in_panels_and_rates_in_their_order():
     assert COLOURS[0].lower() in shown and COLOURS[1].lower() not in shown
     few = AgainstOp().draw(Shown(lines[:3], "what"))
     assert "Masked" not in texts(few) and RAMP[0].lower() not in few.svg.decode().lower()
+
+
+def test_ranks_have_colours_in_their_order():
+    lines = lines_of("finetune")
+    of = dict(zip((line.condition.get("trained", "") for line in lines), looks(lines), strict=True))
+    ranks = [of[f"LoRA of rank {rank}"]["color"] for rank in (4, 8, 16, 32, 64, 128, 256)]
+    assert ranks == list(RAMP)
+    assert len({of[way]["color"] for way in ("", "continued", "full finetuning")}) == 3
+
+
+def test_each_condition_of_few_has_a_colour():
+    lines = lines_of("on_policy")
+    assert len({style["color"] for style in looks(lines)}) == len(lines) == 4

@@ -247,8 +247,8 @@ def test_many_conditions_and_seeds_can_be_drawn():
     assert png_size(drawn(lines))[0] > 0
 
 
-def twice_trained():
-    """Rows of four ways of training, of which one is at two rates."""
+def twice_trained(*rates):
+    """Rows of four ways of training, of which one is error-free, too."""
     rows = []
     for way in ("", "continued", "full finetuning", "LoRA of rank 8"):
 
@@ -256,13 +256,13 @@ def twice_trained():
             more = {"trained": way, "parent": "error-free"} if way else {}
             return {"retry_rate": rate, **more}
 
-        found = fake_rows((0.0, 0.5) if not way else (0.5,), condition=condition)
+        found = fake_rows(rates if way else (0.0, *rates), condition=condition)
         rows += [{**row, "run": f"{way or 'plain'} {row['run']}"} for row in found]
     return rows
 
 
-def test_ways_of_training_have_a_colour_each_and_data_a_dash():
-    lines = summarise(twice_trained())
+def test_few_that_were_trained_in_several_ways_have_a_colour_each():
+    lines = summarise(twice_trained(0.5))
     assert [line.label for line in lines] == [
         "error-free solutions",
         RETRY,
@@ -270,14 +270,21 @@ def test_ways_of_training_have_a_colour_each_and_data_a_dash():
         "full finetuning, rate 0.5",
         "LoRA of rank 8, rate 0.5",
     ]
-    styles = looks(lines)
-    assert len({style["color"] for style in styles}) == 4
-    assert styles[0]["color"] == styles[1]["color"]
-    assert styles[0]["linestyle"] != styles[1]["linestyle"] == styles[4]["linestyle"]
+    assert len({style["color"] for style in looks(lines)}) == len(lines)
     assert png_size(drawn(lines)) == png_size(drawn(lines[:2]))
     # All are compared with the one that is error-free, which was trained once.
     conditions = [line.condition for line in lines]
     assert [baseline(one, conditions) for one in conditions[1:]] == [0] * 4
+
+
+def test_of_many_ways_of_training_have_a_colour_each_and_data_a_dash():
+    lines = summarise(twice_trained(0.2, 0.5))
+    of = {line.label: style for line, style in zip(lines, looks(lines), strict=True)}
+    assert len({style["color"] for style in of.values()}) == 4
+    free, half = of["error-free solutions"], of[RETRY]
+    assert free["color"] == half["color"] and free["linestyle"] != half["linestyle"]
+    assert half["linestyle"] == of["LoRA of rank 8, rate 0.5"]["linestyle"] == "--"
+    assert of["continued, rate 0.2"]["linestyle"] == "-" and free["linestyle"] == ":"
 
 
 def test_parents_are_told_apart_where_they_differ():

@@ -1,6 +1,8 @@
 """Which colour, marker and dashes each condition of a study has."""
 
+import collections
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +11,10 @@ from physlm.experiments.condition import PARENT, TRAINED
 from physlm.experiments.figures.style import COLOURS, DASHES, RAMP, ordered, style
 from physlm.experiments.summary import Line
 
-# Rates that are told apart better by colours in an order than by any.
+# Rates, or ranks, that are told apart better by colours in an order than by any.
 _ORDERED = 3
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def are_probes(lines: Sequence[Line]) -> bool:
@@ -21,19 +25,16 @@ def are_probes(lines: Sequence[Line]) -> bool:
 def looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """How each condition is drawn, in their order.
 
-    Colours tell ways of training apart where these differ, and dashes data; otherwise, where rates
-    of mistakes differ, colours tell these in their order, and dashes the rest.
+    Few that were trained in several ways have a colour each. Of many, colours tell the ways, those
+    that differ in a number alone (ranks of LoRA) in their order, and dashes data. Otherwise, where
+    rates of mistakes differ, colours tell these in their order, and dashes the rest.
     """
     ways = [line.condition.get(TRAINED, "") for line in lines]
     probes = are_probes(lines)
-    # Probes of several models differ in their parents.
-    if len(set(ways)) > 1 and not (probes and len(lines) <= len(COLOURS)):
-        data = [_said(line.condition, TRAINED, PARENT) for line in lines]
-        colours, dashes = list(dict.fromkeys(ways)), list(dict.fromkeys(data))
-        return [
-            style(colours.index(way), dashes.index(one))
-            for way, one in zip(ways, data, strict=True)
-        ]
+    if len(lines) <= len(COLOURS) and (probes or len(set(ways)) > 1):
+        return [style(number) for number in range(len(lines))]
+    if len(set(ways)) > 1:
+        return _by_way(lines, ways)
     rate = [float(line.condition.get(condition.RATE) or 0.0) for line in lines]
     rates = sorted({*rate} - {0.0})
     free = [condition.is_error_free(line.condition) for line in lines]
@@ -46,6 +47,28 @@ def looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
         style(0) if no_rate else ordered(rates.index(own), len(rates), rest.index(one))
         for own, one, no_rate in zip(rate, data, free, strict=True)
     ]
+
+
+def _by_way(lines: Sequence[Line], ways: Sequence[str]) -> list[dict[str, Any]]:
+    """A colour for each way of training, and dashes for each kind of data, error-free ones last."""
+    distinct = list(dict.fromkeys(ways))
+    alike = collections.Counter(map(_without_number, distinct))
+    series = [way for way in distinct if alike[_without_number(way)] >= _ORDERED]
+    others = [way for way in distinct if way not in series]
+    data = [_said(line.condition, TRAINED, PARENT) for line in lines]
+    free = [condition.is_error_free(line.condition) for line in lines]
+    last = [said for said, no_mistakes in zip(data, free, strict=True) if no_mistakes]
+    dashes = [*dict.fromkeys(said for said in data if said not in last), *dict.fromkeys(last)]
+    return [
+        ordered(series.index(way), len(series), dashes.index(said))
+        if way in series
+        else style(others.index(way), dashes.index(said))
+        for way, said in zip(ways, data, strict=True)
+    ]
+
+
+def _without_number(way: str) -> str:
+    return _NUMBER.sub("", way)
 
 
 def _said(found: condition.Condition, *without: str) -> str:
