@@ -32,12 +32,13 @@ from ml_collections import ConfigDict
 from physlm.experiments import conditions, config
 from physlm.experiments.condition import PARENT, TRAINED, Condition
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Grid
 from physlm.experiments.published import Beside
 
 RATES = (0.05, 0.1, 0.2, 0.5)
 MASKS = ("none", "name")
 RANKS = (4, 8, 16, 32, 64, 128, 256)
+SOME_RANKS = (8, 32, 256)
 LORA = "LoRA of rank"
 
 
@@ -52,11 +53,22 @@ def rank(condition: Condition) -> int | None:
     return int(trained.removeprefix(LORA)) if trained.startswith(LORA) else None
 
 
+def is_shown_by_op(condition: Condition) -> bool:
+    """Whether curves show a condition: not all ranks, which would hide each other."""
+    return rank(condition) in (None, *SOME_RANKS)
+
+
+WAYS = (
+    *("pretraining", "for twice as long", "continued", "full finetuning"),
+    *("continued for 0.1 of the steps", *(f"{LORA} {rank}" for rank in RANKS)),
+)
+
 FIGURES = (
-    Against(
+    Grid(
         way,
-        "way of training",
         (TRAINED, PARENT),
+        WAYS,
+        name="against",
         heading="Problems solved, by how mistakes were learnt",
     ),
     Against(
@@ -66,7 +78,9 @@ FIGURES = (
         name="ranks",
         heading="Problems solved after LoRA, by its rank",
     ),
-    AgainstOp(),
+    AgainstOp(
+        wanted=is_shown_by_op, which=f"LoRA of ranks {', '.join(map(str, SOME_RANKS))} alone"
+    ),
 )
 
 # The paper's rows, and how a model is trained here.

@@ -32,7 +32,7 @@ from physlm.experiments import (
     verdicts,
 )
 from physlm.experiments.arguments import Parser, called, one_line, place, put
-from physlm.experiments.figures import USUAL, Losses, Shown
+from physlm.experiments.figures import USUAL, Losses, Shown, first_wrong
 from physlm.experiments.material import Material
 from physlm.experiments.page import Content, Table
 from physlm.experiments.published import Published
@@ -98,11 +98,13 @@ def _content(found: Material, scale: str, cut: int) -> Content:
     compared = []
     if not probes:
         compared = comparison.compare(lines, found.outcomes, study.versus if study else None)
+    wrong = tables.wrong_table(lines, found.outcomes)
     notes = [
         *_missing(found, name, scale, cut),
         *([why] if why else []),
         *_notes(lines, found),
         *(note for drawing in drawings for note in drawing.notes),
+        *([_kinds(wrong)] if wrong else []),
         *verdicts.notes(compared),
         *overlap.note(found.told, found.evaluations),
     ]
@@ -114,7 +116,7 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         further=further,
         drawings=drawings,
         tables=[
-            *_tables(found, compared, beside, probes),
+            *_tables(found, compared, beside, probes, wrong),
             *(table for drawing in drawings for table in drawing.tables),
         ],
         notes=notes,
@@ -155,6 +157,7 @@ def _tables(
     compared: Sequence[comparison.Comparison],
     beside: dict[str, dict[str, Published]],
     probes: Table | None,
+    wrong: Table | None,
 ) -> list[tuple[str, Table]]:
     lines = found.lines
     what = "Right answers" if probes else "Strict accuracy"
@@ -166,7 +169,7 @@ def _tables(
         if versus := verdicts.table(kind):
             made.append((f"Against {against}: difference in points [95% interval], p", versus))
     made.append(("Probes", probes) if probes else ("Details", tables.detail_table(lines)))
-    if wrong := tables.wrong_table(lines, found.outcomes):
+    if wrong:
         made.append(("Wrong solutions by their first wrong step, %", wrong))
     if taken_back := tables.taken_back_table(lines, found.outcomes):
         made.append(("What solutions take back first, % of problems", taken_back))
@@ -229,6 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(one_line(error), file=sys.stderr)
         return 2
     return 0
+
+
+def _kinds(wrong: Table) -> str:
+    """A note on what the columns of `tables.wrong_table` are called."""
+    words = [f"{kind} ({first_wrong.IN_WORDS[kind]})" for kind in wrong[0][2:]]
+    return f"What goes wrong first: {', '.join(words)}."
 
 
 def _missing(found: Material, name: str, scale: str, cut: int) -> list[str]:

@@ -43,6 +43,8 @@ class Point:
         answer_accuracy, retries, unnecessary: means over seeds.
         retries_within: 95% interval of the retries over seeds and problems; None where it is not
             known how many each problem took.
+        counts: by what is counted (`retries`, `retries_right` and `retries_wrong`), float [seed,
+            problem], what intervals of its mean are made of; empty where it is not known.
         n: number of problems.
         shared: of these, how many have a template that training may show.
         held_out: strict accuracy on the others; None where there are none, or where it is unknown.
@@ -74,6 +76,9 @@ class Point:
     probe: Mapping[str, float] | None = None
     account: Mapping[str, float] | None = None
     wrong: Mapping[str, Share] | None = None
+    counts: Mapping[str, np.ndarray] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def inside(self) -> bool:
@@ -144,6 +149,45 @@ def pooled(
     return Share(statistics.fmean(shares), low, high, tuple(shares))
 
 
+def within(
+    line: Line,
+    chosen: Callable[[Point], bool],
+    lines: Sequence[Line],
+    what: str,
+    mean: float,
+) -> tuple[float, float] | None:
+    """The 95% interval of a count over cells of one condition, with equal weights.
+
+    Args:
+        line: the condition.
+        chosen: whether a cell is one of those.
+        lines: all conditions of the study, over which the variance over seeds is pooled.
+        what: is counted, one of `Point.counts`.
+        mean: the count's, about which the interval lies.
+
+    Returns:
+        the ends, at least 0; None where it is not known of some cell what each problem took.
+    """
+    cells = [point.cell for point in line.points if chosen(point)]
+    values_SxN = _of_cells(line, cells, what)
+    if values_SxN is None:
+        return None
+    others = [_of_cells(other, cells, what) for other in independent([line], lines)]
+    low, high = inference.of_mean(values_SxN, [each for each in others if each is not None])
+    spread = (high - low) / 2
+    return max(0.0, mean - spread), mean + spread
+
+
+def _of_cells(line: Line, cells: Sequence[str], what: str) -> np.ndarray | None:
+    """A count by seed and problem of several cells, of which each weighs as much as the others."""
+    by_cell = {point.cell: point.counts.get(what) for point in line.points}
+    known = [found for cell in cells if (found := by_cell.get(cell)) is not None]
+    if not known or len(known) < len(cells) or len({len(each) for each in known}) > 1:
+        return None
+    mean_size = sum(each.shape[1] for each in known) / len(known)
+    return np.concatenate([each * (mean_size / each.shape[1]) for each in known], axis=1)
+
+
 def _means_of_seeds(
     points: Sequence[Point], of: Callable[[Point], tuple[float, ...]]
 ) -> list[float]:
@@ -172,7 +216,7 @@ def independent(known: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
 
 
 def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Line]:
-    """One line a condition: error-free ones first, then by rate, else in the order of the rows.
+    """One line a condition, in their order (`condition.order`): error-free ones first.
 
     Error-free conditions that differ in mistakes alone, which there are none of, are one.
 
@@ -205,13 +249,19 @@ def _with_intervals(line: Line, lines: Sequence[Line], found: outcomes.All) -> L
         cell = point.cell
         theirs = [p.by_seed for other in others for p in other.points if p.cell == cell]
         low, high = inference.of_share(point.by_seed, point.n, theirs)
-        within = None
+        ends = None
         if (counts_SxN := _retries(line, cell, found)) is not None:
             known = [_retries(other, cell, found) for other in others]
             ends = inference.of_mean(counts_SxN, [each for each in known if each is not None])
-            within = max(0.0, ends[0]), ends[1]
-        wrong = _wrong(line, others, point, found)
-        told = dataclasses.replace(point, low=low, high=high, retries_within=within, wrong=wrong)
+            ends = max(0.0, ends[0]), ends[1]
+        told = dataclasses.replace(
+            point,
+            low=low,
+            high=high,
+            retries_within=ends,
+            wrong=_wrong(line, others, point, found),
+            counts=_counts(line, cell, found),
+        )
         points.append(told)
     return dataclasses.replace(line, points=tuple(points))
 
@@ -253,6 +303,31 @@ def _retries(line: Line, cell: str, found: outcomes.All) -> np.ndarray | None:
     counts = [one.retries_N for one in known if one is not None and one.retries_N is not None]
     same = len({one.problems for one in known if one is not None}) == 1
     return np.stack(counts) if len(counts) == len(known) and same else None
+
+
+def _counts(line: Line, cell: str, found: outcomes.All) -> dict[str, np.ndarray]:
+    """What is counted of each seed and problem, as `Point.counts`."""
+    retries_SxN = _retries(line, cell, found)
+    if retries_SxN is None:
+        return {}
+    right_SxN = np.stack([found[judged][cell].correct_N for judged in line.judged])
+    counts = {"retries": retries_SxN.astype(float)}
+    for name, chosen_SxN in (("retries_right", right_SxN), ("retries_wrong", ~right_SxN)):
+        if chosen_SxN.sum() > 1:
+            counts[name] = _among(retries_SxN, chosen_SxN)
+    return counts
+
+
+def _among(counts_SxN: np.ndarray, chosen_SxN: np.ndarray) -> np.ndarray:
+    """Values of all problems whose mean varies as that of the chosen ones does.
+
+    The mean of the chosen ones is a ratio of two means over all problems, which is linearised
+    (Cochran, Sampling Techniques, 1977, section 6.3). There are at least two of them; of few, the
+    interval is rather too narrow.
+    """
+    many, ratio = chosen_SxN.sum(), counts_SxN[chosen_SxN].mean()
+    unbiased = np.sqrt(many / (many - 1))
+    return ratio + unbiased * chosen_SxN * (counts_SxN - ratio) / chosen_SxN.mean()
 
 
 def _points(rows: Sequence[Row]) -> tuple[Point, ...]:

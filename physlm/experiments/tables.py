@@ -30,7 +30,8 @@ def accuracy_table(lines: Sequence[Line]) -> Table:
 def detail_table(lines: Sequence[Line]) -> Table:
     """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
 
-    Where it is known, how many different problems and templates these are. Where training may show
+    Retries have their 95% interval where it is known how many each problem took. Where it is known,
+    how many different problems and templates these are. Where training may show
     templates of test problems, how many these are, and the strict accuracy on the others. Where it
     was counted, the tokens written for a problem, those left for better ones too; the share of
     solutions that were cut off; and the retries of right and of wrong ones.
@@ -52,7 +53,7 @@ def detail_table(lines: Sequence[Line]) -> Table:
                 shown_cell(point.cell),
                 _percent(point.accuracy),
                 _percent(point.answer_accuracy),
-                f"{point.retries:.2f}",
+                _counted(point.retries, point.retries_within),
                 f"{point.unnecessary:.2f}",
                 str(point.n),
                 str(len(point.by_seed)),
@@ -66,6 +67,13 @@ def detail_table(lines: Sequence[Line]) -> Table:
                 row += _spent(point)
             table.append(row)
     return table
+
+
+def _counted(mean: float, within: tuple[float, float] | None) -> str:
+    """A mean with its interval, where there is one of some width."""
+    if within is None or within[0] == within[1]:
+        return f"{mean:.2f}"
+    return f"{mean:.2f} [{within[0]:.2f}, {within[1]:.2f}]"
 
 
 def _spent(point: Point) -> list[str]:

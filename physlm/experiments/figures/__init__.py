@@ -11,6 +11,7 @@ from physlm.experiments.figures.against_op import AgainstOp
 from physlm.experiments.figures.against_tokens import AgainstTokens
 from physlm.experiments.figures.drawing import Drawing, Figure, Shown
 from physlm.experiments.figures.first_wrong import FirstWrong
+from physlm.experiments.figures.grid import Grid
 from physlm.experiments.figures.losses import Losses
 from physlm.experiments.figures.scaling import Scaling
 
@@ -25,6 +26,7 @@ __all__ = [
     "Drawing",
     "Figure",
     "FirstWrong",
+    "Grid",
     "Losses",
     "Scaling",
     "Shown",

@@ -3,24 +3,25 @@
 import dataclasses
 import itertools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data_gen.solutions import faults
 from physlm.experiments import condition as condition_lib
 from physlm.experiments import published
 from physlm.experiments.condition import Condition
 from physlm.experiments.figures import quantities
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
+from physlm.experiments.figures.looks import looks
 from physlm.experiments.figures.quantities import QUANTITIES, Choice
 from physlm.experiments.figures.style import (
     DASHES,
     GREY,
     LEGEND,
+    Words,
+    fitted,
     name,
     percent,
     plain,
-    style,
     title,
 )
 from physlm.experiments.summary import Line, Share, cap_of
@@ -29,10 +30,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE_INCHES = (11.0, 5.6)
+WIDTH_INCHES = 11.0
 
-# More values than these leave no room for names side by side, nor turned ones for longer names.
-_FEW, _LONG = 5, 32
+# Inches of the heading and of panels, and of a line of a legend and what is between its names.
+_OVER, _PANEL, _LINE, _GAP = 1.12, 3.5, 0.15, 0.06
+
+# Columns of the legend; parts of the figure beside panels, and of a panel between them; and how
+# much longer an axis is than from its first value to its last.
+_COLUMNS, _SIDES, _BETWEEN, _RANGE = 3, {"left": 0.07, "right": 0.985}, 0.2, 1.14
 
 # One curve: what it is called, and a point for each value of the setting.
 _Curve = tuple[str, list[tuple[Any, Line]]]
@@ -87,13 +92,14 @@ class Against:
         drawing = draw(
             self.name,
             about,
-            SIZE_INCHES,
+            (WIDTH_INCHES, self._layout(chosen, curves, level).height),
             lambda figure: self._build(figure, chosen, curves, level, self.heading or about),
         )
         # Tables of their own have accuracies, and details the means of all others.
-        if self.y != faults.SKIP:
+        if self.y == "accuracy" or not quantities.has_intervals(lines, self.y):
             return drawing
-        return dataclasses.replace(drawing, tables=[(f"{about}, %", _table(lines, self.y))])
+        head = f"{about}{', %' if QUANTITIES[self.y].is_share else ''} [95% interval]"
+        return dataclasses.replace(drawing, tables=[(head, _table(lines, self.y))])
 
     @property
     def _called(self) -> str:
@@ -146,29 +152,19 @@ class Against:
         heading: str,
     ) -> None:
         what, share = QUANTITIES[self.y]
-        title(figure, heading, _about(shown, self.y), top=0.95)
-        published_of = shown.beside.get(self.y, {})
-        beside = [
-            line
-            for line in [*level, *(line for _, points in curves for _, line in points)]
-            if line.label in published_of
-        ]
-        lines = shown.lines
-        kinds = quantities.by_length(lines) | (quantities.reasked(lines) if self.reasked else {})
-        panels = len(kinds) + (len(beside) > 1)
-        ticks = _ticks(curves, self.values)
-        # Turned names take room, and so do several lines of a legend.
-        bottom = 0.25 if len(curves) + len(level) > 3 else 0.2
-        if len(ticks) > _FEW and max(map(len, map(_written, ticks))) > 6:
-            bottom = 0.33
-        sides = {"left": 0.07, "right": 0.985, "bottom": bottom, "top": 0.8}
-        grid = figure.add_gridspec(1, panels, wspace=0.2, **sides)
+        layout = self._layout(shown, curves, level)
+        top = 1 - _OVER / layout.height
+        title(figure, heading, _about(shown, self.y), top=1 - 0.28 / layout.height)
+        beside, kinds, ticks = layout.beside, layout.kinds, layout.ticks
+        sides = {**_SIDES, "bottom": layout.under / layout.height, "top": top}
+        grid = figure.add_gridspec(1, layout.panels, wspace=_BETWEEN, **sides)
         # What has no order is not joined. Curves stand beside each other, as bars would hide bars.
         numbers = all(isinstance(value, int | float) for value in ticks)
-        looks = [style(n) | ({} if numbers else {"linestyle": "none"}) for n in range(len(curves))]
+        looked = looks([self._without(points[0][1]) for _, points in curves])
+        each = [look | ({} if numbers else {"linestyle": "none"}) for look in looked]
         middle = (len(curves) - 1) / 2
         span = max(ticks.values()) - min(ticks.values())
-        apart = 0.009 * span if numbers else 0.12
+        apart = 0.009 * span if numbers else min(0.12, 0.7 / len(curves))
         shifts = [apart * (n - middle) for n in range(len(curves))]
         scale = 100.0 if share else 1.0
         drawn = []
@@ -177,51 +173,65 @@ class Against:
             drawn.append(axes)
 
             def height(line: Line, chosen: Choice = chosen) -> Share | None:
-                return quantities.mean(line, self.y, chosen, lines)
+                return quantities.mean(line, self.y, chosen, shown.lines)
 
             for place, (label, points) in enumerate(curves):
                 here = {value: x + shifts[place] for value, x in ticks.items()}
-                _curve(axes, points, here, height, scale, looks[place], label)
+                _curve(axes, points, here, height, scale, each[place], label)
             for place, line in enumerate(level):
-                dash = DASHES[1 + place % (len(DASHES) - 1)]
-                _level(axes, line, height(line), scale, dash)
-            self._frame(axes, kind, ticks, share=share)
+                _level(axes, line, height(line), scale, _dash(place))
+            self._frame(axes, kind, layout, share=share)
         drawn[0].set_ylabel(what, fontsize=10.5)
-        if panels > len(kinds):
+        if layout.panels > len(kinds):
             axes = figure.add_subplot(grid[0, -1])
-            hardest = published_of[beside[0].label].hardest
+            theirs = shown.beside[self.y]
+            hardest = theirs[beside[0].label].hardest
             cell = published.AVERAGE if share else hardest
             where = "mean of 30 cells" if share else f"{hardest.partition(':')[2]} operations"
-            self._frame(axes, f"in the paper, {where}", ticks, share=share)
             heights: list[float] = []
             for place, line in enumerate(level):
-                found = published_of[line.label].cells.get(cell) if line in beside else None
+                found = theirs[line.label].cells.get(cell) if line in beside else None
                 if found is not None:
                     heights.append(found)
-                    dash = DASHES[1 + place % (len(DASHES) - 1)]
-                    axes.axhline(found, color=GREY, linestyle=dash, linewidth=1.4)
-            for (_, points), look, shift in zip(curves, looks, shifts, strict=True):
+                    axes.axhline(found, color=GREY, linestyle=_dash(place), linewidth=1.4)
+            for (_, points), look, shift in zip(curves, each, shifts, strict=True):
                 known = [
-                    (
-                        ticks[value] + (0.0 if numbers else shift),
-                        published_of[line.label].cells.get(cell),
-                    )
+                    (ticks[value] + (0.0 if numbers else shift), theirs[line.label].cells.get(cell))
                     for value, line in points
-                    if line.label in published_of
+                    if line.label in theirs
                 ]
                 told = [(x, height) for x, height in known if height is not None]
                 heights += [height for _, height in told]
                 axes.plot([x for x, _ in told], [y for _, y in told], **look, markersize=5)
+            self._frame(axes, f"in the paper, {where}", layout, share=share)
             if share and heights:
                 low = max(0, int(min(heights) // 5) * 5 - 5)
                 axes.set_ylim(low - 0.5, 101)
                 axes.set_yticks(range(low, 101, 5), [f"{t}%" for t in range(low, 101, 5)])
-        if len(curves) > 1 or level:
+        if layout.names:
             handles, labels = drawn[0].get_legend_handles_labels()
             below: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.06, 0.005)}
-            figure.legend(handles, labels, ncols=3, **LEGEND | {"fontsize": 9} | below)
+            figure.legend(handles, labels, ncols=_COLUMNS, **LEGEND | {"fontsize": 9} | below)
 
-    def _frame(self, axes: "Axes", heading: str, ticks: dict[Any, float], *, share: bool) -> None:
+    def _without(self, line: Line) -> Line:
+        return dataclasses.replace(line, condition=self._beside(line.condition))
+
+    def _layout(self, shown: Shown, curves: Sequence[_Curve], level: Sequence[Line]) -> "_Layout":
+        lines = shown.lines
+        kinds = quantities.by_length(lines) | (quantities.reasked(lines) if self.reasked else {})
+        theirs = shown.beside.get(self.y, {})
+        measured = [*level, *(line for _, points in curves for _, line in points)]
+        beside = [line for line in measured if line.label in theirs]
+        panels = len(kinds) + (len(beside) > 1)
+        ticks = _ticks(curves, self.values)
+        room = (_SIDES["right"] - _SIDES["left"]) * WIDTH_INCHES
+        room /= panels + _BETWEEN * (panels - 1)
+        words = fitted([_written(value) for value in ticks], list(ticks.values()), room / _RANGE)
+        names = [line.label for line in level] + [label for label, _ in curves if label]
+        names = [textwrap.fill(each, 44) for each in names]
+        return _Layout(kinds, beside, panels, ticks, words, names)
+
+    def _frame(self, axes: "Axes", heading: str, layout: "_Layout", *, share: bool) -> None:
         plain(axes)
         name(axes, heading)
         if share:
@@ -229,23 +239,65 @@ class Against:
             percent(axes, axes.dataLim.y1 if axes.has_data() else 100.0)
         else:
             # Else small differences look like large ones.
-            axes.set_ylim(bottom=0)
-        words = [_written(value) for value in ticks]
-        if max(map(len, words)) > 6 and len(words) > _FEW:
-            short = [word if len(word) <= _LONG else f"{word[: _LONG - 1]}…" for word in words]
-            turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-            axes.set_xticks(list(ticks.values()), short, fontsize=8.5, **turned)
-        else:
-            wrapped = [textwrap.fill(word, 11) for word in words]
-            small = max(map(len, words)) > 6 or len(words) > _FEW
-            axes.set_xticks(list(ticks.values()), wrapped, fontsize=8 if small else 9.5)
+            highest = axes.get_ylim()[1]
+            axes.set_ylim(-0.02 * highest, highest)
+        places, words = list(layout.ticks.values()), layout.words
+        turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(
+            places, words.texts, fontsize=words.size, **turned if words.are_turned else {}
+        )
         axes.set_xlabel(self._called, fontsize=10.5)
-        low, high = min(ticks.values()), max(ticks.values())
-        axes.set_xlim(low - 0.07 * (high - low), high + 0.07 * (high - low))
+        margin = (_RANGE - 1) / 2 * (max(places) - min(places))
+        axes.set_xlim(min(places) - margin, max(places) + margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """What stands where.
+
+    Attributes:
+        kinds: of problems, one panel each.
+        beside: conditions that the paper has, too.
+        panels: how many there are, that of the paper among them.
+        ticks: the places of values.
+        words: how these are written.
+        names: of curves, wrapped.
+    """
+
+    kinds: Mapping[str, Choice]
+    beside: Sequence[Line]
+    panels: int
+    ticks: Mapping[Any, float]
+    words: Words
+    names: Sequence[str]
+
+    @property
+    def under(self) -> float:
+        """Inches under the panels: ticks, the axis' name, and a legend of three columns."""
+        columns = [
+            sum(_LINE * (1 + each.count("\n")) + _GAP for each in self.names[start:end])
+            for start, end in itertools.pairwise(_split(len(self.names)))
+        ]
+        return 0.45 + self.words.inches + max(columns) + (0.1 if self.names else 0.0)
+
+    @property
+    def height(self) -> float:
+        """Inches of the whole figure."""
+        return _OVER + _PANEL + self.under
+
+
+def _split(count: int) -> list[int]:
+    """Where the columns of a legend begin and end; the first ones are longer, if any."""
+    sizes = [count // _COLUMNS + (n < count % _COLUMNS) for n in range(_COLUMNS)]
+    return [0, *itertools.accumulate(sizes)]
+
+
+def _dash(place: int) -> str:
+    return DASHES[1 + place % (len(DASHES) - 1)]
 
 
 def _about(shown: Shown, y: str) -> str:
-    if y not in quantities.WITH_INTERVALS:
+    if not quantities.has_intervals(shown.lines, y):
         return shown.about
     seeds = {len(point.by_seed) for line in shown.lines for point in line.points}
     over = "problems, one seed" if max(seeds) == 1 else "seeds and problems"
@@ -266,7 +318,7 @@ def _ticks(curves: Sequence[_Curve], order: Sequence[Any] = ()) -> dict[Any, flo
 
 
 def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
-    """Shares up to the cap and beyond it, with their intervals."""
+    """Means up to the cap and beyond it, with their intervals."""
     cap = cap_of([point for line in lines for point in line.points])
     table = [["condition", f"op ≤ {cap}", f"op > {cap}"]]
     for line in lines:
@@ -274,18 +326,14 @@ def _table(lines: Sequence[Line], y: str) -> list[list[str]]:
             quantities.mean(line, y, chosen, lines)
             for chosen in quantities.by_length(lines).values()
         ]
-        table.append(
-            [
-                line.label,
-                *(
-                    f"{100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-                    if one
-                    else "–"
-                    for one in found
-                ),
-            ]
-        )
+        table.append([line.label, *(_in_words(one, y) if one else "–" for one in found)])
     return table
+
+
+def _in_words(found: Share, y: str) -> str:
+    scale, digits = (100.0, 1) if QUANTITIES[y].is_share else (1.0, 2)
+    mean, low, high = (f"{scale * x:.{digits}f}" for x in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]" if found.high > found.low else mean
 
 
 def _curve(

@@ -2,12 +2,12 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from physlm.experiments import condition, published
-from physlm.experiments.condition import PARENT
+from physlm.experiments.condition import PARENT, Condition
 from physlm.experiments.figures import by_op
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.looks import are_probes, looks
@@ -53,15 +53,21 @@ class AgainstOp:
 
     Attributes:
         name: of the picture's files.
+        wanted: which conditions are drawn; all of them without it.
+        which: these in words, where some are left out.
     """
 
     name: str = "accuracy"
+    wanted: Callable[[Condition], bool] = lambda _: True
+    which: str = ""
 
     def draw(self, shown: Shown) -> Drawing | None:
         """The picture; with fewer than two points there is less to see, but nothing fails."""
-        if not shown.lines:
+        lines = [line for line in shown.lines if self.wanted(line.condition)]
+        if not lines:
             return None
-        lines, about = shown.lines, shown.about
+        left_out = len(lines) < len(shown.lines) and self.which
+        about = f"{shown.about}, {self.which}" if left_out else shown.about
         if greedy := _greedy(lines):
             lines, about = greedy, f"{about}, decoded greedily"
         heading = (_title(lines), _subtitle(lines, about))

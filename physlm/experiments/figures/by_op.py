@@ -23,6 +23,9 @@ _WITHIN = (("lengths in training", 1.35), ("training", 0.65))
 _BEYOND = (("longer than in training", 1.55), ("longer", 0.5))
 _NARROW = 3.5
 
+# Lines of which more have to be thin.
+_FEW = 6
+
 
 def accuracy(point: Point) -> Height:
     """Strict accuracy in percent."""
@@ -62,13 +65,14 @@ def draw_lines(
         words: whether it is said which side of it is which.
     """
     drawn = [visible(line) for line in lines]
+    thin = len(lines) > _FEW
     _frame(axes, [point for points in drawn for point in points])
     if cap is not None:
         border(axes, cap + 0.5, words=words)
     for number, (line, points, look) in enumerate(zip(lines, drawn, looks, strict=True)):
         # Bars stand beside each other, as they would hide each other.
         shift = min(0.08, 0.5 / len(lines)) * (number - (len(lines) - 1) / 2)
-        _line(axes, line.label, points, look, shift, of)
+        _line(axes, line.label, points, look, shift, of, thin=thin)
 
 
 def border(axes: "Axes", place: float, *, words: bool) -> None:
@@ -130,6 +134,8 @@ def _line(
     look: dict[str, Any],
     shift: float,
     of: Callable[[Point], Height],
+    *,
+    thin: bool,
 ) -> None:
     for joined in (True, False):
         drawn = [point for point in points if point.inside != joined]
@@ -146,11 +152,11 @@ def _line(
                 [max(0.0, high - mean) for mean, (_, high) in zip(y, ends, strict=True)],
             ],
             **look | ({} if joined else {"linestyle": "none"}),
-            markersize=6,
+            markersize=4 if thin else 6,
             markerfacecolor=look["color"] if joined else axes.get_facecolor(),
-            linewidth=2,
-            elinewidth=1.2,
-            capsize=3,
+            linewidth=1.4 if thin else 2,
+            elinewidth=0.8 if thin else 1.2,
+            capsize=2 if thin else 3,
             label=label if joined else None,
         )
         if of is accuracy:

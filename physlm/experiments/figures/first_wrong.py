@@ -18,12 +18,16 @@ from physlm.experiments.summary import Line, Point, cap_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIZE_INCHES = (11.0, 4.9)
+WIDTH_INCHES = 11.0
+
+# Inches: of the heading, of panels, of what is below them, and of a line of the legend.
+_OVER, _PANEL, _UNDER, _LINE = 1.3, 2.3, 0.95, 0.22
 
 # Kinds of first wrong steps that have a panel, the most frequent ones.
 _KINDS = 3
 
-_IN_WORDS = {
+# The kinds of first wrong steps.
+IN_WORDS = {
     faults.SKIP: "computes what cannot be computed yet",
     faults.CALCULATION: "a wrong result",
     faults.VALUE: "a wrong number for a letter",
@@ -60,7 +64,7 @@ class FirstWrong:
         return draw(
             self.name,
             "Shares of problems by what goes wrong first in their solutions",
-            SIZE_INCHES,
+            (WIDTH_INCHES, _height(lines)),
             lambda on: _build(on, lines, kinds, shown.about),
         )
 
@@ -76,22 +80,35 @@ def _most_frequent(lines: Sequence[Line]) -> list[str]:
     return [kind for kind, _ in total.most_common(_KINDS)]
 
 
+def _height(lines: Sequence[Line]) -> float:
+    return _OVER + _PANEL + _UNDER + _LINE * -(-len(lines) // 2)
+
+
 def _build(figure: "Figure", lines: Sequence[Line], kinds: Sequence[str], about: str) -> None:
+    several = any(len(point.by_seed) > 1 for line in lines for point in line.points)
+    over = "seeds and problems" if several else "problems, one seed"
+    height = _height(lines)
     title(
         figure,
         "What goes wrong first in solutions",
-        f"{about}; bars are 95% intervals over seeds and problems",
-        top=0.94,
+        f"{about}; bars are 95% intervals over {over}",
+        top=1 - 0.3 / height,
     )
     each = looks(lines)
     cap = cap_of([point for line in lines for point in line.points])
     grid = figure.add_gridspec(
-        1, len(kinds), left=0.07, right=0.985, bottom=0.26, top=0.73, wspace=0.08
+        1,
+        len(kinds),
+        left=0.07,
+        right=0.985,
+        bottom=1 - (_OVER + _PANEL) / height,
+        top=1 - _OVER / height,
+        wspace=0.08,
     )
     panels = [figure.add_subplot(grid[0, number]) for number in range(len(kinds))]
     for number, (axes, kind) in enumerate(zip(panels, kinds, strict=True)):
         by_op.draw_lines(axes, lines, each, functools.partial(_share, kind), cap=cap)
-        name(axes, kind, _IN_WORDS.get(kind, ""))
+        name(axes, kind, IN_WORDS.get(kind, ""))
         axes.set_xlabel(by_op.AXIS, fontsize=9.5)
         if not number:
             axes.set_ylabel("problems lost to it", fontsize=10)

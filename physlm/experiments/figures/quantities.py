@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from data_gen.solutions import faults
-from physlm.experiments.summary import Line, Point, Share, cap_of, pooled
+from physlm.experiments.summary import Line, Point, Share, cap_of, pooled, within
 
 
 class Quantity(NamedTuple):
@@ -75,7 +75,14 @@ def mean(line: Line, quantity: str, chosen: Choice, lines: Sequence[Line]) -> Sh
     if not values:
         return None
     found = sum(values) / len(values)
-    return Share(found, found, found, ())
+    ends = within(line, chosen, lines, quantity, found) or (found, found)
+    return Share(found, *ends, ())
+
+
+def has_intervals(lines: Sequence[Line], quantity: str) -> bool:
+    """Whether it is known of any condition how the quantity varies."""
+    points = [point for line in lines for point in line.points]
+    return quantity in WITH_INTERVALS or any(quantity in point.counts for point in points)
 
 
 def _of(point: Point, quantity: str) -> float | None:

@@ -1,5 +1,8 @@
 """The style of all figures: colours, markers, frames, and how the paper's numbers look."""
 
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ RAMP = ("#E3B23C", "#E6943A", "#E0743F", "#D1524F", "#B83B6B", "#973088", "#7030
 
 # Ends of axes in percent, with the steps of their ticks.
 _SCALES = ((20, 5), (30, 5), (50, 10), (100, 20))
+
+# Letters of a line of a value's name side by side with others, and of a turned name.
+_LINE, _LONG = 14, 40
 
 LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
 
@@ -46,7 +52,9 @@ def title(figure: Any, heading: str, about: str, *, top: float = 0.96) -> None:
     """A heading over a figure, and a smaller line under it."""
     height = figure.get_figheight()
     figure.text(0.012, top, heading, fontsize=15, fontweight="bold", va="center")
-    figure.text(0.012, top - 0.29 / height, about, fontsize=10, color=GREY, va="center")
+    room = 0.976 * figure.get_figwidth()
+    size = 10.0 * min(1.0, room / _width_inches(about, 10.0))
+    figure.text(0.012, top - 0.29 / height, about, fontsize=size, color=GREY, va="center")
 
 
 def name(axes: "Axes", heading: str, about: str = "") -> None:
@@ -61,6 +69,66 @@ def plain(axes: "Axes") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The names of values on an axis, so that they do not meet.
+
+    Attributes:
+        texts: of each value, in lines.
+        size: of letters, points.
+        are_turned: they do not fit side by side.
+        inches: how much they need below the axis.
+    """
+
+    texts: list[str]
+    size: float
+    are_turned: bool
+    inches: float
+
+
+def fitted(words: Sequence[str], places: Sequence[float], inches: float) -> Words:
+    """Writes names of values side by side, in smaller letters or turned where they would meet.
+
+    Args:
+        words: a name for each value.
+        places: of the values on the axis.
+        inches: from the first value to the last.
+    """
+    texts = [_in_lines(word) for word in words]
+    scale = inches / ((max(places) - min(places)) or 1.0)
+    lines = max(text.count("\n") for text in texts)
+    for size in (9.5, 8.5, 7.5):
+        wide = sorted(zip(places, (_width_inches(text, size) for text in texts), strict=True))
+        gaps = [
+            scale * (right - left) - (one + other) / 2
+            for (left, one), (right, other) in itertools.pairwise(wide)
+        ]
+        if min(gaps, default=1.0) > 0.35 * size / 72:
+            return Words(texts, size, are_turned=False, inches=(1 + lines) * 1.4 * size / 72)
+    short = [word if len(word) <= _LONG else f"{word[: _LONG - 1]}…" for word in words]
+    needed = max(_width_inches(word, 8.5) for word in short) / 2 + 0.12
+    return Words(short, 8.5, are_turned=True, inches=needed)
+
+
+def _in_lines(word: str) -> str:
+    """Breaks a name between words, or after a comma."""
+    parts = word.replace(",", ",\0").replace(" ", " \0").split("\0")
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len((lines[-1] + part).strip()) > _LINE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
+
+
+def _width_inches(text: str, size: float) -> float:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    of, font = TextToPath().get_text_width_height_descent, FontProperties(size=size)
+    return float(max(of(line, font, ismath=False)[0] for line in text.split("\n")) / 72)
 
 
 def percent(axes: "Axes", highest: float = 100.0) -> None:
