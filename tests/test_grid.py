@@ -6,6 +6,7 @@ from fake_results import fake_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from test_figure_layout import shown_of
+from test_figures import texts
 
 from experiments import finetune
 from physlm.experiments.figures import AgainstOp, Grid, Shown, grid, quantities
@@ -103,3 +104,12 @@ def test_some_conditions_alone_can_be_drawn_by_the_number_of_operations():
     assert picture == AgainstOp().draw(Shown([lines[0], lines[2]], "what, two alone"))
     assert figure.draw(Shown(lines[::2], "what")) == AgainstOp().draw(Shown(lines[::2], "what"))
     assert figure.draw(Shown(lines[1:2], "what")) is None
+
+
+def test_who_says_nothing_of_decoding_is_decoded_greedily():
+    """Models of data with mistakes stand beside the error-free one, which has other ways, too."""
+    study, shown = shown_of("regret")
+    (figure,) = [figure for figure in study.figures if isinstance(figure, AgainstOp)]
+    names = texts(figure.draw(shown))
+    assert {"error-free solutions", "mistakes, not masked", "mistakes, masked"} <= set(names)
+    assert not any("beam" in name for name in names)

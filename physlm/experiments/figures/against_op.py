@@ -26,6 +26,9 @@ SIZE_INCHES = (11.0, 7.0)
 # Lines that leave room for a legend beside them.
 _FEW = 4
 
+# How is decoded where a condition does not say it.
+_GREEDY = "greedy"
+
 # What a condition calls the task of a probe.
 _TASK = "task"
 
@@ -205,14 +208,20 @@ def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
 def _greedy(lines: Sequence[Line]) -> list[Line]:
     """The lines decoded greedily, with shorter labels, where there are many strategies; else none.
 
-    The others are points of the plot against tokens (`physlm.experiments.cost`).
+    The others are points of the plot against tokens (`AgainstTokens`).
     """
-    ways = {line.condition.get(condition.DECODE) for line in lines}
-    kept = [line for line in lines if line.condition.get(condition.DECODE) == "greedy"]
-    if len(lines) <= _FEW or len(ways) < 2:
+    ways = [line.condition.get(condition.DECODE, _GREEDY) for line in lines]
+    if len(lines) <= _FEW or len(set(ways)) < 2:
         return []
-    conditions = [line.condition for line in kept]
-    return [replace(line, label=condition.label(line.condition, conditions)) for line in kept]
+    kept = [line for line, way in zip(lines, ways, strict=True) if way == _GREEDY]
+    conditions = [
+        {key: value for key, value in line.condition.items() if key != condition.DECODE}
+        for line in kept
+    ]
+    return [
+        replace(line, label=condition.label(said, conditions))
+        for line, said in zip(kept, conditions, strict=True)
+    ]
 
 
 def _by_task(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:

@@ -221,6 +221,8 @@ class Scaling:
                 if group.fit:
                     _residuals(column[1], size, group.fit, look)
             _frame(column, group)
+            if fitted and not number:
+                column[1].set_ylabel("off the law, %", fontsize=9.5)
         first[0].set_ylabel(self._what.partition(",")[0], fontsize=10.5)
         place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.77, 0.84)}
         figure.legend(
@@ -297,7 +299,6 @@ def _frame(column: Sequence["Axes"], group: _Group) -> None:
     column[-1].set_xlabel("tokens of training", fontsize=10.5)
     for axes in column[1:]:
         axes.axhline(0, color=GREY, linewidth=0.9)
-        axes.set_ylabel("off the law, %", fontsize=9.5)
 
 
 def _look(number: int) -> dict[str, Any]:
