@@ -5,10 +5,10 @@
     python -m data_gen sample … > problem.jsonl
     python experiments/examples/probe_in_pytorch.py model probe problem.jsonl
 
-PROBE is a probe of RUN for the task can_next. The command for problems of the model's class, which
-others are no use for, is written out in model/README.md. For each problem, after each sentence of its
-solution, a line says of every parameter that the solution computes how likely the model takes it to
-be next. Needs torch, transformers and safetensors; neither JAX nor physlm.
+PROBE is a probe of RUN for the task can_next. Problems have to be of the model's class; the command
+for such is written out in model/README.md. For each problem, after each sentence of its solution, a
+line says of every parameter that the solution computes how likely the model takes it to be next.
+Needs torch, transformers and safetensors; neither JAX nor physlm.
 """
 
 import json
