@@ -13,6 +13,10 @@ from etils import epath
 
 _BUCKET = "gs://"
 
+# Of fsspec. No path of `etils.epath` leads there, and TensorStore, which writes the arrays of
+# checkpoints for Orbax, has a memory of its own.
+_MEMORY = "memory://"
+
 # Seconds after which a file that was not put in its place is left over from a dead process.
 STALE = 60.0
 
@@ -42,7 +46,8 @@ def path(text: str | os.PathLike[str]) -> epath.Path:
     """A local path, or one in a bucket of Google Cloud Storage, `gs://BUCKET/…`.
 
     Raises:
-      ValueError: it is empty, a URL of another kind, names no bucket, or a package is missing.
+      ValueError: it is empty, a URL of another kind (fsspec's `memory://`, too, to which Orbax
+        writes no checkpoints), names no bucket, or a package is missing.
     """
     written = os.fspath(text)
     # Which would be the directory that one happens to be in.
@@ -51,6 +56,11 @@ def path(text: str | os.PathLike[str]) -> epath.Path:
     kind, mark, rest = written.partition("://")
     if not mark:
         return epath.Path(written)
+    if f"{kind}://" == _MEMORY:
+        raise ValueError(
+            f"{written!r} is not allowed, as Orbax cannot write checkpoints there; a directory in "
+            "memory is, as /dev/shm/runs, and gs://BUCKET/DIR."
+        )
     if f"{kind}://" != _BUCKET or not rest.strip("/"):
         raise ValueError(f"{written!r} is not allowed; a local path is, and gs://BUCKET/DIR.")
     if importlib.util.find_spec("gcsfs") is None:

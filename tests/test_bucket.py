@@ -43,16 +43,29 @@ def bucket(cloud, request):
     return name
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/runs", "memory://runs", "gs://", "gs:///"])
-def test_other_places_are_refused(url, capsys):
+NEITHER = "is not allowed; a local path is, and gs://BUCKET/DIR"
+IN_MEMORY = (
+    "is not allowed, as Orbax cannot write checkpoints there; a directory in memory is, "
+    "as /dev/shm/runs, and gs://BUCKET/DIR"
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("s3://bucket/runs", NEITHER),
+        ("memory://runs", IN_MEMORY),
+        ("memory://", IN_MEMORY),
+        ("gs://", NEITHER),
+        ("gs:///", NEITHER),
+    ],
+)
+def test_other_places_are_refused(url, why, capsys):
     with pytest.raises(SystemExit) as leaving:
         main(url)
     assert leaving.value.code == 2
     error = capsys.readouterr().err
-    assert error == (
-        f"argument --workdir: {url!r} is not allowed; a local path is, and gs://BUCKET/DIR "
-        "(--help lists what there is).\n"
-    )
+    assert error == (f"argument --workdir: {url!r} {why} (--help lists what there is).\n")
 
 
 def test_the_package_for_buckets_is_named_where_it_is_missing(capsys, monkeypatch):
