@@ -113,6 +113,15 @@ def test_a_slice_that_cannot_share_the_batch_is_used_in_part():
     assert estimate.estimate(wide.run, {}, estimate.Slice("v5e", 1)).there is None
 
 
+def test_a_step_of_a_small_model_takes_as_long_as_it_takes_to_dispatch(tmp_path, capsys):
+    first, _ = plan.plan(STUDY, "smoke", ["train.steps=12000"])
+    found = estimate.estimate(first.run, {}, estimate.Slice("v5e", 8))
+    assert found.there == pytest.approx(12_000 * roofline.DISPATCH)
+    text = " ".join(shown(capsys, tmp_path, "--set", "train.steps=12000").split())
+    assert "not measured, 28 s" in text and "56 s on v5e-8" in text
+    assert "A step takes 2.35 ms at least, which dispatching" in text
+
+
 def trained(store, one, speeds, **recorded):
     """Leaves what a training of a run leaves behind."""
     directory = store.of_run(one.name)
@@ -208,7 +217,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, complaint):
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0.0, "0 "), (999.4, "999 "), (999.6, "1 k"), (2.35e13, "23.5 T"), (3.1e21, "3.1e+03 E")],
+    [(0.0, "0 "), (999.4, "999 "), (999.6, "1 k"), (2.35e13, "23.5 T"), (2.36e21, "2.36 Z")],
 )
 def test_numbers_are_told_to_three_digits(number, text):
     assert tree._counted(number) == text

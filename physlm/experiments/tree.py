@@ -15,8 +15,12 @@ from physlm.experiments.run import Run
 from physlm.experiments.store import Store
 from physlm.experiments.view import Entry
 from physlm.progress import format_seconds
+from physlm.tools import roofline
 
 _WIDTH = 100
+
+# Of the SI, by powers of a thousand.
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y", "R", "Q")
 
 
 class Tree:
@@ -166,8 +170,9 @@ class Tree:
             notes.append("--measure times some steps of what was not measured here.")
         notes.append(
             f"Times on {self._place} are an estimate that nobody has timed "
-            "(physlm.tools.roofline), for each run alone, on as many chips as can share its batch; "
-            "small models take longer, and where parameters are frozen it is less."
+            "(physlm.tools.roofline), for each run alone, on as many chips as can share its batch. "
+            f"A step takes {1e3 * roofline.DISPATCH:g} ms at least, which dispatching that of a "
+            "small model was measured to take on an H200; where parameters are frozen it is less."
         )
         return [*lines, *_wrapped(" ".join(notes), "")]
 
@@ -212,9 +217,9 @@ def _statuses(statuses: Iterable[str]) -> str:
 def _counted(number: float) -> str:
     """A number to three digits with an SI prefix: 2.35e13 is `23.5 T`."""
     size = 0
-    while number >= 999.5 and size < 6:
+    while number >= 999.5 and size < len(_PREFIXES) - 1:
         number, size = number / 1000, size + 1
-    return f"{number:.3g} {' kMGTPE'[size].strip()}"
+    return f"{number:.3g} {_PREFIXES[size]}"
 
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:

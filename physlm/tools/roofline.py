@@ -8,9 +8,11 @@ compares with compiled programs), each run as a ring over two of a chip's links.
 every chip of a slice of eight has. `least` is the largest of the three times, a lower bound.
 
 `step` is a guess at the real time. It assumes that a program gets 55% of the peak and 80% of either
-bandwidth, that memory traffic overlaps with matrix products, and that of the collectives only those
-along `fsdp` do. Times are in milliseconds. Data, evaluation and compilation are not included. The
-table has two vocabularies: one token for each word of the grammar, and GPT-2's.
+bandwidth, that memory traffic overlaps with matrix products, that of the collectives only those
+along `fsdp` do, and that no step takes less than 2.35 ms, as those of small models do not, whose
+host cannot dispatch them faster. That was measured on an H200, and nowhere on a TPU. Times are in
+milliseconds. Data, evaluation and compilation are not included. The table has two vocabularies: one
+token for each word of the grammar, and GPT-2's.
 
  run  chips   vocab   tokens  TFLOP  compute  memory  links    bound  least   step  days
  med  8 v5e   1,720  393,216    237    150.3   137.8    6.1  compute  150.3  281.0  0.33
@@ -66,6 +68,11 @@ from physlm.tools.chips import CHIPS, Chip
 
 # Assumptions, not measurements: the share of the published figures that a program gets.
 _FLOPS, _BANDWIDTH, _LINKS = 0.55, 0.8, 0.8
+
+# Seconds that a step takes at least: 2,048 tokens at the 872k a second at which an H200 trains a
+# model of 4 layers and width 128 that keeps it all but idle (`tests/benchmarks/README.md`, "eight
+# runs ... one after the other"). So long the host takes to dispatch it and the chip to launch it.
+DISPATCH = 2.35e-3
 
 # Only collectives along `fsdp` are assumed to overlap with matrix products: gradients are summed
 # after the last product, and what `tensor` and `sequence` communicate is waited for.
@@ -232,7 +239,7 @@ class Prediction(NamedTuple):
       collectives: seconds of a step for the collectives, by axes.
       bound: which of the three is the largest: compute, memory or links.
       least: seconds of that one.
-      step: seconds of a step at the efficiencies that are assumed.
+      step: seconds of a step at the efficiencies that are assumed, `DISPATCH` at least.
       days: days of the whole run.
     """
 
@@ -281,6 +288,7 @@ def predict(
     hidden = sum(seconds for axes, seconds in links.items() if axes == _HIDDEN)
     waited = terms["links"] - hidden
     step = max(compute / _FLOPS, memory / _BANDWIDTH, hidden / _LINKS) + waited / _LINKS
+    step = max(step, DISPATCH)
     days = steps * step / 86_400
     return Prediction(tokens, flops, compute, memory, links, bound, terms[bound], step, days)
 
