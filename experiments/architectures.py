@@ -10,8 +10,11 @@ in the same store are not trained again.
 Expected: the paper says of Llama that it makes no visible difference, without numbers; a full table
 was asked for by its reviewers, and is not published.
 
-Cost: 16 runs a seed. `smoke` some minutes, most of it compilation; at `quick` an hour and a half on
-two CPU cores; `mini` and `paper` have not been run.
+Found: nothing yet; only `smoke` has been run.
+
+Cost: 16 runs a seed. `smoke` some minutes, most of it compilation. The rest is estimated: `quick`
+two hours and `night` 17 on two CPU cores; `mini` 85 minutes on one v5e chip and `paper` six days on
+eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -12,8 +12,11 @@ spoil the model at high ones: of problems of 23 operations retry_weak solves 86.
 61.1% at rates .05, .1, .2 and .5, retry_miss 76.3, 81.6, 87.1 and 83.2, true mistakes 83.9, 90.6,
 91.6 and 93.6, and error-free data 77.7.
 
-Cost: 17 runs a seed. `smoke` some minutes, most of it compilation; at `quick` an hour and a half on
-two CPU cores; `mini` and `paper` have not been run.
+Found: nothing yet; only `smoke` has been run.
+
+Cost: 17 runs a seed. `smoke` some minutes, most of it compilation. The rest is estimated: `quick`
+two hours and `night` 15 on two CPU cores; `mini` 80 minutes on one v5e chip and `paper` five and a
+half days on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -20,9 +20,10 @@ their class before. Of the others, continued pretraining and full finetuning (63
 rate .5) reach what pretraining with mistakes reaches (59 and 20), a tenth of the steps spoils the
 model (20 and 0), and LoRA of rank 8 costs accuracy (49 and 6), as in the paper.
 
-Cost: 74 runs a seed at `quick`, 98 at `paper`. `smoke` half an hour, most of it compilation; at
-`quick` ten hours on two CPU cores, of which `--filter` takes a part; `mini` and `paper` have not
-been run.
+Cost: 74 runs a seed at `quick` and `night`, 98 at `mini` and `paper`; `--filter` takes a part.
+`smoke` half an hour, most of it compilation. The rest is estimated: `quick` ten hours and `night`
+three days on two CPU cores; at most eight hours for `mini` on one v5e chip and 33 days for `paper`
+on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -21,8 +21,9 @@ apart), beyond by 6.3 ([-3.0, +15.5], by seed +13.3, +6.4, -0.9). So other than 
 is the worst choice, as in `retry_rate`; which one is best, seeds do not tell here. No model has
 learnt its class.
 
-Cost: nine runs a seed. `smoke` some minutes, most of it compilation; at `quick` 50 minutes on two
-CPU cores, by pairs of eleven; `mini` and `paper` have not been run.
+Cost: nine runs a seed. `smoke` some minutes, most of it compilation; `quick` 50 minutes on two CPU
+cores, by measured pairs of eleven runs. The rest is estimated: `night` eight hours there; `mini` 40
+minutes on one v5e chip and `paper` three days on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -10,8 +10,11 @@ same store are not trained again.
 Expected: not published for pretraining. In LEMMA, after finetuning, leaving out fresh & restart
 costs 2.6 points of a mean of 62.4 over seven tasks; what is noticed late was not tried.
 
-Cost: nine runs a seed. `smoke` some minutes, most of it compilation; at `quick` an hour on two CPU
-cores; `mini` and `paper` have not been run.
+Found: nothing yet; only `smoke` has been run.
+
+Cost: nine runs a seed. `smoke` some minutes, most of it compilation. The rest is estimated: `quick`
+an hour and `night` eight on two CPU cores; `mini` 40 minutes on one v5e chip and `paper` three days
+on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -23,8 +23,9 @@ retry_miss 11 steps a solution. One seed tells two models apart and not two kind
 models solve 9.3, 8.2 and 12.3% (`masking`). In the paper its mistakes, unmasked and at this rate,
 are ahead: 91.6 against 77.7% of problems of 23 operations.
 
-Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; at `quick` an hour on two
-CPU cores (measured); `mini` and `paper` have not been run.
+Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; `quick` an hour on two CPU
+cores (measured). The rest is estimated: `night` ten hours there; `mini` 50 minutes on one v5e chip
+and `paper` three and a half days on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -22,8 +22,11 @@ pretraining on made-up mistakes takes an error-free model from 77.7% of problems
 85.2, 87.7, 88.3 and 91.0 at rates .05, .1, .2 and .5. LEMMA's mean over seven tasks is 62.4 with
 mistakes that are typed after a student's and 56.7 with others.
 
-Cost: four runs a seed. `smoke` two minutes, most of it compilation; at `quick` about half an hour
-on two CPU cores, and at `night` four hours, both estimated. Only `smoke` has been run.
+Found: nothing yet; only `smoke` has been run.
+
+Cost: four runs a seed. `smoke` two minutes, most of it compilation. The rest is estimated: `quick`
+half an hour and `night` four hours on two CPU cores; `mini` 20 minutes on one v5e chip and `paper`
+31 hours on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -26,9 +26,10 @@ always saying no.
 That a probe wants a higher rate than the model, by its width (`conditions.probe`), was seen on this
 seed's model and test problems; another seed has not been run.
 
-Cost: `smoke` some minutes, most of it compilation; at `quick` eight minutes on two CPU cores for
-each of three probes, two for each linear one and for each of the other tasks, beside the
-quickstart.
+Cost: `smoke` some minutes, most of it compilation; `quick` eight minutes on two CPU cores for each
+of three probes, two for each linear one and for each of the other tasks, beside the quickstart
+(measured). The rest is estimated: `night` seven hours there; `mini` eleven minutes on one v5e chip
+and `paper` 17 hours on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -34,7 +34,8 @@ is told apart, but what is lost first to a step taken too early falls from 24.1%
 
 Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; `quick` 80 minutes on two
 CPU cores (measured), `night` ten hours there, by a measured step, and 21 runs eight minutes on an
-H200 (`--set mesh.population=21`); `mini` and `paper` have not been run.
+H200 (`--set mesh.population=21`, measured). Estimated: `mini` 50 minutes on one v5e chip and
+`paper` three and a half days on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -15,10 +15,12 @@ heads 4-21, 8-15, 12-12, 16-10, 20-9 and 4-30, 8-21, 12-17, 16-15, 20-13: the de
 although they are no larger. Nobody has published exponents, nor how size and mistakes go together.
 Here all sizes have one learning rate, that of the scale's own model.
 
-Cost: 6 runs a size and seed. `smoke` six minutes, most of it compilation; at `quick` eight sizes
-and about four hours on two CPU cores, at `night` eight times that, both estimated from the
-retry_rate's; at `paper` twelve sizes and 1.1e21 operations by 6 N D, estimated. Only `smoke` has
-been run.
+Found: nothing yet; only `smoke` has been run.
+
+Cost: 6 runs a size and seed. `smoke` six minutes, most of it compilation. The rest is estimated:
+eight sizes at `quick` about four hours and at `night` thirty on two CPU cores; `mini` two and a
+half hours on one v5e chip and `paper`, with twelve sizes and 1.25e21 operations, 17 days on eight
+(training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,12 @@ Expected: in the paper (arXiv 2408.16293, Figure 6) solutions of all models hold
 parameter that is not needed, at most .02 of them in a solution, but for re-asked problems. No table
 of these numbers is in the package.
 
-Cost: that of `retry_rate`, and judging once more where it has been run.
+Found: nothing yet; only `smoke` has been run.
+
+Cost: where `retry_rate` has been run, judging once more. Else eleven runs a seed, all estimated but
+for training at `quick`: `smoke` some minutes; `quick` 80 minutes and `night` ten hours on two CPU
+cores; `mini` 50 minutes on one v5e chip and `paper` three and a half days on eight (training alone,
+by `--dry-run`).
 """
 
 from collections.abc import Iterator

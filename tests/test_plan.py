@@ -69,9 +69,12 @@ def test_the_quickstart_compares_the_same_two_conditions(scale):
 
 @pytest.mark.parametrize("name", registry.names())
 def test_every_study_says_what_it_is(name):
-    doc = registry.load(name).doc
-    for heading in ("Question:", "Command:", "Expected:", "Cost:"):
-        assert heading in doc
+    parts = registry.load(name).doc.split("\n\n")
+    for heading in ("Question: ", "Command: ", "Expected: ", "Found", "Cost: "):
+        assert any(part.startswith(heading) for part in parts), heading
+    (cost,) = (part for part in parts if part.startswith("Cost: "))
+    assert [scale for scale in scales.NAMES if f"`{scale}`" not in cost] == []
+    assert "estimated" in cost.lower()
 
 
 @pytest.mark.parametrize(
