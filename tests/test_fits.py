@@ -104,3 +104,34 @@ def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="there are 0"):
         fit([])
     assert fits.LEAST_PAIRS > 5
+
+
+def capped(most, seeds=1):
+    """Runs of a law whose values cannot be above some number."""
+    return [
+        Measured(one.parameters, one.tokens, min(one.value, most)) for one in measured(seeds=seeds)
+    ]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_pairs_at_a_bound_are_left_out(seeds):
+    most = float(np.median([one.value for one in measured()]))
+    runs = capped(most, seeds)
+    found = fit(runs, resampled=2)
+    assert found.pairs == sum(one.value < most for one in runs) // seeds < 20
+    assert found.law.alpha == pytest.approx(LAW.alpha, rel=1e-3)
+    assert found.law.beta == pytest.approx(LAW.beta, rel=1e-3)
+    # These are off the law, and told to be.
+    off = [abs(one) for one, run in zip(found.residuals, runs, strict=True) if run.value == most]
+    assert len(found.residuals) == len(runs) and max(off) > 0.1
+    # The best of all is no bound, unless another is as good.
+    assert fit(measured(seeds=seeds), resampled=2).pairs == 20
+
+
+def test_values_that_are_bounds_are_refused():
+    values = sorted(one.value for one in measured())
+    said = r"are {}, beside {} that share {:.4g}, as where all problems are solved or none\.$"
+    with pytest.raises(ValueError, match="needs 3 numbers of .*" + said.format(2, 18, values[2])):
+        fit(capped(values[2]))
+    with pytest.raises(ValueError, match="needs 9 pairs.*" + said.format(8, 12, values[8])):
+        fit(capped(values[8]))
