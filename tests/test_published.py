@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import importlib.resources
 import statistics
 
@@ -12,6 +13,18 @@ from data_gen.spec import HARD, MED
 from physlm import cells
 from physlm.experiments import config, material, published, registry, report, tables
 from physlm.experiments.summary import summarise
+
+# The first half of the SHA-256 of each table's rows, as they were when each number was the one that
+# arXiv 2408.16293 prints in the figure of that name. Of 146 rows 116 have a mean, which a cell that
+# is off by a point or less does not spoil.
+DIGESTS = {
+    "Fig3b_acc": "6e17fdbbfc1e6bfc5464a5759b083a4a",
+    "Fig4b_acc": "3abb8afc713340309cd454c09eaeba7c",
+    "Fig8_acc": "ad4463786937ad527b4169d74ed1b5f7",
+    "Fig10_acc": "bdd4ced129ab549e017a42da5985e6fa",
+    "Fig5a_11a_retries_on_right": "ce5665abf9a192e365c06e5ae9a0c643",
+    "Fig5b_retries_on_wrong": "084b370964880f383518aa3b38e4b7ea",
+}
 
 
 def beside(lines, shared=None):
@@ -127,6 +140,16 @@ def test_cells_below_the_cap_are_not_in_the_mean_beside_the_papers():
     assert means[0] == means[1]
 
 
+def digest(lines, table):
+    """Of the names and numbers of a table's rows, and of the columns that these stand in."""
+    rows = [list(line.items()) for line in lines if line["table"] == table]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:32]
+
+
+def test_not_one_number_of_the_paper_was_changed():
+    assert {t: digest(published._lines(), t) for t in published.tables()} == DIGESTS
+
+
 def test_numbers_of_the_paper_are_those_of_its_tables():
     rows = published.rows("Fig4b_acc")
     assert rows["retry 0.5 mask"].by_op == {15: 100, 20: 98.8, 21: 97.9, 22: 96.8, 23: 94.8}
@@ -135,7 +158,7 @@ def test_numbers_of_the_paper_are_those_of_its_tables():
             accuracies = [value for cell, value in row.cells.items() if cell != "avg"]
             if "avg" in row.cells:
                 assert len(accuracies) == 30
-                assert statistics.fmean(accuracies) == pytest.approx(row.cells["avg"], abs=0.11)
+                assert statistics.fmean(accuracies) == pytest.approx(row.cells["avg"], abs=0.06)
     with pytest.raises(ValueError, match="must be one of Fig3b_acc"):
         published.rows("Fig99")
     with pytest.raises(ValueError, match=r"has no row 'retry 0\.3'"):
