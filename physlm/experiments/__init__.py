@@ -12,8 +12,8 @@ doing it: `execution` trains and judges, `queue` and `leases` divide work among 
   among the nodes of a Ray cluster; `logs` sends metrics elsewhere, `repair` mends damaged files.
 what it takes: `estimate`, `memory`, `pace`, and `tree`, which a dry run prints.
 where it is: `store` and `view`, with `files`.
-what came out: `results`, `outcomes` and `material` read it, `summary` merges seeds, `inference`,
-  `comparison` and `fits` are the statistics, `verdicts`, `tables`, `figures`, `page`, `show`,
-  `card` and `published` (the paper's numbers) present it; `overlap` counts test problems in
+what came out: `results`, `outcomes`, `accounts` and `material` read it, `summary` merges seeds,
+  `inference`, `comparison` and `fits` are the statistics, `verdicts`, `tables`, `figures`, `page`,
+  `show`, `card` and `published` (the paper's numbers) present it; `overlap` counts test problems in
   training, and `standing` says how far runs have come.
 """

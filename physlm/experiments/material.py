@@ -13,9 +13,10 @@ from data_gen.solutions.mistakes import Mistakes
 from data_gen.spec import Spec
 from data_gen.text import lines
 from physlm import model, paths
-from physlm.experiments import condition, files, outcomes, results
+from physlm.experiments import accounts, condition, files, outcomes, results
 from physlm.experiments import run as run_lib
 from physlm.experiments import versions as versions_lib
+from physlm.experiments.accounts import Accounts, Training
 from physlm.experiments.condition import short_name
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -84,25 +85,47 @@ class Material:
             key: outcomes.read(path) or known.get(key, {}) for key, path in self.evaluations.items()
         }
 
+    @functools.cached_property
+    def _told(self) -> tuple[Accounts, int]:
+        return accounts.kept(self.directory / accounts.FILE)
+
+    @functools.cached_property
+    def accounts(self) -> Accounts:
+        """What solutions and trainings took, as the store says it, or an earlier report did."""
+        known, _ = self._told
+        cells = {}
+        for key, directory in self.evaluations.items():
+            path = directory / RESULT_FILE
+            for cell in results.cells(path) if path.exists() else ():
+                cells[*key, cell["cell"]] = {n: cell[n] for n in results.PARTS if n in cell}
+        shown = [(*_entry(row), row["cell"]) for row in self.rows]
+        runs = dict.fromkeys(run for run, _ in self.evaluations)
+        return Accounts(
+            {key: cells.get(key, known.cells.get(key, {})) for key in dict.fromkeys(shown)},
+            {run: self._training(run, known.runs.get(run, Training())) for run in runs},
+        )
+
+    def _training(self, run: str, known: Training) -> Training:
+        parameters = self._parameters(run)
+        return Training(
+            known.parameters if parameters is None else parameters,
+            self._curve(run) or known.losses,
+        )
+
     @property
-    def damaged(self) -> int:
-        """Lines of `outcomes.jsonl` that cannot be read."""
-        return self._kept[1]
+    def damaged(self) -> dict[str, int]:
+        """How many lines cannot be read of the files that reports keep, by their names."""
+        return {outcomes.FILE: self._kept[1], accounts.FILE: self._told[1]}
 
     @functools.cached_property
     def told(self) -> list[results.Row]:
         """The rows with what their evaluations say of held-out and shared problems, where they do;
         and, where runs of one condition and seed differ in their configurations, with which."""
-        known: dict[tuple[str, str, str], results.Row] = {}
-        for key, directory in self.evaluations.items():
-            path = directory / RESULT_FILE
-            for cell in results.cells(path) if path.exists() else ():
-                known[*key, cell["cell"]] = {n: cell[n] for n in results.PARTS if n in cell}
         versions = self._versions()
         return [
             {
                 **row,
-                **known.get((*_entry(row), row["cell"]), {}),
+                **self.accounts.cells[*_entry(row), row["cell"]],
                 "condition": {**row["condition"], **versions.get(_entry(row), {})},
             }
             for row in self.rows
@@ -190,7 +213,10 @@ class Material:
     def curves(self) -> dict[str, list[Curve]]:
         """Recent losses against tokens, by the conditions' labels, of each run."""
         return {
-            line.label: [self._curve(run) for run in dict.fromkeys(run for run, _ in line.judged)]
+            line.label: [
+                self.accounts.runs[run].losses
+                for run in dict.fromkeys(run for run, _ in line.judged)
+            ]
             for line in self.lines
         }
 
@@ -215,7 +241,11 @@ class Material:
         tokens = {(row["run"], row["evaluation"]): row["tokens"] for row in self.rows}
         return {
             line.label: [
-                Trained(self._parameters(run), tokens[run, evaluation], self._last_loss(run))
+                Trained(
+                    self.accounts.runs[run].parameters,
+                    tokens[run, evaluation],
+                    self._last_loss(run),
+                )
                 for run, evaluation in line.judged
             ]
             for line in self.lines
@@ -229,7 +259,7 @@ class Material:
             return None
 
     def _last_loss(self, run: str) -> float | None:
-        curve = self._curve(run)
+        curve = self.accounts.runs[run].losses
         return curve[-1][1] if curve else None
 
     @property

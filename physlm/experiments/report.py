@@ -3,8 +3,9 @@
 `python -m physlm.experiments.report DIR/<study>-<scale>` reads `results.jsonl` there and writes,
 beside it, `report.html`, `results.md`, `table.csv`, `table.md`, and each picture as PNG and SVG.
 What `results.jsonl` does not say, it finds in the models of the store DIR, as far as they are still
-there: held-out problems, losses, settings, and what became of every problem, by which conditions
-are compared. The last it also keeps in `outcomes.jsonl`, and reads there when the models are gone.
+there: held-out problems, losses, what solutions took, settings, and what became of every problem,
+by which conditions are compared. The last it also keeps in `outcomes.jsonl`, and the others but for
+settings in `accounts.jsonl`, and reads them there when the models are gone.
 """
 
 import collections
@@ -19,6 +20,7 @@ from etils import epath
 from data_gen import interrupts
 from physlm import paths
 from physlm.experiments import (
+    accounts,
     comparison,
     material,
     outcomes,
@@ -72,6 +74,8 @@ def make(directory: epath.Path) -> str:
     }
     if kept := outcomes.text(found.outcomes):
         texts[outcomes.FILE] = kept
+    if kept := accounts.text(found.accounts):
+        texts[accounts.FILE] = kept
     written: dict[str, str | bytes] = {}
     for drawing in content.drawings:
         written |= {f"{drawing.name}.png": drawing.png, f"{drawing.name}.svg": drawing.svg}
@@ -259,7 +263,7 @@ def _missing(found: Material, name: str, scale: str, cut: int) -> list[str]:
             f"Incomplete: {sum(some.values())} of {len(entries)} evaluations are not done: {names}"
             f"{', …' if len(some) > 8 else ''}."
         )
-    for number, file in ((cut, results.FILE), (found.damaged, outcomes.FILE)):
+    for file, number in {results.FILE: cut, **found.damaged}.items():
         if number:
             plural = "lines" if number > 1 else "line"
             said.append(f"{number} {plural} of {file} could not be read and left out.")

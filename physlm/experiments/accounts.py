@@ -1,0 +1,137 @@
+"""What results say of solutions and trainings beyond `results.jsonl`, as a report keeps it.
+
+`accounts.jsonl`, beside `results.jsonl`, has a line for each run, evaluation and cell with what an
+evaluation says of the cell beyond the contract's fields (`results.PARTS`): what its solutions took,
+in tokens, passes and returns, how many were cut off, which problems were held out, how a probe's
+answers are. And a line for each run: the size of its model, and its losses while it was trained. So
+tables and figures can be made again where the store is not, and those of several stores together:
+one file is written after the other.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from data_gen.text import lines
+from physlm import paths
+from physlm.experiments import results
+
+FILE = "accounts.jsonl"
+
+# What tables read of a part without asking whether it is there.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "held_out": ("n", "accuracy"),
+    "shared": ("n",),
+    "distinct": ("problems", "templates"),
+    "probe": (),
+    "account": ("tokens", "capped"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is told of the training of a run.
+
+    Attributes:
+        parameters: of its model; None where that is not known.
+        losses: tokens seen and the recent mean of the loss then, nats a token, in order.
+    """
+
+    parameters: int | None = None
+    losses: Sequence[tuple[float, float]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Accounts:
+    """What is told of evaluations and of runs.
+
+    Attributes:
+        cells: the parts of each cell by their names, by the run's name, the evaluation's and the
+            cell's.
+        runs: by their names.
+    """
+
+    cells: Mapping[tuple[str, str, str], Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
+    runs: Mapping[str, Training] = dataclasses.field(default_factory=dict)
+
+
+def kept(path: epath.Path) -> tuple[Accounts, int]:
+    """What an `accounts.jsonl` has, and how many of its lines are not what `text` writes.
+
+    Where something stands twice, the later counts.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    cells: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    runs: dict[str, Training] = {}
+    damaged = 0
+    for line in paths.read_bytes(path).splitlines() if path.exists() else ():
+        try:
+            row = lines.value(line)
+            if "cell" in row:
+                run, evaluation, cell = (_text(row[n]) for n in ("run", "evaluation", "cell"))
+                told = {name: row[name] for name in results.PARTS if name in row}
+                for name, part in told.items():
+                    _check(name, part)
+                cells[run, evaluation, cell] = told
+            else:
+                runs[_text(row["run"])] = _training(row)
+        except (ValueError, KeyError, TypeError):
+            damaged += 1
+    return Accounts(cells, runs), damaged
+
+
+def text(found: Accounts) -> str:
+    """An `accounts.jsonl`: lines of what is known of runs, and of cells."""
+    rows: list[dict[str, Any]] = [
+        {"run": run, "parameters": one.parameters, "losses": [list(point) for point in one.losses]}
+        for run, one in found.runs.items()
+        if one != Training()
+    ]
+    rows += [
+        {"run": run, "evaluation": evaluation, "cell": cell, **parts}
+        for (run, evaluation, cell), parts in found.cells.items()
+        if parts
+    ]
+    return "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ValueError("a name is no text")
+    return name
+
+
+def _training(row: Mapping[str, Any]) -> Training:
+    parameters = row["parameters"]
+    if parameters is not None and (not _is_number(parameters) or parameters < 1):
+        raise ValueError("it is no number of parameters")
+    losses = [(tokens, loss) for tokens, loss in row["losses"]]
+    if not all(_is_number(number) for point in losses for number in point):
+        raise ValueError("a loss is no number")
+    return Training(parameters, losses)
+
+
+def _check(name: str, part: Any) -> None:
+    """Raises where a part is not of numbers by their names, or lacks one that tables need.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if not (isinstance(part, dict) and all(number in part for number in _NEEDED[name])):
+        raise ValueError(f"{name} lacks what it should have")
+    # Shares of nothing are none, and kinds of mistakes are counted one level below.
+    below = [one for value in part.values() if isinstance(value, dict) for one in value.values()]
+    flat = [value for value in part.values() if not isinstance(value, dict)]
+    if not all(value is None or _is_number(value) for value in [*flat, *below]):
+        raise ValueError(f"{name} has something else than numbers")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
