@@ -121,6 +121,28 @@ def test_a_page_leaves_to_who_asks_what_is_long_or_tells_nothing_apart():
     assert "a is ahead." in shown and "b & c" not in shown and f"{more}: results.md" in shown
 
 
+def test_tables_on_a_terminal_are_as_wide_as_it_is(monkeypatch):
+    label = "with mistakes and corrections, rate 0.5, masked"
+    heads = [f"column {number} of many" for number in range(8)]
+    table = [["condition", "op", *heads], [label, "≤ 6", *map(str, range(8000, 8008))]]
+    content = page.Content(title="t", tables=[("head", table)])
+    assert page.terminal(content).splitlines()[4:6] == [
+        "  ".join(["-" * len(label), "---", *["-" * 16] * 8]),
+        "  ".join([label, "≤ 6", *(one.ljust(16) for one in table[1][2:])]).rstrip(),
+    ]
+    monkeypatch.setattr(page.sys.stdout, "isatty", lambda: True)
+    for columns, times in ((200, 1), (120, 1), (80, 2), (40, 4)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        text = page.terminal(content)
+        assert max(map(len, text.splitlines())) <= columns
+        # All cells are there once, and what the rows are of beside each part.
+        assert [text.count(cell) for cell in table[1][2:]] == [1] * 8
+        assert text.count("condition") == text.count("≤ 6") == text.count("masked") == times
+    # Words are not broken.
+    monkeypatch.setenv("COLUMNS", "9")
+    assert page.terminal(content).count("corrections,") == 8
+
+
 def test_a_report_has_what_tells_nothing_apart(shown, monkeypatch):
     monkeypatch.setattr(verdicts, "sentences", lambda _: (["This first."], ["This later."]))
     fake_sweep(shown, fake_rows())

@@ -1,9 +1,11 @@
 import itertools
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from fake_runs import STUDY, VIEW, FakeRuns, main, times
@@ -142,6 +144,22 @@ def test_workdir_that_cannot_be_made_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "makedirs", refuse)
     assert main(tmp_path / "work") == 2
     assert "is not writable: Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="needs /proc")
+def test_nothing_is_computed_before_the_workdir_can_be_written():
+    """Compiled programs would be looked for there, and that they are not, be warned of."""
+    command = "sweep --scale smoke --workdir /proc/nowhere/runs"
+    done = subprocess.run(
+        [sys.executable, "-m", *f"physlm.experiments.{command}".split()],
+        env={k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "--workdir /proc/nowhere/runs is not writable: No such file or directory.\n"
+    )
 
 
 def test_results_of_another_study_are_refused_untouched(tmp_path, capsys):

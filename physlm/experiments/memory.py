@@ -79,7 +79,9 @@ def _state(run: Run) -> Any:
         optimizer.make(settings.optimizer, settings.train.steps),
         adaptation=settings.learning.adaptation,
     )
-    return jax.eval_shape(init, keys.root(0, Purpose.PARAMETERS))
+    # The key is no more than a shape, too: nothing is computed, and no compiled program looked for
+    # in a store that may not be there.
+    return jax.eval_shape(lambda: init(keys.root(0, Purpose.PARAMETERS)))
 
 
 def _sequences(run: Run, mesh: Mesh) -> int:

@@ -4,7 +4,10 @@ import base64
 import dataclasses
 import html
 import itertools
-from collections.abc import Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 
 from physlm.experiments.figures.drawing import Drawing
 
@@ -14,6 +17,8 @@ Table = list[list[str]]
 _LONG = 24
 # Characters of the first column before it breaks.
 _ROOM = 24
+# On a terminal: what is between two columns, and cells that are not broken.
+_GAP, _SHORT = "  ", 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,20 +50,59 @@ class Content:
     commands: Sequence[str] = ()
 
 
-def aligned(table: Table) -> str:
-    """A table in columns of equal width."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+def aligned(table: Table, room: int) -> str:
+    """A table in columns, no wider than so many characters where its words allow.
+
+    Long cells are broken into lines. Columns that have no room even then follow below, beside what
+    the rows are of, once more.
+    """
+    columns = list(zip(*table, strict=True))
+    named = 2 if table[0][1:2] == ["op"] else 1
+    parts: list[list[tuple[str, ...]]] = [columns[:named]]
+    for column in columns[named:]:
+        if len(parts[-1]) > named and _wide(map(_least, [*parts[-1], column])) > room:
+            parts.append(columns[:named])
+        parts[-1].append(column)
+    return "\n\n".join(_aligned(part, room) for part in parts)
+
+
+def _aligned(columns: Sequence[Sequence[str]], room: int) -> str:
+    least, widths = [*map(_least, columns)], [max(map(len, column)) for column in columns]
+    while (over := _wide(widths) - room) > 0:
+        spare, widest = max((width - least[n], n) for n, width in enumerate(widths))
+        if not spare:
+            break
+        widths[widest] -= min(over, max(1, spare // 2))
     lines = []
-    for row in table:
-        first, *others = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first, *others]).rstrip())
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    for number, row in enumerate(zip(*columns, strict=True)):
+        broken = (
+            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+            for cell, width in zip(row, widths, strict=True)
+        )
+        for cells in itertools.zip_longest(*broken, fillvalue=""):
+            texts = (text.ljust(width) for text, width in zip(cells, widths, strict=True))
+            lines.append(_GAP.join(texts).rstrip())
+        if not number:
+            lines.append(_GAP.join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _least(column: Sequence[str]) -> int:
+    """The width at which neither words nor short cells are broken."""
+    return max(
+        len(part) for cell in column for part in ([cell] if len(cell) <= _SHORT else cell.split())
+    )
+
+
+def _wide(widths: Iterable[int]) -> int:
+    found = list(widths)
+    return sum(found) + len(_GAP) * (len(found) - 1)
 
 
 def terminal(content: Content) -> str:
-    """What a terminal shows."""
-    tables = [f"{head}\n{aligned(table)}" for head, table in content.tables]
+    """What a terminal shows, in as many columns as it has; as wide as it is elsewhere."""
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    tables = [f"{head}\n{aligned(table, room)}" for head, table in content.tables]
     findings = ["\n".join(content.findings)] if content.findings else []
     findings += [f"{_further(content)}: results.md has them."] if content.further else []
     heads = [content.title, *([content.about] if content.about else [])]
