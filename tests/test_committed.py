@@ -72,3 +72,19 @@ def test_their_pages_show_their_pictures_and_commands(directory):
     assert f"```bash\n{(directory / COMMANDS_FILE).read_text()}```" in page
     shown = set(re.findall(r"\]\((\S+\.png)\)", page))
     assert shown == {path.name for path in directory.glob("*.png")} != set()
+
+
+@each
+def test_they_say_what_they_show_and_what_they_do_not(directory):
+    """By hand: a report that is made again leaves it as it is."""
+    text = (directory / "README.md").read_text()
+    study, _, scale = directory.name.rpartition("-")
+    assert text.startswith(f"# {study} at {scale}\n")
+    for head in ("**Shown:** ", "**Not shown:** ", "**Made:** "):
+        assert text.count(head) == 1
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (directory / link).exists()
+    rows = results.read(directory / results.FILE)
+    # Where there are several, it says which seeds.
+    seeds = sorted({row["seed"] for row in rows})
+    assert "seed" in text and all(re.search(rf"\b{seed}\b", text) for seed in seeds)
