@@ -23,8 +23,8 @@ model solves 58% of its class, of which the paper's solves all.
 
 Cost: three models, two probes and 14 evaluations a seed. `smoke` some minutes, most of it
 compilation; `quick` an hour on two CPU cores beside the models (measured). The rest is estimated:
-`night` four hours there for models and probes; `mini` 15 minutes on one v5e chip and `paper` a day on eight
-(training alone, by `--dry-run`).
+`night` four hours there for models and probes; `mini` 15 minutes on one v5e chip and `paper` a day
+on eight (training alone, by `--dry-run`).
 """
 
 from collections.abc import Iterator
