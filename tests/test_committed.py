@@ -11,9 +11,6 @@ from physlm.experiments import evaluation as evaluation_lib
 from physlm.experiments import options, results
 from physlm.experiments.view import COMMANDS_FILE
 
-# Made before a default changed, and what has: their studies say so.
-OLDER = {"probing-quick": "warmup_steps"}
-
 # Runs that were trained by other versions than runs of the same name in other directories.
 ALONE = {
     ("finetune-quick", "skip-0.2,gpt2-4-2,12.3M,seed=0-107b669e"),
@@ -59,11 +56,7 @@ def test_their_commands_would_make_the_same_runs(directory):
         (row["run"], row["evaluation"], json.dumps(row["condition"], sort_keys=True))
         for row in rows
     }
-    if changed := OLDER.get(directory.name):
-        assert len(asked) == len(known)
-        assert asked != known and all(changed in condition for *_, condition in asked - known)
-    else:
-        assert asked == known
+    assert asked == known
 
 
 @each
