@@ -177,6 +177,8 @@ def _chosen(
         trusts: Sequence[np.ndarray | None] = [None] * count
         if recipe.asks:
             detect = None if probed is None else probe.detector(model, probed)
+            if detect is not None:
+                written = written._replace(passes_NxS=written.passes_NxS + 1)
             trust = [
                 detection.trust(detect, tests, written.tokens_NxSxM[:, n], spec, config.batch)
                 for n in range(samples)
@@ -248,14 +250,17 @@ def _account(
     """Statistics of the solutions: tokens, forward passes, retries, kinds of errors.
 
     Returns:
-      tokens, passes and returns: a problem, over all of its solutions: tokens written, those that
-      were taken back or left for better ones too; forward passes one after the other, a prompt and
-      a detector's question one each; and how often decoding went back. capped: the share of the
-      solutions that count which were cut off at the most tokens. retries_right, retries_wrong: a
-      solution, in right and in wrong ones (None where there are none). unnecessary_right and
-      operations_right: in right ones, steps that the query does not need, and operations more than
-      the problem takes. wrong: how many first wrong steps there are of each kind, and wrong_step:
-      how many at each place, from 0.
+      tokens, passes and returns: a problem, summed over all of its solutions: tokens written, those
+      that were taken back or left for better ones too; forward passes of a model, which solution by
+      solution are made one after the other; and how often decoding went back. A pass reads all that
+      is known at once, of all beams of a solution: its prompt is one pass, every token one, every
+      question to a probe while it is written one, and where a probe weights votes one more judges
+      the whole of it. Perfect detectors take none. capped: the share of the solutions that count
+      which were cut off at the most tokens. retries_right, retries_wrong: a solution, in right and
+      in wrong ones (None where there are none). unnecessary_right and operations_right: in right
+      ones, steps that the query does not need, and operations more than the problem takes. wrong:
+      how many first wrong steps there are of each kind, and wrong_step: how many at each place,
+      from 0.
     """
     written = solutions.written
     right_N = np.array([verdict.correct for verdict in judged])

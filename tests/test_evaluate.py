@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,10 +16,13 @@ from drawn import first_keys
 from data_gen.solutions import language
 from data_gen.solutions.mistakes import Mistakes
 from physlm import cells as cells_lib
-from physlm import evaluate
+from physlm import evaluate, model
+from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.cells import EvalConfig
+from physlm.decoding import engine
 from physlm.decoding.engine import Written
+from physlm.decoding.naming import marks_of
 from physlm.experiments import published
 from physlm.metrics import wilson_interval
 
@@ -380,3 +386,64 @@ def test_what_is_cut_off_is_counted(monkeypatch):
 
     found = run(monkeypatch, write)
     assert [found[cell]["account"]["capped"] for cell in ("4", "5")] == [0.0, 1.0]
+
+
+@functools.cache
+def namer():
+    """A model that writes names and sentences, if no solutions, and a probe of it that finds no
+    fault with any."""
+    spec = cells_lib.test_spec(SMALL, CONFIG)
+    marks = marks_of(spec)
+    config = dataclasses.replace(model_of(SMALL), head_dim=8, init_std=0.6)
+    params = model.init(config, jax.random.key(0))
+    # Where a logit is large, it is one of these.
+    kernel = params["head"]["kernel"]
+    params["head"]["kernel"] = kernel.at[:, jnp.array([marks.after, marks.stop])].multiply(6)
+    adaptation = Adaptation(AdaptationConfig("probe", on="embed/embedding", rank=2), 2)
+    trained, _ = adaptation.split(params, config, jax.random.key(1))
+    trained["probe"]["bias"] = jnp.array([-50.0, 50.0])
+    return config, params, adaptation.join(trained, params), marks
+
+
+@pytest.mark.parametrize(
+    ("decode", "solutions", "width", "asks", "judged"),
+    [
+        ("greedy", 1, 1, False, 0),
+        ("sample:3", 3, 1, False, 0),
+        ("beam:2", 1, 2, False, 0),
+        ("sample:2,pick=weighted,detector=perfect", 2, 1, False, 0),
+        ("sample:2,pick=weighted", 2, 1, False, 2),
+        ("regret:perfect", 1, 1, False, 0),
+        ("regret:probe", 1, 1, True, 0),
+    ],
+)
+def test_a_forward_pass_is_the_same_by_every_way_of_decoding(
+    monkeypatch, decode, solutions, width, asks, judged
+):
+    """One for the prompt of each solution, one for each token, of all beams at once, one for each
+    question to a probe, and one for each solution that it judges in the end."""
+    config, params, probed, marks = namer()
+    probe = "its run" if asks or judged else ""
+    settings = EvalConfig(
+        problems=5, batch=8, beyond=(), max_new_tokens=24, decode=decode, probe=probe
+    )
+    kept, engine_decode = [], engine.decode
+
+    def kept_of(*given, **rest):
+        kept.append(engine_decode(*given, **rest))
+        return kept[-1]
+
+    monkeypatch.setattr(evaluate.engine, "decode", kept_of)
+    cells = evaluate.evaluate(
+        params, model=config, spec=SMALL, config=settings, progress=Silent,
+        probed=probed if probe else None,
+    )  # fmt: skip
+    for cell, written in zip(cells, kept, strict=True):
+        place_M = np.arange(written.tokens_NxSxM.shape[2])
+        inside_NxSxM = place_M < written.length_NxS[..., None]
+        names = ((written.tokens_NxSxM == marks.after) & inside_NxSxM).sum() / 5
+        tokens = cell["account"]["tokens"]
+        assert tokens >= width * written.length_NxS.sum() / 5
+        want = solutions + tokens / width + asks * names + judged
+        assert cell["account"]["passes"] == pytest.approx(want)
+        assert names > 2 and tokens > 10

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ class Refuses:
 
     these: tuple[int, ...]
     of: int = 3
+    passes: int = 1
 
     def begin(self, resources: Any, prompts: jax.Array, lengths: jax.Array, room: int) -> Any:
         del resources, prompts, room
@@ -75,29 +76,52 @@ def _params(canon: str) -> tuple[ModelConfig, model.Params]:
 _apply = jax.jit(model.apply, static_argnums=0)
 
 
+class Alone(NamedTuple):
+    """What is written and how likely it is, how many tokens were, how often it went back, and what
+    was asked."""
+
+    text: list[int]
+    score: float
+    spent: int
+    returns: int
+    questions: int
+
+
 def _alone(
     config: ModelConfig, params: model.Params, prompt: list[int], number: int, how: Retrying
-) -> tuple[list[int], int, int]:
-    """What is written, how many tokens were, and how often it went back."""
+) -> Alone:
     key = keys.numbered(keys.numbered(keys.root(SEED, Purpose.DECODING), number), 0)
-    text, spent, returns, again = list(prompt), 0, 0, False
+    text, spent, returns, again, questions = list(prompt), 0, 0, False, 0
+    logs: list[float] = []
+    # The step that was refused last, and by which names.
+    place, known = 0, set[tuple[int, ...]]()
     while len(text) - len(prompt) < NEW:
         padded = np.zeros((1, 64), np.int32)
         padded[0, : len(text)] = text
         logits = _apply(config, params, padded)[0, len(text) - 1]
         token = int(jnp.argmax(logits))
         if again:
-            token = int(jax.random.categorical(keys.numbered(key, spent), logits))
+            # The rules by hand, of which there are none but these two.
+            left = np.asarray(logits) / np.float32(how.how.temperature)
+            if how.how.top_k:
+                left[np.argsort(left)[: -how.how.top_k]] = -np.inf
+            token = int(jax.random.categorical(keys.numbered(key, spent), left))
         text.append(token)
+        logs.append(float(jax.nn.log_softmax(logits)[token]))
         spent += 1
         again = again and token not in (MARKS.stop, END)
-        if token == MARKS.after:
-            refused = _refused(how.detector, text, len(prompt))
-            if refused and returns < how.how.tries:
-                text, again, returns = text[: _cut(text, len(prompt))], True, returns + 1
+        if token == MARKS.after and returns < how.how.tries:
+            cut, name = _cut(text, len(prompt)), tuple(_asked(text, len(prompt)))
+            named_again = cut == place and name in known
+            # What it has refused there before it is not asked again.
+            questions += not named_again
+            if named_again or _refused(how.detector, text, len(prompt)):
+                known = {*known, name} if cut == place else {name}
+                text, place, again, returns = text[:cut], cut, True, returns + 1
+                logs = logs[: cut - len(prompt)]
         if text[-1] == END and len(text) > len(prompt):
             break
-    return text[len(prompt) :], spent, returns
+    return Alone(text[len(prompt) :], sum(logs), spent, returns, questions)
 
 
 def _prompts(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,44 +130,53 @@ def _prompts(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("these", "tries", "canon", "often"),
+    ("refuses", "how", "canon", "often"),
     [
         pytest.param(
-            (0,), 10, "AC", ((1, 1), (5, 3), (16, 1), (16, 4)), marks=pytest.mark.slow, id="often"
+            Refuses((0,)), Regret(), "AC", ((1, 1), (5, 3), (16, 1), (16, 4)),
+            marks=pytest.mark.slow, id="often",
         ),
-        ((0, 1, 2), 3, "", ((5, 2),)),
-        ((), 10, "", ((5, 2),)),
-        ((1,), 2, "B", ((7, 3),)),
+        pytest.param(Refuses((0, 1, 2)), Regret(tries=3), "", ((5, 2),), id="all refused"),
+        pytest.param(Refuses(()), Regret(), "", ((5, 2),), id="none refused"),
+        pytest.param(
+            Refuses((1,), passes=0), Regret(tries=4, temperature=2.5, top_k=3), "B", ((7, 3),),
+            id="rules",
+        ),
     ],
-)
+)  # fmt: skip
 def test_it_writes_what_one_writes_who_asks_at_once(
-    these: tuple[int, ...], tries: int, canon: str, often: tuple[tuple[int, int], ...]
+    refuses: Refuses, how: Regret, canon: str, often: tuple[tuple[int, int], ...]
 ) -> None:
     """Bit for bit, and with the same counts; whenever the engine asks."""
     config, params = _params(canon)
     prompts, lengths = _prompts(9)
-    how = Retrying(Regret(tries=tries), Refuses(these), MARKS)
+    retrying = Retrying(how, refuses, MARKS)
     want = [
-        _alone(config, params, row[:n].tolist(), number, how)
+        _alone(config, params, row[:n].tolist(), number, retrying)
         for number, (row, n) in enumerate(zip(prompts, lengths, strict=True))
     ]
-    returns = [returns for _, _, returns in want]
+    returns = [one.returns for one in want]
     for every, together in often:
         got = engine.decode(
             config, params, prompts, lengths,
-            strategy=dataclasses.replace(how, often=every, together=together),
+            strategy=dataclasses.replace(retrying, often=every, together=together),
             max_new_tokens=NEW, stop=END, key=keys.root(SEED, Purpose.DECODING),
         )  # fmt: skip
         texts = [
             row[:n].tolist()
             for row, n in zip(got.tokens_NxSxM[:, 0], got.length_NxS[:, 0], strict=True)
         ]
-        assert texts == [text for text, _, _ in want]
-        assert got.spent_NxS[:, 0].tolist() == [spent for _, spent, _ in want]
+        assert texts == [one.text for one in want]
+        assert got.spent_NxS[:, 0].tolist() == [one.spent for one in want]
         assert got.returns_NxS[:, 0].tolist() == returns
-    if these == (0, 1, 2):
-        assert max(returns) == tries
-    assert bool(max(returns)) == bool(these)
+        np.testing.assert_allclose(got.score_NxS[:, 0], [one.score for one in want], atol=1e-4)
+        # The prompt, each token, and each question.
+        passes = [1 + one.spent + refuses.passes * one.questions for one in want]
+        assert got.passes_NxS[:, 0].tolist() == passes
+    if refuses.these == (0, 1, 2):
+        assert max(returns) == how.tries
+    assert bool(max(returns)) == bool(refuses.these)
+    assert max(one.questions for one in want) > 1
 
 
 def _decoded(strategy: Strategy, canon: str = "AC") -> engine.Written:
@@ -160,6 +193,8 @@ def test_beams_of_which_nothing_is_refused_are_beams() -> None:
     np.testing.assert_array_equal(ours.tokens_NxSxM, plain.tokens_NxSxM)
     np.testing.assert_array_equal(ours.spent_NxS, plain.spent_NxS)
     assert (ours.passes_NxS > plain.passes_NxS).any() and not ours.returns_NxS.any()
+    free = _decoded(Pruned(beam, Refuses((), passes=0), MARKS, 10))
+    np.testing.assert_array_equal(free.passes_NxS, plain.passes_NxS)
 
 
 def test_what_is_refused_leaves_the_beam() -> None:
@@ -169,21 +204,26 @@ def test_what_is_refused_leaves_the_beam() -> None:
         found = _decoded(how)
         prompts, lengths = _prompts(9)
         for n in range(4):
-            text, returns = _search(how, prompts[n, : lengths[n]].tolist())
+            want = _search(how, prompts[n, : lengths[n]].tolist())
             length = int(found.length_NxS[n, 0])
-            assert found.tokens_NxSxM[n, 0, :length].tolist() == text
-            assert int(found.returns_NxS[n, 0]) == returns
+            assert found.tokens_NxSxM[n, 0, :length].tolist() == want.text
+            assert int(found.returns_NxS[n, 0]) == want.returns
+            assert found.score_NxS[n, 0] == pytest.approx(want.score, abs=1e-4)
+            # Each of the beams is given a token in each pass, and asked about with the others.
+            assert int(found.spent_NxS[n, 0]) == want.spent
+            assert int(found.passes_NxS[n, 0]) == 1 + want.spent / how.width + want.questions
         assert found.returns_NxS.any()
 
 
-def _search(how: Pruned, prompt: list[int]) -> tuple[list[int], int]:
+def _search(how: Pruned, prompt: list[int]) -> Alone:
     """Beam search in plain Python: the best finished text, and how many texts were left."""
     config, params = _params("AC")
     width, size = how.width, len(prompt)
     running: list[tuple[float, list[int]]] = [(0.0, prompt)]
     finished: list[tuple[float, list[int]]] = []
-    returns = 0
+    returns = spent = questions = 0
     for written in range(1, NEW + 1):
+        spent += width
         candidates = []
         padded = np.zeros((3, 64), np.int32)
         for row, (_, text) in zip(padded, running, strict=False):
@@ -204,10 +244,11 @@ def _search(how: Pruned, prompt: list[int]) -> tuple[list[int], int]:
         refused = [
             text[-1] == MARKS.after and _refused(how.detector, text, size) for _, text in running
         ]
+        questions += any(text[-1] == MARKS.after for _, text in running)
         if any(refused) and not all(refused) and returns < how.tries:
             returns += sum(refused)
             running = [pair for pair, no in zip(running, refused, strict=True) if not no]
-    return finished[0][1][size:], returns
+    return Alone(finished[0][1][size:], finished[0][0], spent, returns, questions)
 
 
 def _cut(text: list[int], start: int) -> int:
@@ -215,9 +256,13 @@ def _cut(text: list[int], start: int) -> int:
     return borders[-1] + 1 if borders else start
 
 
+def _asked(text: list[int], start: int) -> list[int]:
+    """The name in brackets of the sentence that a text ends with."""
+    begin = _cut(text, start) + MARKS.lead
+    name = text[begin:-1] if begin < len(text) else []
+    return [MARKS.opening, *name, MARKS.closing][: MARKS.room]
+
+
 def _refused(detector: Any, text: list[int], start: int) -> bool:
-    cut = _cut(text, start)
-    asked = [MARKS.opening, *text[cut + MARKS.lead : -1], MARKS.closing]
-    if cut + MARKS.lead > len(text) - 1:
-        asked = [MARKS.opening, MARKS.closing]
-    return (sum(text[:cut]) + sum(asked[: MARKS.room])) % detector.of in detector.these
+    before = sum(text[: _cut(text, start)])
+    return (before + sum(_asked(text, start))) % detector.of in detector.these

@@ -65,6 +65,11 @@ class Perfect:
 
     marks: Marks
 
+    @property
+    def passes(self) -> int:
+        """None: it runs no model."""
+        return 0
+
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Steps:
@@ -151,6 +156,11 @@ class Probed:
 
     config: ModelConfig
     least: float = 0.5
+
+    @property
+    def passes(self) -> int:
+        """One, which reads what is new of the text, and the question after it."""
+        return 1
 
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int

@@ -46,7 +46,10 @@ class Written(NamedTuple):
       length_NxS: int32, how many they are, the one that ends the text included.
       score_NxS: float32, the log-likelihood, or what a strategy has in its place.
       spent_NxS: int32, tokens written, those that were taken back or left for better ones too.
-      passes_NxS: int32, forward passes of a model that had to be made one after the other.
+      passes_NxS: int32, forward passes of a model, one after the other. A pass reads at once all
+        that is known, of all rows of a solution: the prompt is one, every token that is added to
+        them is one, whether to one text or to all beams, and so is every question that a probe
+        answers. A perfect detector runs no model.
       returns_NxS: int32, how often the writer went back.
     """
 

@@ -80,6 +80,11 @@ class Detector(Protocol):
     each text is in its state.
     """
 
+    @property
+    def passes(self) -> int:
+        """Forward passes of a model that it takes to answer about a name."""
+        ...
+
     def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
         """The state of new texts, given their prompts."""
         ...

@@ -101,7 +101,7 @@ class Pruned(Each):
             rows.length_B,
             zero_B,
             # A problem's texts are asked about together.
-            of_problem(there_B, jnp.any).astype(jnp.int32),
+            of_problem(there_B, jnp.any) * self.detector.passes,
             of_problem(refused_B, jnp.sum).astype(jnp.int32),
         )
 

@@ -233,7 +233,7 @@ class Retrying(Each):
             jnp.where(back_B, cut_B, before.length_B),
             # Whoever had asked at once would have stopped after the name.
             jnp.where(back_B, rows.length_B - after_B, before.unsaid_B),
-            before.passes_B + said_BxQ.sum(-1),
+            before.passes_B + said_BxQ.sum(-1) * self.detector.passes,
             before.returns_B + back_B,
         )
 

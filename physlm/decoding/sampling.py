@@ -35,7 +35,8 @@ class Drawing(Each):
       RefusedError: a rule has a value that is not allowed.
     """
 
-    temperature: float = settings.number(1.0, "By which logits are divided.", above=0)
+    # Far from where quotients leave float32, or what beams add up of them is no score any more.
+    temperature: float = settings.number(1.0, "By which logits are divided.", at_least=0.001)
     top_k: int = settings.whole(0, "How many of the likeliest tokens are left; 0 for all.")
     top_p: float = settings.number(
         1.0,

@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     score_BxL: jax.Array  # float32: the log-probability of each written token, 0 elsewhere
     done_B: jax.Array  # bool: the text is finished
     tokens_B: jax.Array  # tokens generated, including those rolled back later
-    passes_B: jax.Array  # sequential forward passes, including those of a detector
+    passes_B: jax.Array  # forward passes one after the other (`engine.Written`)
     returns_B: jax.Array  # how often the row was rolled back
     key_B: jax.Array  # the random key of the row
 
@@ -58,7 +58,8 @@ class Review(NamedTuple):
       length_B: int32, tokens of each text that are kept.
       unsaid_B: int32, dropped tokens that would not have been generated if the review had not
         been delayed for batching; they are subtracted from the reported cost.
-      passes_B: int32, forward passes that an undelayed review would have taken.
+      passes_B: int32, forward passes that an undelayed review would have taken, all rows of a
+        problem together.
       returns_B: int32, how often each row was rolled back, or a beam of its problem was dropped.
     """
 
