@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import sys
 from typing import Any
 
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from drawn import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen import keys
 from data_gen.keys import Purpose
 from data_gen.settings import RefusedError
-from physlm import cells, model
+from physlm import cells, evaluate, model
 from physlm.architecture import ModelConfig
 from physlm.decoding import engine, recipe
 from physlm.decoding.beam import Beam
@@ -96,15 +98,15 @@ def test_neither_rows_nor_neighbours_change_what_is_written(how: Strategy) -> No
 
 def test_scores_are_log_likelihoods_and_tokens_are_counted() -> None:
     rows, lengths = prompts(5)
-    found = decode(Sample(temperature=1.3), prompts=(rows, lengths))
-    for n in range(5):
-        length = int(found.length_NxS[n, 0])
-        written = found.tokens_NxSxM[n, 0]
+    found = decode(Sample(temperature=1.3, n=2), prompts=(rows, lengths))
+    for n, sample in itertools.product(range(5), range(2)):
+        length = int(found.length_NxS[n, sample])
+        written = found.tokens_NxSxM[n, sample]
         assert length == (list(written).index(6) + 1 if 6 in written else 12)
         text = np.concatenate([rows[n, : lengths[n]], written[:length]])
         log = jax.nn.log_softmax(model.apply(CONFIG, PARAMS(), text[None])[0])
         want = sum(float(log[at - 1, text[at]]) for at in range(lengths[n], len(text)))
-        assert found.score_NxS[n, 0] == pytest.approx(want, abs=1e-4)
+        assert found.score_NxS[n, sample] == pytest.approx(want, abs=1e-4)
     np.testing.assert_array_equal(found.spent_NxS, found.length_NxS)
     np.testing.assert_array_equal(found.passes_NxS, found.length_NxS + 1)
 
@@ -138,14 +140,26 @@ def test_a_beam_as_wide_as_all_texts_finds_the_likeliest() -> None:
     assert found.score_NxS[0, 0] == pytest.approx(best[0], abs=1e-5)
 
 
-def test_a_beam_that_draws_is_drawn_without_replacement() -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        Beam(beams=2, sample=True),
+        Beam(beams=2, sample=True, temperature=3),
+        Beam(beams=2, sample=True, temperature=5, top_k=5),
+    ],
+    ids=str,
+)
+def test_a_beam_that_draws_is_drawn_without_replacement(how: Beam) -> None:
     """At the first token, by the softmax: the first of two is the best of four drawn tokens."""
     rows, lengths = prompts(1)
     count = 600
     many = (np.repeat(rows, count, axis=0), np.repeat(lengths, count))
-    found = decode(Beam(beams=2, sample=True), prompts=many, max_new_tokens=1).tokens_NxSxM[:, 0, 0]
-    share = np.asarray(jax.nn.softmax(model.apply(CONFIG, PARAMS(), rows)[0, lengths[0] - 1]))
-    rank = np.argsort(-share)
+    found = decode(how, prompts=many, max_new_tokens=1).tokens_NxSxM[:, 0, 0]
+    logits = np.array(model.apply(CONFIG, PARAMS(), rows)[0, lengths[0] - 1]) / how.temperature
+    rank = np.argsort(-logits)
+    if how.top_k:
+        logits[rank[how.top_k :]] = -np.inf
+    share = np.exp(logits - logits.max())
     # Of four drawn ones, the likeliest token is missing with this probability.
     missing = 0.0
 
@@ -162,6 +176,16 @@ def test_a_beam_that_draws_is_drawn_without_replacement() -> None:
     missing = miss(share.astype(np.float64), 4)
     got = int((found != rank[0]).sum())
     assert scipy.stats.binomtest(got, count, missing).pvalue > 1e-3
+
+
+def test_beams_that_may_draw_one_token_alone_are_greedy() -> None:
+    """The rules hold at every token, not at the first alone."""
+    found = decode(Beam(beams=2, sample=True, top_k=1))
+    greedy = decode(Greedy())
+    np.testing.assert_array_equal(found.tokens_NxSxM, greedy.tokens_NxSxM)
+    np.testing.assert_array_equal(found.length_NxS, greedy.length_NxS)
+    by_length = greedy.score_NxS / greedy.length_NxS
+    np.testing.assert_allclose(found.score_NxS, by_length, atol=1e-5)
 
 
 def test_too_few_rows_for_a_problem_are_refused() -> None:
@@ -223,6 +247,45 @@ def test_the_solution_that_counts(
     assert chosen(pick, answers, np.array(score, float), trust_S) == want
 
 
+@pytest.mark.parametrize("scale", [1, 1e4])
+@pytest.mark.parametrize("rules", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_at_the_least_temperature_the_likeliest_is_drawn(
+    rules: dict[str, Any], scale: float
+) -> None:
+    logits_BxV = jnp.asarray(LOGITS) * scale
+    left_BxV = Drawing(temperature=0.001, **rules).warped(logits_BxV)
+    assert not jnp.isnan(left_BxV).any()
+    share_BxV = jax.nn.softmax(left_BxV)
+    np.testing.assert_array_equal(share_BxV.argmax(-1), LOGITS.argmax(-1))
+    gap_B = np.diff(np.sort(LOGITS, axis=-1))[:, -1]
+    assert (share_BxV.max(-1)[gap_B > 0.05] > 0.999).all() and (gap_B > 0.05).mean() > 0.9
+
+
+def test_of_equally_likely_tokens_the_first_is_written() -> None:
+    logits_BxV = jnp.array([[0.0, 3.0, 3.0, 1.0], [2.0, 1.0, 0.0, 2.0]])
+    rows: Any = None
+    assert Greedy().choose(rows, (), logits_BxV, 0, 1).token_B.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("pick", ["vote", "likeliest"])
+def test_the_solution_that_counts_is_the_one_that_is_judged(pick: str) -> None:
+    """With its length."""
+    rng = np.random.default_rng(2)
+    # Ids of words.
+    tokens_NxSxM = rng.integers(30, 40, (5, 3, 4), dtype=np.int32)
+    length_NxS, nothing_NxS = rng.integers(1, 5, (5, 3)), np.zeros((5, 3), int)
+    score_NxS = rng.normal(size=(5, 3))
+    written = engine.Written(tokens_NxSxM, length_NxS, score_NxS, *[nothing_NxS] * 3)
+    config = cells.EvalConfig(decode=f"sample:3,pick={pick}")
+    tests: Any = None
+    found = evaluate._chosen(written, tests, CONFIG, SMALL, config, None)
+    # No text has an answer, so that there is nothing to vote about.
+    best_N = score_NxS.argmax(1)
+    assert len(set(best_N)) == 3
+    np.testing.assert_array_equal(found.tokens_NxM, tokens_NxSxM[np.arange(5), best_N])
+    np.testing.assert_array_equal(found.of_chosen(length_NxS), length_NxS[np.arange(5), best_N])
+
+
 def test_unknown_ways_to_choose_are_refused() -> None:
     for pick in ("weighted", "best"):
         with pytest.raises(ValueError, match=f"solutions cannot be chosen by '{pick}'"):
@@ -240,7 +303,9 @@ def test_unknown_ways_to_choose_are_refused() -> None:
         ),
         ("greedy:3", "'3' of decode is 'greedy:3'; it must be nothing after 'greedy'"),
         ("sample:4,n=2", "'n=2' of decode is 'sample:4,n=2'; it must be the only value of n"),
-        ("sample:temperature=0", "'temperature=0' of decode .* must be a number above 0"),
+        ("sample:temperature=0", "'temperature=0' of decode .* must be a number at least 0.001"),
+        ("beam:4,sample=true,temperature=1e-38", "'temperature=1e-38' of decode .* at least 0.001"),
+        ("regret:perfect,temperature=9e-4", "'temperature=9e-4' of decode .* at least 0.001"),
         ("beam:4,top_k=2", "sample of decode is 'beam:4,top_k=2'; it must be true where"),
         ("sample:1,pick=likeliest", "pick of decode .* must be left out where n is 1"),
         ("sample:4,detector=perfect", "detector of decode .* left out where pick is not weighted"),
