@@ -34,13 +34,16 @@ class RefusedError(ValueError):
         super().__init__(f"{name} is {value!r}; it must be {allowed}.")
 
     def within(self, section: str) -> "RefusedError":
-        """The same about a setting of a section, and others of it."""
+        """The same about a setting of a section, or about a part of one (`'x' of decode`), and
+        others of it."""
         allowed = self.allowed
         if self.others:
             names = "|".join(map(re.escape, self.others))
             allowed = re.sub(rf"(?<![\w.])({names})\b", rf"{section}.\1", allowed)
         others = [f"{section}.{name}" for name in self.others]
-        return RefusedError(f"{section}.{self.name}", self.value, allowed, others)
+        # A part of a value is called by itself and by the name of its setting.
+        part, of, name = self.name.rpartition(" of ")
+        return RefusedError(f"{part}{of}{section}.{name}", self.value, allowed, others)
 
 
 @dataclasses.dataclass(frozen=True)

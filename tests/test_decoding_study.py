@@ -103,7 +103,7 @@ def test_bad_input_is_one_sentence(store: Store, capsys: pytest.CaptureFixture) 
     other, probe = pathlib.Path(found["error-free probe"]).name, found["retry probe"]
     before = sorted(pathlib.Path(model).rglob("*"))
     for arguments, complaint in [
-        ((model, "--decode", "beam:x"), "'x' of decode is 'beam:x'; it must be a whole number"),
+        ((model, "--decode", "beam:x"), "'x' of evaluate.decode is 'beam:x'; it must be a whole"),
         (
             (model, "--decode", "regret:probe"),
             "evaluate.probe is ''; it must be the run of",
@@ -112,7 +112,10 @@ def test_bad_input_is_one_sentence(store: Store, capsys: pytest.CaptureFixture) 
         ((model, "--decode", "regret:probe", "--probe", other), "a probe of error-free"),
         ((model, "--decode", "regret:probe", "--probe", model), "no probe of the task can_next"),
         ((model, "--decode", "regret:probe", "--probe", "none"), "is not the directory of a run"),
-        ((model, "--decode", "beam:64", "--set", "evaluate.batch=32"), "64 rows work on a problem"),
+        (
+            (model, "--decode", "beam:64", "--set", "evaluate.batch=32"),
+            "evaluate.batch is 32; it must be",
+        ),
         ((model, "--decode", "beam", "--set", "evaluate.decode=beam"), "given beside --set"),
         ((model, "--show", "0"), "--show is 0; it must be at least 1."),
         ((model, "--show", "2", "--overlap"), "--show is given with --overlap"),

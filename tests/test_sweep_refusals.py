@@ -314,6 +314,42 @@ def test_a_configuration_that_is_none_is_named(tmp_path, capsys, content):
     assert error.count("\n") < 2 and (not error or str(path) in error)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--decode", "beam:x"], "'x' of evaluate.decode is 'beam:x'; it must be a whole number"),
+        (
+            ["--decode", "beam:2,top_k=3"],
+            "sample of evaluate.decode is 'beam:2,top_k=3'; it must be true where",
+        ),
+        (["--decode", "gredy"], "'gredy' of evaluate.decode is 'gredy'; it must be one of greedy"),
+        (["--checkpoint", ""], "--checkpoint is ''; it must be final, best or a step."),
+        (["--checkpoint", " "], "--checkpoint is ' '; it must be final, best or a step."),
+    ],
+)
+def test_what_a_model_is_to_be_judged_by_is_named(tmp_path, capsys, arguments, complaint):
+    main(tmp_path)
+    run = min((tmp_path / "models").iterdir())
+    before = times(tmp_path)
+    capsys.readouterr()
+    assert evaluate.main([str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(complaint) and error.count("\n") == 1
+    assert times(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("decode", "greedy", "beam:2"), ("probe", "one", "other"), ("checkpoint", "", "final")],
+)
+def test_what_a_model_is_judged_by_is_said_once(capsys, name, first, second):
+    with pytest.raises(SystemExit) as refused:
+        evaluate.main(["nowhere", f"--{name}", first, "--show", "2", f"--{name}={second}"])
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"--{name} is given twice, as {first!r} and as {second!r}")
+
+
 def test_checkpoints_of_other_settings_are_refused_untouched(tmp_path, capsys):
     (planned, _) = plan.plan(STUDY, "smoke", ())
     checkpoints = tmp_path / "models" / planned.run.name / "checkpoints"

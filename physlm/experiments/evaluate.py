@@ -24,7 +24,7 @@ from physlm import devices, paths
 from physlm.decoding.recipe import manual
 from physlm.experiments import execution, judging, leases, overlap, results, show
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Parser, called, one_line, place, put
+from physlm.experiments.arguments import Once, Parser, called, one_line, place, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
@@ -43,12 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
     parser.add_argument("run", type=place, help="the directory of a run")
-    parser.add_argument("--checkpoint", help="final, best or a step (evaluate.checkpoint, final)")
     parser.add_argument(
-        "--decode", help=f"the decoding strategy, with settings behind a colon: {manual()}"
+        "--checkpoint", action=Once, help="final, best or a step (evaluate.checkpoint, final)"
     )
     parser.add_argument(
-        "--probe", metavar="RUN", help="the run of a can_next probe, for strategies with a detector"
+        "--decode",
+        action=Once,
+        help=f"the decoding strategy, with settings behind a colon: {manual()}",
+    )
+    parser.add_argument(
+        "--probe",
+        action=Once,
+        metavar="RUN",
+        help="the run of a can_next probe, for strategies with a detector",
     )
     parser.add_argument(
         "--show",
@@ -77,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--show is {options.show}; it must be at least 1.")
         if options.show is not None and options.overlap:
             raise ValueError("--show is given with --overlap, which judges nothing.")
+        if options.checkpoint is not None and not options.checkpoint.strip():
+            raise ValueError(
+                f"--checkpoint is {options.checkpoint!r}; it must be final, best or a step."
+            )
         for name in ("decode", "probe"):
             if (value := getattr(options, name)) is not None:
                 if any(text.startswith(f"evaluate.{name}=") for text in options.set):
