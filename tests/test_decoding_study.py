@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,21 +12,28 @@ from physlm import devices
 from physlm.experiments import evaluate, plan, registry, sweep
 from physlm.experiments.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("devices_stay")]
+pytestmark = pytest.mark.usefixtures("devices_stay")
 
-PROBLEMS = ("evaluate.problems=6", "evaluate.beyond=4")
+PROBLEMS = ("evaluate.problems=8", "evaluate.beyond=4")
+# As many as the study has of them, so that programs are compiled once; others are drawn.
+OTHERS = ("evaluate.problems=2", "evaluate.beyond=4", "evaluate.seed=1")
+
+# One of each kind. The samples are one program, however one is chosen.
+WAYS = ("greedy", "sample:2,temperature=0.7", "beam:2", "regret:perfect")
+ASKING = ("regret:probe", "sample:2,temperature=0.7,pick=weighted")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Two models, their probes, and some ways of decoding."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Two models, their probes, and some ways of decoding, of which the study is made."""
     root = tmp_path_factory.mktemp("decoding")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "prepare", lambda *rest: None)
-        patch.setattr(study, "WAYS", ("greedy", "sample:2,temperature=0.7", "regret:perfect"))
+        patch.setattr(study, "WAYS", WAYS)
+        patch.setattr(study, "ASKING", ASKING)
         arguments = ["inference", "--scale", "smoke", "--workdir", str(root), "--set", *PROBLEMS]
         assert sweep.main(arguments) == 0
-    return Store(root)
+        yield Store(root)
 
 
 def models(store: Store) -> dict[str, pathlib.Path]:
@@ -47,9 +55,8 @@ def test_probes_are_trained_before_they_are_asked(store: Store) -> None:
         for line in (store.root / "inference-smoke" / "results.jsonl").read_text().splitlines()
     ]
     ways = [(row["condition"]["decode"], row["condition"]["retry_rate"]) for row in rows]
-    asked = ("greedy", "sample:2,temperature=0.7", "regret:perfect", *study.ASKING)
-    assert set(ways) == {(way, rate) for way in asked for rate in (0.0, 0.5)}
-    assert len(rows) == 10 * 3
+    assert set(ways) == {(way, rate) for way in (*WAYS, *ASKING) for rate in (0.0, 0.5)}
+    assert len(rows) == 12 * 3
     assert {row["condition"].get("probe") for row in rows} == {None, "probe of rank 8"}
 
 
@@ -85,7 +92,7 @@ def judged(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, st
 def test_a_model_is_judged_by_another_way(store: Store, capsys: pytest.CaptureFixture) -> None:
     found = models(store)
     model, probe = str(found["retry model"]), found["retry probe"].name
-    arguments = (model, "--decode", "regret:probe", "--probe", probe, "--set", *PROBLEMS)
+    arguments = (model, "--decode", "regret:probe", "--probe", probe, "--set", *OTHERS)
     code, out, _ = judged(capsys, *arguments)
     cells = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [cell["cell"] for cell in cells] == ["<=3", "3", "4"]

@@ -286,6 +286,15 @@ def test_the_solution_that_counts_is_the_one_that_is_judged(pick: str) -> None:
     np.testing.assert_array_equal(found.of_chosen(length_NxS), length_NxS[np.arange(5), best_N])
 
 
+def test_what_is_drawn_is_one_program_for_all_ways_to_choose() -> None:
+    texts = ("sample:4", "sample:4,pick=likeliest", "sample:4,pick=weighted,detector=perfect")
+    ways = [recipe.parse(text) for text in texts]
+    assert len(set(ways)) == 3
+    assert {way.bound(SMALL, CONFIG) for way in ways} == {Sample(n=4)}
+    other = recipe.parse("sample:4,pick=likeliest,top_k=2").bound(SMALL, CONFIG)
+    assert other == Sample(n=4, top_k=2)
+
+
 def test_unknown_ways_to_choose_are_refused() -> None:
     for pick in ("weighted", "best"):
         with pytest.raises(ValueError, match=f"solutions cannot be chosen by '{pick}'"):

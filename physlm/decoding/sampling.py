@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_gen import keys, settings
+from data_gen.spec import Spec
+from physlm.architecture import ModelConfig
 from physlm.decoding import selection
 from physlm.decoding.strategy import Choice, Each, Rows
 
@@ -122,6 +124,12 @@ class Sample(Drawing):
     ) -> int:
         """The solution that is selected by `pick`."""
         return selection.chosen(self.pick, answers, score_S, trust_S)
+
+    def bound(self, spec: Spec, model: ModelConfig) -> "Sample":
+        """The drawing alone: which solution counts is decided afterwards, so that all ways to
+        decide it share one program."""
+        del spec, model
+        return dataclasses.replace(self, pick="vote", detector="probe")
 
     def choose(self, rows: Rows, own: Any, logits_BxV: jax.Array, stop: int, most: int) -> Choice:
         """Samples the next tokens after the rules."""
