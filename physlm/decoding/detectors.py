@@ -178,33 +178,54 @@ class Probed:
     def ask(
         self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Reading
     ) -> tuple[jax.Array, Reading]:
-        """Reads each text up to its last name's sentence, then evaluates all bracketed names."""
-        params, text_BxL = resources[0], rows.text_BxL
-        model_params, place_A = self._model(params), jnp.arange(_AT_ONCE)
-        upto_B = jnp.where(named.there_BxQ, named.cut_BxQ, own.read_B[:, None]).max(1)
-
-        def unread(own: Reading) -> jax.Array:
-            return (own.read_B < upto_B).any()
-
-        def read(own: Reading) -> Reading:
-            at_BxA = jnp.minimum(own.read_B[:, None] + place_A, text_BxL.shape[1] - 1)
-            tokens_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)
-            *_, cache = cache_lib.go_on(
-                self.config, model_params, tokens_BxA, own.read_B, own.cache
-            )
-            return Reading(jnp.clip(upto_B, own.read_B, own.read_B + _AT_ONCE), cache)
-
-        own = jax.lax.while_loop(unread, read, own)
-        h_BxQxAxD = branches.of_read(
-            self.config, model_params, own.cache, named.cut_BxQ, named.asked_BxQxA
-        )
-        last_BxQx1x1 = (named.count_BxQ - 1)[..., None, None]
-        h_BxQxD = jnp.take_along_axis(h_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
-        yes_BxQ = jax.nn.softmax(probe.answered(params, h_BxQxD))[..., 1] >= self.least
+        """Reads each text up to the sentence of each of its names, and the name in brackets."""
+        yes = []
+        for place in range(named.there_BxQ.shape[1]):
+            one = jax.tree.map(lambda x, at=place: x[:, at], named)
+            yes_B, own = self._one(resources[0], rows, one, own)
+            yes.append(yes_B)
+        yes_BxQ = jnp.stack(yes, axis=1)
         # What has been read after a name that is refused is no longer there.
         no_BxQ = named.there_BxQ & ~yes_BxQ
         kept_B = jnp.where(no_BxQ, named.cut_BxQ, own.read_B[:, None]).min(1)
         return yes_BxQ, own._replace(read_B=kept_B)
+
+    def _one(
+        self, params: model.Params, rows: Rows, named: Named, own: Reading
+    ) -> tuple[jax.Array, Reading]:
+        """As `ask`, for one name of each text."""
+        model_params, text_BxL = self._model(params), rows.text_BxL
+        there_B, cut_B, _, asked_BxA, count_B = named
+        room, place_T = asked_BxA.shape[1], jnp.arange(_AT_ONCE)
+        upto_B = jnp.where(there_B, cut_B, own.read_B)
+
+        def long(own: Reading) -> jax.Array:
+            return (upto_B - own.read_B > _AT_ONCE - room).any()
+
+        def read(own: Reading) -> Reading:
+            at_BxT = jnp.minimum(own.read_B[:, None] + place_T, text_BxL.shape[1] - 1)
+            tokens_BxT = jnp.take_along_axis(text_BxL, at_BxT, axis=1)
+            *_, cache = cache_lib.go_on(
+                self.config, model_params, tokens_BxT, own.read_B, own.cache
+            )
+            return Reading(jnp.clip(upto_B, own.read_B, own.read_B + _AT_ONCE), cache)
+
+        own = jax.lax.while_loop(long, read, own)
+        # The question stands where the sentence does, which is read over it afterwards.
+        left_B = upto_B - own.read_B
+        at_BxT = jnp.minimum(own.read_B[:, None] + place_T, text_BxL.shape[1] - 1)
+        asks_BxT = jnp.clip(place_T - left_B[:, None], 0, room - 1)
+        tokens_BxT = jnp.where(
+            place_T < left_B[:, None],
+            jnp.take_along_axis(text_BxL, at_BxT, axis=1),
+            jnp.take_along_axis(asked_BxA, asks_BxT, axis=1),
+        )
+        frame, x_BxTxD, cache = cache_lib.go_on(
+            self.config, model_params, tokens_BxT, own.read_B, own.cache
+        )
+        x_BxD = jnp.take_along_axis(x_BxTxD, (left_B + count_B - 1)[:, None, None], axis=1)[:, 0]
+        yes_B = jax.nn.softmax(probe.answered(params, frame.norm(x_BxD)))[..., 1] >= self.least
+        return yes_B, Reading(upto_B, cache)
 
     @staticmethod
     def _model(params: model.Params) -> model.Params:
