@@ -1,5 +1,6 @@
 """Detectors on the device beside those that read the same texts anew."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,12 +15,13 @@ from physlm import detection, model, probe
 from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.decoding import detectors
-from physlm.decoding.naming import Named, marks_of, names
+from physlm.decoding.naming import Marks, Named, marks_of, names
 from physlm.decoding.strategy import Rows
 
 pytestmark = pytest.mark.slow
 
 COUNT, ROOM = 24, 400
+MARKS = marks_of(SMALL)
 
 
 def texts(mistakes: Mistakes) -> tuple[Any, list[dict[str, Any]], Rows]:
@@ -44,10 +46,15 @@ def texts(mistakes: Mistakes) -> tuple[Any, list[dict[str, Any]], Rows]:
 
 
 def asked(
-    detector: Any, resources: Any, rows: Rows, host: probe.Detector, together: int
+    detector: Any,
+    resources: Any,
+    rows: Rows,
+    host: probe.Detector,
+    together: int,
+    marks: Marks = MARKS,
 ) -> list[bool]:
     """Asks about every name of every text in order; the host's detector reads each prefix anew."""
-    marks, said = marks_of(SMALL), []
+    said = []
     own = detector.begin(resources, rows.text_BxL[:, :160], rows.prompt_B, ROOM)
     own = detector.resized(own, ROOM)
     named_of = jax.jit(lambda asked_B: names(marks, rows, rows.length_B, asked_B, together))
@@ -83,7 +90,7 @@ def test_the_perfect_detector_knows_what_stands_before_a_name(mistakes: Mistakes
     known = detectors.known(problems, spec=SMALL)
     host = detection.perfect(facts, tokenizer(SMALL))
     for together in (1, 3):
-        said = asked(detectors.Perfect(marks_of(SMALL)), ((), known), rows, host, together)
+        said = asked(detectors.Perfect(MARKS), ((), known), rows, host, together)
         assert len(said) > 60 and 0.1 < np.mean(said) < 0.95
 
 
@@ -98,7 +105,7 @@ def test_a_probe_reads_on_what_it_would_read_anew() -> None:
     trained["probe"]["kernel"] = jax.random.normal(jax.random.key(2), (config.width, 2))
     _, _, rows = texts(Mistakes(rate=0.5))
     # Half of the first names are to be refused.
-    first = names(marks_of(SMALL), rows, rows.length_B, rows.prompt_B, 1)
+    first = names(MARKS, rows, rows.length_B, rows.prompt_B, 1)
     parts = (first.cut_BxQ, first.asked_BxQxA, first.count_BxQ)
     host = probe.detector(config, adaptation.join(trained, base))
     share_B = host(np.asarray(rows.text_BxL), *map(np.asarray, parts))[:, 0]
@@ -106,6 +113,8 @@ def test_a_probe_reads_on_what_it_would_read_anew() -> None:
     joined = adaptation.join(trained, base)
     host = probe.detector(config, joined)
     resources = (model.unrolled(config, joined), ())
-    for together in (1, 3):
-        said = asked(detectors.Probed(config), resources, rows, host, together)
+    # Names may take more tokens than are usually read at once.
+    for together, marks in ((1, MARKS), (3, MARKS), (1, dataclasses.replace(MARKS, room=20))):
+        detector = detectors.Probed(config, marks.room)
+        said = asked(detector, resources, rows, host, together, marks)
         assert len(said) > 60 and 0.05 < np.mean(said) < 0.95

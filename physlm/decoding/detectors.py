@@ -14,8 +14,8 @@ from data_gen.problems.parameters import direct_needs, parameters
 from data_gen.problems.problem import Problem
 from data_gen.spec import Spec
 from data_gen.windows import questions
-from physlm import branches, model, probe
 from physlm import cache as cache_lib
+from physlm import model, probe
 from physlm.architecture import ModelConfig
 from physlm.cache import Cache
 from physlm.decoding.naming import Marks, Named
@@ -24,7 +24,7 @@ from physlm.decoding.strategy import Rows
 # Steps of a text that the perfect detector remembers; later ones overwrite the last.
 _STEPS = 128
 
-# Tokens that a probe reads at once.
+# Tokens that a probe reads at once, at least.
 _AT_ONCE = 16
 
 
@@ -151,11 +151,18 @@ class Probed:
 
     Attributes:
       config: of the model that was probed.
+      room: A, tokens that a name in brackets has at most.
       least: the least probability of a yes.
     """
 
     config: ModelConfig
+    room: int
     least: float = 0.5
+
+    @property
+    def at_once(self) -> int:
+        """T, tokens that are read at once: as much of a sentence as of a name, at least."""
+        return max(_AT_ONCE, 2 * self.room)
 
     @property
     def passes(self) -> int:
@@ -172,8 +179,8 @@ class Probed:
         )
 
     def resized(self, own: Reading, slots: int) -> Reading:
-        """The state with its cache resized; chunks of reading may overrun by `_AT_ONCE` slots."""
-        return own._replace(cache=cache_lib.resized(own.cache, slots + _AT_ONCE))
+        """The state with its cache resized; chunks of reading may overrun by `at_once` slots."""
+        return own._replace(cache=cache_lib.resized(own.cache, slots + self.at_once))
 
     def ask(
         self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Reading
@@ -196,11 +203,11 @@ class Probed:
         """As `ask`, for one name of each text."""
         model_params, text_BxL = self._model(params), rows.text_BxL
         there_B, cut_B, _, asked_BxA, count_B = named
-        room, place_T = asked_BxA.shape[1], jnp.arange(_AT_ONCE)
+        place_T = jnp.arange(self.at_once)
         upto_B = jnp.where(there_B, cut_B, own.read_B)
 
         def long(own: Reading) -> jax.Array:
-            return (upto_B - own.read_B > _AT_ONCE - room).any()
+            return (upto_B - own.read_B > self.at_once - self.room).any()
 
         def read(own: Reading) -> Reading:
             at_BxT = jnp.minimum(own.read_B[:, None] + place_T, text_BxL.shape[1] - 1)
@@ -208,13 +215,13 @@ class Probed:
             *_, cache = cache_lib.go_on(
                 self.config, model_params, tokens_BxT, own.read_B, own.cache
             )
-            return Reading(jnp.clip(upto_B, own.read_B, own.read_B + _AT_ONCE), cache)
+            return Reading(jnp.clip(upto_B, own.read_B, own.read_B + self.at_once), cache)
 
         own = jax.lax.while_loop(long, read, own)
         # The question stands where the sentence does, which is read over it afterwards.
         left_B = upto_B - own.read_B
         at_BxT = jnp.minimum(own.read_B[:, None] + place_T, text_BxL.shape[1] - 1)
-        asks_BxT = jnp.clip(place_T - left_B[:, None], 0, room - 1)
+        asks_BxT = jnp.clip(place_T - left_B[:, None], 0, self.room - 1)
         tokens_BxT = jnp.where(
             place_T < left_B[:, None],
             jnp.take_along_axis(text_BxL, at_BxT, axis=1),

@@ -74,7 +74,7 @@ class Regret(Drawing):
     def bound(self, spec: Spec, model: ModelConfig) -> "Retrying | Pruned":
         """The strategy with its detector, for the texts of a class; with several beams `Pruned`."""
         marks = marks_of(spec)
-        ask: Detector = detectors.Probed(model)
+        ask: Detector = detectors.Probed(model, marks.room)
         if self.detector == "perfect":
             ask = detectors.Perfect(marks)
         if self.beams > 1:
