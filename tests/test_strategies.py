@@ -63,8 +63,9 @@ def test_tokens_are_drawn_by_the_softmax(how: Sample) -> None:
         assert scipy.stats.chisquare(counts[there], 400 * share[there]).pvalue > 1e-3
 
 
-def test_a_sample_depends_on_key_problem_and_number_alone() -> None:
-    """Not on how many are drawn, on neighbours or their order, nor on how many rows there are."""
+def test_a_sample_depends_on_key_problem_and_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on how many are drawn, on neighbours or their order, nor on how many rows there are or
+    wait."""
     rows, lengths = prompts(12)
     key = keys.root(4, Purpose.DECODING)
     all_of = decode(Sample(n=3), prompts=(rows, lengths), key=key)
@@ -80,6 +81,12 @@ def test_a_sample_depends_on_key_problem_and_number_alone() -> None:
         for ours, theirs in zip(some, all_of, strict=True):
             # Scores are sums in another order; all else is whole numbers.
             np.testing.assert_allclose(ours, theirs[order][:, :n], rtol=1e-5)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_WAITING", 2)
+        done: list[int] = []
+        some = decode(Sample(n=3), prompts=(rows, lengths), key=key, rows=8, done=done.append)
+        assert done == [6, 12]
+        np.testing.assert_array_equal(some.tokens_NxSxM, all_of.tokens_NxSxM)
     other = decode(Sample(n=3), prompts=(rows, lengths), key=keys.root(5, Purpose.DECODING))
     assert (other.tokens_NxSxM != all_of.tokens_NxSxM).any()
 
