@@ -210,8 +210,10 @@ class Against:
                 axes.set_yticks(range(low, 101, 5), [f"{t}%" for t in range(low, 101, 5)])
         if layout.names:
             handles, labels = drawn[0].get_legend_handles_labels()
-            below: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.06, 0.005)}
-            figure.legend(handles, labels, ncols=_COLUMNS, **LEGEND | {"fontsize": 9} | below)
+            below: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.03, 0.005)}
+            # Long enough for dashes beside a marker.
+            look = {"fontsize": 9, "handlelength": 3.0, "columnspacing": 0.8}
+            figure.legend(handles, labels, ncols=_COLUMNS, **LEGEND | look | below)
 
     def _without(self, line: Line) -> Line:
         return dataclasses.replace(line, condition=self._beside(line.condition))
