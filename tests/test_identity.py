@@ -97,7 +97,7 @@ def test_an_evaluation_knows_every_setting_that_can_change_its_numbers(key):
     if name == "probe":
         settings = dataclasses.replace(settings, decode="regret:probe", probe="that")
     value = getattr(settings, name)
-    texts = {"checkpoint": "best", "decode": "beam:4", "probe": "this"}
+    texts = {"checkpoint": "best", "decode": "beam:4", "probe": "this", "window_tokens": "gpt2"}
     other = (*value, 9) if isinstance(value, tuple) else texts.get(name) or value + 1
     changed = dataclasses.replace(settings, **{name: other})
     # A step says which model it is, however it was chosen.

@@ -95,6 +95,7 @@ FILES = (
     "metrics.jsonl",
     "versions.json",
     "checkpoints/made_by.json",
+    "../../quickstart-smoke/accounts.jsonl",
     "../../quickstart-smoke/outcomes.jsonl",
     "../../quickstart-smoke/results.jsonl",
     "../../quickstart-smoke/runs.json",
@@ -115,7 +116,7 @@ def test_half_of_a_file_is_lost(fault, name, seed):
         file.truncate(path.stat().st_size // 2)
     # Losses follow from nothing else; a run is not trained again for them.
     said = fault.recover(losses=name != "metrics.jsonl")
-    known = ("metrics.jsonl", "outcomes.jsonl")
+    known = ("metrics.jsonl", "accounts.jsonl", "outcomes.jsonl")
     assert path.name.endswith(known) or f"{path.name}" in said
 
 
