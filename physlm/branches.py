@@ -37,18 +37,6 @@ def states(
     """
     params = model.unrolled(config, params)
     document = cache.read(config, params, tokens_BxT)
-    return of_read(config, params, document, cuts_BxQ, asked_BxQxA)
-
-
-def of_read(
-    config: ModelConfig,
-    params: model.Params,
-    document: cache.Cache,
-    cuts_BxQ: jax.Array,
-    asked_BxQxA: jax.Array,
-) -> jax.Array:
-    """As `states`, of documents that have been read as far as the cuts, with `unrolled`
-    parameters."""
     size, count, length = asked_BxQxA.shape
     total = document[0].attention.k_BxNxSxK.shape[2]
     before = config.canon_width - 1

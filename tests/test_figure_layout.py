@@ -2,35 +2,20 @@
 
 import itertools
 
-import matplotlib.figure
 import numpy as np
 import pytest
-from fake_results import fake_rows
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from fake_results import fake_rows, kept_figures
 from test_figures import rows_of
 
 from physlm.experiments import outcomes, registry
 from physlm.experiments.figures import Against, FirstWrong, Grid, Shown, against, first_wrong, grid
-from physlm.experiments.figures.drawing import Drawing
 from physlm.experiments.summary import summarise
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures themselves, instead of pictures of them."""
-    found = []
-
-    def draw(name, alternative, size_inches, build):
-        figure = matplotlib.figure.Figure(figsize=size_inches)
-        FigureCanvasAgg(figure)
-        build(figure)
-        figure.canvas.draw()
-        found.append(figure)
-        return Drawing(name, alternative, b"", b"", b"")
-
-    for module in (against, first_wrong, grid):
-        monkeypatch.setattr(module, "draw", draw)
-    return found
+    return kept_figures(monkeypatch, against, first_wrong, grid)
 
 
 def found_of(rows):

@@ -1,16 +1,13 @@
 """Tables in colours, of studies of many conditions."""
 
-import matplotlib.figure
 import pytest
-from fake_results import fake_rows
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from fake_results import fake_rows, kept_figures
 from matplotlib.colors import to_hex
 from test_figure_layout import shown_of
 from test_figures import texts
 
 from experiments import finetune
 from physlm.experiments.figures import AgainstOp, Grid, Shown, grid, quantities
-from physlm.experiments.figures.drawing import Drawing
 from physlm.experiments.summary import summarise
 
 FIGURE = finetune.FIGURES[0]
@@ -18,18 +15,8 @@ FIGURE = finetune.FIGURES[0]
 
 @pytest.fixture
 def tables(monkeypatch):
-    """The panels of a table that is drawn."""
-    found = []
-
-    def draw(name, alternative, size_inches, build):
-        figure = matplotlib.figure.Figure(figsize=size_inches)
-        FigureCanvasAgg(figure)
-        build(figure)
-        found.extend(figure.axes)
-        return Drawing(name, alternative, b"", b"", b"")
-
-    monkeypatch.setattr(grid, "draw", draw)
-    return found
+    """The tables that are drawn."""
+    return kept_figures(monkeypatch, grid)
 
 
 def written(axes):
@@ -45,7 +32,7 @@ def written(axes):
 def test_each_condition_is_a_cell_in_the_order_of_the_study(tables):
     _, shown = shown_of("finetune")
     FIGURE.draw(shown)
-    inside, beyond, paper = tables
+    inside, beyond, paper = tables[0].axes
     ways = [label.get_text().replace("\n", " ") for label in inside.get_yticklabels()]
     assert ways[0] == "error-free solutions" and ways[2:] == list(finetune.WAYS)
     rates = [label.get_text() for label in inside.get_xticklabels()]
@@ -82,7 +69,7 @@ def test_colours_say_what_is_better_than_error_free_data_and_by_how_much(tables)
         ]
     lines = summarise(rows)
     Grid(way, ("trained",)).draw(Shown(lines, "what"))
-    axes = tables[0]
+    axes = tables[0].axes[0]
     known = {round(patch.get_y() + 0.47): patch for patch in axes.patches}
     colours = [(to_hex(known[row].get_facecolor()), known[row].get_alpha()) for row in (1, 2)]
     assert colours == [("#0072b2", pytest.approx(0.6)), ("#d55e00", pytest.approx(0.3))]

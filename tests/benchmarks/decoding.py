@@ -11,6 +11,8 @@ turns in one process, warm, and medians over the rounds are shown:
 - retry upon regret with the perfect detector and, with `--probe`, with a trained one: its time for
   each token that it writes, beside greedy decoding's. A probe is as large as the model and reads
   all that is written: a line says what that alone takes, of greedy's whole texts and all at once.
+
+Beside the time stands the CPU time of this process, which other work on the machine hardly changes.
 """
 
 import argparse
@@ -81,7 +83,8 @@ def main() -> None:
     ways = {"greedy": way("greedy"), f"greedy, batches of {rows}": way("greedy", batches=True)}
     asking = ["regret:perfect", *(["regret:probe"] if args.probe else [])]
     ways |= {text: way(text) for text in ("sample:8", "beam:4", *asking)}
-    spent, took = {}, {name: [] for name in ways}
+    spent: dict[str, int] = {}
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for name, once in ways.items():
         spent[name] = int(once().spent_NxS.sum())
     if args.probe:
@@ -91,9 +94,9 @@ def main() -> None:
         spent[name], took[name] = spent["greedy"], []
     for _ in range(args.rounds):
         for name, once in ways.items():
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             once()
-            took[name].append(time.perf_counter() - started)
+            took[name].append((time.perf_counter() - started, time.process_time() - worked))
     same = [ways[name]().tokens_NxSxM for name in list(ways)[:2]]
     assert (same[0] == same[1]).all(), "batches write something else"
     lengths = ways["greedy"]().length_NxS
@@ -101,11 +104,16 @@ def main() -> None:
     print(f"{run.name}: {args.problems} problems, tokens (quartiles, most): {quarters}")
     print(f"cache: {cache.bytes_a_token(settings.model):,} bytes a token of a row")
     for name, seconds in took.items():
-        each = [s / spent[name] for s in seconds]
-        base = [s / spent["greedy"] for s in took["greedy"]]
-        ratio = statistics.median(a / b for a, b in zip(each, base, strict=True))
-        speed = 1 / statistics.median(each)
-        print(f"{name:24} {speed:10,.0f} tokens/s  {ratio:5.2f} x greedy's time for a token")
+        ratios = []
+        for clock in (0, 1):
+            each = [s[clock] / spent[name] for s in seconds]
+            base = [s[clock] / spent["greedy"] for s in took["greedy"]]
+            ratios.append(statistics.median(a / b for a, b in zip(each, base, strict=True)))
+        speed = spent[name] / statistics.median(s[0] for s in seconds)
+        print(
+            f"{name:24} {speed:10,.0f} tokens/s  {ratios[0]:5.2f} x greedy's time for a token, "
+            f"{ratios[1]:5.2f} x its CPU time"
+        )
 
 
 def _reading(
