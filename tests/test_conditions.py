@@ -181,6 +181,34 @@ def test_every_published_condition_can_be_said() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("scale", "rows", "double", "decay"),
+    [("paper", 256, 0.03, 0.05), ("paper_hard", 128, 0.02, 0.03)],
+)
+def test_numbers_of_both_published_classes(
+    scale: str, rows: int, double: float, decay: float
+) -> None:
+    """Appendix B: LoRA and probes take as many steps for iGSM-hard, which pretrains for twice."""
+    asked = (
+        conditions.pretrain_2x(**RETRY),
+        conditions.continued(ERROR_FREE, **RETRY),
+        conditions.lora(ERROR_FREE, **RETRY),
+        conditions.probe(ERROR_FREE),
+        conditions.second_probe(ERROR_FREE),
+    )
+    entries = plan.plan(dataclasses.replace(STUDY, sweep=lambda: iter(asked)), scale)
+    twice, continued, lora, first, second = (entry.run.settings for entry in entries)
+    assert twice.optimizer.weight_decay == pytest.approx(double)
+    assert twice.train.steps == 2 * continued.train.steps
+    assert continued.optimizer.weight_decay == decay
+    steps = [one.train.steps for one in (lora, first, second)]
+    assert steps == [200_000, 100_000, 16_000]
+    assert [one.train.batch for one in (lora, first, second)] == [rows, rows, 8]
+    decays = [one.optimizer.weight_decay for one in (lora, first, second)]
+    assert decays == pytest.approx([0.05, 0.01, 0.0])
+    assert second.optimizer.warmup_steps == 160
+
+
 def test_parents_come_first_and_once(tmp_path: pathlib.Path) -> None:
     parent = conditions.pretrain(**{"mistakes.rate": 0.1})
     children = [

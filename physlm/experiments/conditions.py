@@ -17,6 +17,7 @@ from typing import Any
 
 from data_gen.settings import RefusedError
 from physlm.adaptation import LORA, PROBE, PUBLISHED
+from physlm.experiments import scales
 from physlm.start import CARRIED
 
 Changes = Mapping[str, Any]
@@ -26,13 +27,25 @@ class Times(float):
     """A multiple of the value in the study's configuration.
 
     A whole number stays whole, and above 0 where it was.
+
+    Attributes:
+      hard: the multiple at the scale `paper_hard`, where the paper gives another one for iGSM-hard.
     """
 
-    def of(self, value: Any) -> Any:
-        """The multiple of a value."""
+    hard: float
+
+    def __new__(cls, multiple: float, hard: float | None = None) -> "Times":
+        """A multiple, and the one for iGSM-hard where it is another."""
+        self = super().__new__(cls, multiple)
+        self.hard = multiple if hard is None else hard
+        return self
+
+    def of(self, value: Any, scale: str = "") -> Any:
+        """The multiple of a value at a scale."""
+        multiple = self.hard if scale == scales.PAPER_HARD else float(self)
         if not isinstance(value, int):
-            return value * float(self)
-        return max(min(1, value), round(value * self))
+            return value * multiple
+        return max(min(1, value), round(value * multiple))
 
 
 class ByWidth(float):
@@ -74,11 +87,11 @@ def pretrain(**changes: Any) -> Planned:
 def pretrain_2x(**changes: Any) -> Planned:
     """Pretraining for twice as long (Section 5).
 
-    Differences: 2 T steps, and 0.6 of the weight decay.
+    Differences: 2 T steps, and 0.6 of the weight decay, two thirds for iGSM-hard.
     """
     return Planned(
         "for twice as long",
-        {"train.steps": Times(2), "optimizer.weight_decay": Times(0.6)},
+        {"train.steps": Times(2), "optimizer.weight_decay": Times(0.6, hard=2 / 3)},
         changes,
     )
 
@@ -130,15 +143,17 @@ def lora(parent: Planned, rank: int = 8, on: str = PUBLISHED, **changes: Any) ->
 
     Differences: begins with the parent's model, which is frozen; adapters of that rank on queries
     and values and of twice the rank on the embedding; half of the learning rate and of the batch,
-    twice the steps.
+    twice the steps. As many steps and as much weight decay serve both published classes: for
+    iGSM-hard they are T steps, and 5/3 of its weight decay.
     """
     differences = {
         "adaptation.kind": LORA,
         "adaptation.rank": rank,
         "adaptation.on": on,
         "optimizer.learning_rate": Times(0.5),
+        "optimizer.weight_decay": Times(1, hard=5 / 3),
         "train.batch": Times(0.5),
-        "train.steps": Times(2),
+        "train.steps": Times(2, hard=1),
     }
     return Planned(f"LoRA of rank {rank}", differences, changes, parent)
 
@@ -150,7 +165,8 @@ def probe(
 
     Differences: the parent's model is frozen (without a parent: a model as it is drawn, the
     control); a linear head, and a change of rank 8 of the embedding; half of the batch, 0.2 of the
-    weight decay, AdamW with a rate that falls linearly from 0.002, for the width 768, to 0.
+    weight decay, AdamW with a rate that falls linearly from 0.002, for the width 768, to 0. For
+    iGSM-hard, too, that is 100,000 steps, half of T, and a decay of 0.01, a third.
     """
     differences = {
         "adaptation.kind": PROBE,
@@ -160,8 +176,9 @@ def probe(
         "optimizer.learning_rate": ByWidth(2e-3),
         "optimizer.decay": "linear",
         "optimizer.final_fraction": 0.0,
-        "optimizer.weight_decay": Times(0.2),
+        "optimizer.weight_decay": Times(0.2, hard=1 / 3),
         "train.batch": Times(0.5),
+        "train.steps": Times(1, hard=0.5),
     }
     of = "" if parent else " of a random model"
     kind = f"probe of rank {rank}" if on else "linear probe"
@@ -172,15 +189,15 @@ def second_probe(parent: Planned, **changes: Any) -> Planned:
     """The paper's second probe (Section 3), with more to change and less to train it on.
 
     Differences: those of `probe`; rank 32 on the embedding and 2 on queries and values; a batch of
-    8, no weight decay, half of the rate, T / 6.25 steps (16,000 of 100,000), a warm-up as much
-    shorter.
+    8, no weight decay, half of the rate, 16,000 steps (of T = 100,000; for iGSM-hard of 200,000),
+    a warm-up as much shorter.
     """
     on = "attention/(query|value)/kernel,embed/embedding:16"
     first = probe(parent, rank=2, on=on)
     differences = {
         **first.differences,
         "train.batch": 8,
-        "train.steps": Times(0.16),
+        "train.steps": Times(0.16, hard=0.08),
         "optimizer.warmup_steps": Times(0.16),
         "optimizer.learning_rate": ByWidth(1e-3),
         "optimizer.weight_decay": 0.0,

@@ -93,7 +93,7 @@ def _run(planned: Planned, shared: ConfigDict, chosen: Mapping[str, Any]) -> Run
             return _run(value, shared, chosen).name
         if isinstance(value, ByWidth):
             return value.of(values)
-        return value.of(values[key]) if isinstance(value, Times) else value
+        return value.of(values[key], shared.scale) if isinstance(value, Times) else value
 
     changes = {key: value_of(key, value) for key, value in asked.items()}
     # What is said of all runs is said of what a condition takes a multiple of.
