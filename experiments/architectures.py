@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from physlm.experiments import conditions, config
 from physlm.experiments.condition import Condition
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Robustness
 
 VARIANTS = ("gpt2", "llama", "gemma", "mixtral")
 # None, and those that the scale `quick` has.
@@ -45,6 +45,7 @@ FIGURES = (
         heading="Problems solved, by architecture",
     ),
     AgainstOp(),
+    Robustness(),
 )
 
 

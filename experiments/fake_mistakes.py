@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import conditions, config
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Robustness
 from physlm.experiments.published import Beside
 
 RATES = (0.05, 0.1, 0.2, 0.5)
@@ -44,6 +44,7 @@ FIGURES = (
     Against("retry_rate", "retry rate", y="skip", name="skip"),
     Against("retry_rate", "retry rate", y="retries", name="retries"),
     AgainstOp(),
+    Robustness(),
 )
 
 BESIDE = (

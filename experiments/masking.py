@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import conditions, config
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Robustness
 from physlm.experiments.published import Beside
 
 RATES = (0.2, 0.5)
@@ -43,6 +43,7 @@ _CALLED = "tokens of a mistake that bear no loss"
 FIGURES = (
     Against("mask", _CALLED, values=MASKS),
     AgainstOp(),
+    Robustness(),
     Against("mask", _CALLED, values=MASKS, y="skip", name="skip"),
     Against("mask", _CALLED, values=MASKS, y="retries", name="retries"),
 )

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import conditions, config
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Robustness
 
 RATE = 0.2
 # A wrong parameter is always mended by going back; a wrong number in each way.
@@ -40,6 +40,7 @@ FIGURES = (
         heading="Problems solved, by how late mistakes are noticed",
     ),
     AgainstOp(),
+    Robustness(),
 )
 
 

@@ -34,7 +34,7 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import conditions, config
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Robustness
 
 RATE = 0.2
 KINDS = (
@@ -48,6 +48,7 @@ FIGURES = (
     ),
     Against("kind", "kind of mistake", y="retries", name="retries"),
     AgainstOp(),
+    Robustness(),
 )
 
 

@@ -44,7 +44,7 @@ from ml_collections import ConfigDict
 
 from physlm.experiments import conditions, config
 from physlm.experiments.conditions import Planned
-from physlm.experiments.figures import Against, AgainstOp
+from physlm.experiments.figures import Against, AgainstOp, Robustness
 from physlm.experiments.published import Beside
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.5)
@@ -56,6 +56,7 @@ FIGURES = (
     ),
     Against("retry_rate", "retry rate", y="skip", name="skip"),
     AgainstOp(),
+    Robustness(),
 )
 
 # The paper has no masked model at rate .4.

@@ -164,6 +164,11 @@ def holm(ps: Sequence[float]) -> list[float]:
     return found
 
 
+def in_words(p: float) -> str:
+    """A p as texts and tables say it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def of_mean(values_SxN: np.ndarray, others: Sequence[np.ndarray] = ()) -> tuple[float, float]:
     """The 95% interval of a count's mean over seeds and problems.
 

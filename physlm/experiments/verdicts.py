@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from physlm.experiments import inference
 from physlm.experiments.comparison import Comparison
 from physlm.experiments.inference import Difference
 from physlm.experiments.summary import shown_cell
@@ -75,7 +76,7 @@ def _sentence(one: Comparison) -> str:
             text = f"not told apart ({100 * each.value:+.1f} {ends}"
         else:
             side = "ahead" if each.value > 0 else "behind"
-            text = f"{side} by {points} ({ends}, {_p(p)}"
+            text = f"{side} by {points} ({ends}, {inference.in_words(p)}"
         if seeds := one.by_seed.get(name):
             text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
         parts.append(f"{name.replace('<=', 'up to ')} operations {text})")
@@ -118,13 +119,9 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
 def _text(one: Comparison, name: str, *, many: bool) -> str:
     if (each := one.cells.get(name)) is None:
         return "–"
-    text = f"{100 * each.value:+.1f} {_ends(each)}, {_p(each.p)}"
-    return f"{text} (Holm {_p(one.adjusted[name])})" if many else text
+    text = f"{100 * each.value:+.1f} {_ends(each)}, {inference.in_words(each.p)}"
+    return f"{text} (Holm {inference.in_words(one.adjusted[name])})" if many else text
 
 
 def _ends(each: Difference) -> str:
     return f"[{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

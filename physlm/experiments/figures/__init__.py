@@ -13,10 +13,11 @@ from physlm.experiments.figures.drawing import Drawing, Figure, Shown
 from physlm.experiments.figures.first_wrong import FirstWrong
 from physlm.experiments.figures.grid import Grid
 from physlm.experiments.figures.losses import Losses
+from physlm.experiments.figures.robustness import Robustness
 from physlm.experiments.figures.scaling import Scaling
 
 # What a study without FIGURES shows.
-USUAL: tuple[Figure, ...] = (AgainstOp(), FirstWrong(), AgainstTokens())
+USUAL: tuple[Figure, ...] = (AgainstOp(), Robustness(), FirstWrong(), AgainstTokens())
 
 __all__ = [
     "USUAL",
@@ -28,6 +29,7 @@ __all__ = [
     "FirstWrong",
     "Grid",
     "Losses",
+    "Robustness",
     "Scaling",
     "Shown",
 ]
