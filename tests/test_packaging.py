@@ -9,6 +9,7 @@ import zipfile
 from typing import NamedTuple
 
 import pytest
+from benchmarks import mutants
 
 import physlm
 
@@ -20,6 +21,15 @@ PACKAGES = ("data_gen", "experiments", "physlm")
 def test_importing_it_imports_no_jax():
     command = "import sys, physlm, data_gen; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", command], check=True, cwd=ROOT)
+
+
+def test_mutants_are_drawn_of_all_that_decodes_and_of_nothing_that_is_gone():
+    decoding = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("physlm/decoding/[!_]*.py")}
+    assert decoding and decoding <= {*mutants.NEAREST}
+    assert all((ROOT / module).is_file() for module in mutants.NEAREST)
+    for commands in mutants.NEAREST.values():
+        files = [word for one in commands for word in one.split() if word.endswith(".py")]
+        assert files and all(CONFTEST.with_name(name).is_file() for name in files)
 
 
 class _Item(NamedTuple):
