@@ -121,11 +121,13 @@ def test_pairs_at_a_bound_are_left_out(seeds):
     assert found.pairs == sum(one.value < most for one in runs) // seeds < 20
     assert found.law.alpha == pytest.approx(LAW.alpha, rel=1e-3)
     assert found.law.beta == pytest.approx(LAW.beta, rel=1e-3)
+    assert found.left_out.tolist() == [run.value == most for run in runs]
     # These are off the law, and told to be.
     off = [abs(one) for one, run in zip(found.residuals, runs, strict=True) if run.value == most]
     assert len(found.residuals) == len(runs) and max(off) > 0.1
     # The best of all is no bound, unless another is as good.
-    assert fit(measured(seeds=seeds), resampled=2).pairs == 20
+    whole = fit(measured(seeds=seeds), resampled=2)
+    assert whole.pairs == 20 and not whole.left_out.any()
 
 
 def test_values_that_are_bounds_are_refused():

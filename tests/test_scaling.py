@@ -1,10 +1,11 @@
 """The study of scaling: its sizes, and its figure with a law, without one and with nothing."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
-from fake_results import fake_rows
+from fake_results import fake_rows, kept_figures
 
 from physlm import model
 from physlm.experiments import (
@@ -99,8 +100,8 @@ def test_the_figure_finds_the_law_for_each_rate(figure):
         "with mistakes and corrections, rate 0.5",
     ]
     for row in table[1:]:
-        assert row[1:3] == ["12", "12"]
-        assert row[3].startswith("0.400 [") and row[4].startswith("0.300 [")
+        assert row[1:4] == ["12", "12", "0"]
+        assert row[4].startswith("0.400 [") and row[5].startswith("0.300 [")
         assert row[-1] == "0.0"
     assert any("residuals drawn again" in note for note in made.notes)
 
@@ -110,12 +111,36 @@ def test_a_figure_without_a_law_says_why():
     made = figures.Scaling("loss").draw(shown_of(sizes=few))
     assert made.png
     ((_, table),) = made.tables
-    assert [row[3:] for row in table[1:]] == [["–"] * 4] * 2
+    assert [row[3:] for row in table[1:]] == [["–"] * 5] * 2
     assert made.notes == [
         f"Training loss, {label}: a law of scaling needs 3 numbers of parameters, each at least a "
         "fifth above the one before, and there are 2."
         for label in ("error-free solutions", "with mistakes and corrections, rate 0.5")
     ]
+
+
+def test_pairs_that_the_law_is_fitted_without_are_named_and_hollow(monkeypatch):
+    drawn = kept_figures(monkeypatch, figures.scaling)
+    monkeypatch.setattr(fits, "fit", functools.partial(fits.fit, resampled=2))
+    most = float(LAW(3e5, 1e7))
+    shown = shown_of(lambda size, tokens: np.minimum(LAW(size, tokens), most), rates=(0.0,))
+    made = figures.Scaling("loss").draw(shown)
+    bound = [(n, d) for n in SIZES.values() for d in STEPS.values() if LAW(n, d) >= most]
+    ((_, table),) = made.tables
+    assert [row[1:4] for row in table[1:]] == [["12", str(12 - len(bound)), str(len(bound))]]
+    # What is off by much is what is left out.
+    assert table[1][-1] == "0.0"
+    said = made.notes[0]
+    assert f"error-free solutions: the law is fitted without {len(bound)} pairs" in said
+    assert f"share {most:.4g}" in said
+    named = [f"{run.rounded(int(n))} × {run.rounded(int(d))}" for n, d in bound]
+    assert said.endswith(f"which are hollow: {', '.join(named)}.")
+    for axes in drawn[0].axes:
+        dots = [line for line in axes.lines if line.get_linestyle() == "None"]
+        hollow = [line for line in dots if line.get_markerfacecolor() == "none"]
+        assert sum(len(line.get_xdata()) for line in hollow) == len(bound)
+        assert sum(len(line.get_xdata()) for line in dots) == 12
+    assert any("hollow: left out of the fit" in text.get_text() for text in drawn[0].texts)
 
 
 def test_nothing_is_drawn_where_nothing_is_told_apart_or_known():

@@ -98,6 +98,7 @@ class Fit:
         residuals: of each run, in the order given: the logarithm of what was measured over what
             the law says.
         drawn: what intervals come from: `runs` drawn again within their pairs, or `residuals`.
+        left_out: of each run, bool, in the order given: it is not fitted, as its value is a bound.
     """
 
     law: Law
@@ -105,6 +106,7 @@ class Fit:
     pairs: int
     residuals: np.ndarray
     drawn: str
+    left_out: np.ndarray
 
 
 def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int = 0) -> Fit:
@@ -184,7 +186,7 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
     middle = (float(np.exp(middle_2[0])), float(np.exp(middle_2[1])))
     law = Law(np.exp(floor), alpha, beta, np.exp(small), np.exp(short), middle)
     off_R = np.log(every[:, 2] / law(every[:, 0], every[:, 1]))
-    return Fit(law, ends, len(pairs), off_R, "runs" if several else "residuals")
+    return Fit(law, ends, len(pairs), off_R, "runs" if several else "residuals", bound_R)
 
 
 def _at_bounds(table_Rx3: np.ndarray) -> np.ndarray:

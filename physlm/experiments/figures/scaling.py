@@ -72,6 +72,14 @@ class _Group:
     def measured(self) -> list[Measured]:
         return _measured(self.sizes)
 
+    @property
+    def left_out(self) -> list[Measured]:
+        """The runs that the law is fitted without; none where there is no law."""
+        if self.fit is None:
+            return []
+        known = zip(self.measured, self.fit.left_out, strict=True)
+        return [one for one, is_left_out in known if is_left_out]
+
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
@@ -79,8 +87,9 @@ class Scaling:
 
     A column for all that else sets conditions apart. Above a point for each run, and the curves of
     the law E + A / N**alpha + B / D**beta (`physlm.experiments.fits`) where there are enough of
-    them; without it the means of sizes are joined. Below how far runs are from the law. Exponents
-    and their intervals are a table of the report; why there is no law is a note.
+    them; without it the means of sizes are joined. Below how far runs are from the law. Points of
+    runs that the law is fitted without are hollow. Exponents and their intervals are a table of the
+    report; why there is no law, and which sizes and tokens are left out, are notes.
 
     Attributes:
         y: `error`, the share of problems that are not solved with every step right, or `loss`, the
@@ -180,6 +189,7 @@ class Scaling:
     def _notes(self, groups: Sequence[_Group]) -> list[str]:
         what = f"{self._what[0].upper()}{self._what[1:]}"
         notes = [f"{what}, {group.label}: {group.why}" for group in groups if group.why]
+        notes += [f"{what}, {group.label}: {_without(group)}" for group in groups if group.left_out]
         drawn = {group.fit.drawn for group in groups if group.fit}
         if "runs" in drawn:
             notes.append(
@@ -199,6 +209,7 @@ class Scaling:
         fitted = any(group.fit for group in groups)
         points = "points are runs"
         points += ", curves the law that is fitted, below how far runs are off it" if fitted else ""
+        points += "; hollow: left out of the fit" if any(one.left_out for one in groups) else ""
         title(figure, heading, f"{about}; {points}", top=0.955)
         ratios = (2.6, 1) if fitted else (1,)
         grid = figure.add_gridspec(
@@ -217,9 +228,9 @@ class Scaling:
                 column.append(figure.add_subplot(grid[1, number], sharex=column[0]))
             for size in group.sizes:
                 look = looks[size.label]
-                handles.setdefault(size.label, _points(column[0], size, group.fit, look))
+                handles.setdefault(size.label, _points(column[0], size, group, look))
                 if group.fit:
-                    _residuals(column[1], size, group.fit, look)
+                    _residuals(column[1], size, group, look)
             _frame(column, group)
             if fitted and not number:
                 column[1].set_ylabel("off the law, %", fontsize=9.5)
@@ -243,28 +254,44 @@ def _varied(group: _Group) -> bool:
 
 
 def _table(groups: Sequence[_Group]) -> list[list[str]]:
-    table = [["condition", "runs", "sizes × tokens", "α, of N", "β, of D", "E", "median off, %"]]
+    heads = ["runs", "sizes × tokens", "left out", "α, of N", "β, of D", "E", "median off, %"]
+    table = [["condition", *heads]]
     for group in groups:
         runs, fit = len(group.measured), group.fit
         if fit is None:
-            pairs = len({(one.parameters, one.tokens) for one in group.measured})
-            table.append([group.label, str(runs), str(pairs), *["–"] * 4])
+            table.append([group.label, str(runs), str(len(_pairs(group.measured))), *["–"] * 5])
             continue
         numbers = {"alpha": fit.law.alpha, "beta": fit.law.beta, "floor": fit.law.floor}
         texts = [
             f"{value:.3f} [{fit.within[name][0]:.3f}, {fit.within[name][1]:.3f}]"
             for name, value in numbers.items()
         ]
-        off = 100 * float(np.median(np.abs(np.expm1(fit.residuals))))
-        table.append([group.label, str(runs), str(fit.pairs), *texts, f"{off:.1f}"])
+        off = 100 * float(np.median(np.abs(np.expm1(fit.residuals[~fit.left_out]))))
+        counts = [str(number) for number in (runs, fit.pairs, len(_pairs(group.left_out)))]
+        table.append([group.label, *counts, *texts, f"{off:.1f}"])
     return table
 
 
-def _points(axes: "Axes", size: _Size, fit: Fit | None, look: dict[str, Any]) -> Any:
+def _pairs(measured: Sequence[Measured]) -> list[tuple[float, float]]:
+    """The numbers of parameters and tokens that runs have, each pair once."""
+    return sorted({(one.parameters, one.tokens) for one in measured})
+
+
+def _without(group: _Group) -> str:
+    """Which pairs of parameters and tokens the law of a group is fitted without, in a sentence."""
+    pairs = _pairs(group.left_out)
+    shared = " or ".join(f"{value:.4g}" for value in sorted({one.value for one in group.left_out}))
+    named = ", ".join(f"{rounded(int(size))} × {rounded(int(tokens))}" for size, tokens in pairs)
+    return (
+        f"the law is fitted without {len(pairs)} pairs of parameters and tokens that share "
+        f"{shared}, as where all problems are solved or none, which are hollow: {named}."
+    )
+
+
+def _points(axes: "Axes", size: _Size, group: _Group, look: dict[str, Any]) -> Any:
     """Draws the runs and the fitted curve of a size, and returns their legend handle."""
-    tokens, values = zip(*size.runs, strict=True)
-    dots = {"color": look["color"], "marker": look["marker"], "linestyle": "none"}
-    (handle,) = axes.plot(tokens, values, **dots, markersize=5.5)
+    fit, tokens = group.fit, [run[0] for run in size.runs]
+    handle = _dots(axes, size, group, look, 5.5, lambda _, value: value)
     along = np.unique(tokens)
     heights = np.array([np.mean([y for x, y in size.runs if x == one]) for one in along])
     if fit is not None:
@@ -275,11 +302,31 @@ def _points(axes: "Axes", size: _Size, fit: Fit | None, look: dict[str, Any]) ->
     return handle
 
 
-def _residuals(axes: "Axes", size: _Size, fit: Fit, look: dict[str, Any]) -> None:
-    tokens, values = (np.array(column) for column in zip(*size.runs, strict=True))
-    off = values / fit.law(np.array(size.parameters), tokens) - 1
+def _residuals(axes: "Axes", size: _Size, group: _Group, look: dict[str, Any]) -> None:
+    def off(tokens: float, value: float) -> float:
+        said = group.fit.law(np.array(size.parameters), np.array(tokens)) if group.fit else value
+        return 100 * (value / float(said) - 1)
+
+    _dots(axes, size, group, look, 4.5, off)
+
+
+def _dots(
+    axes: "Axes",
+    size: _Size,
+    group: _Group,
+    look: dict[str, Any],
+    points: float,
+    height: Callable[[float, float], float],
+) -> Any:
+    """Draws the runs of a size, hollow where the fit is without them; returns a legend handle."""
+    left_out = {(one.parameters, one.tokens, one.value) for one in group.left_out}
     dots = {"color": look["color"], "marker": look["marker"], "linestyle": "none"}
-    axes.plot(tokens, 100 * off, **dots, markersize=4.5)
+    # The handle is that of filled ones.
+    for hollow, face in ((True, "none"), (False, look["color"])):
+        runs = [run for run in size.runs if ((size.parameters, *run) in left_out) == hollow]
+        tokens, heights = [run[0] for run in runs], [height(*run) for run in runs]
+        (handle,) = axes.plot(tokens, heights, **dots, markersize=points, markerfacecolor=face)
+    return handle
 
 
 def _frame(column: Sequence["Axes"], group: _Group) -> None:
