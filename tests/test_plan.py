@@ -79,6 +79,9 @@ def test_every_study_says_what_it_is(name):
     assert "estimated" in cost.lower()
 
 
+WHOLE = "'What?'\ndef get_config(scale): ...\nsweep = get_config\n"
+
+
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
@@ -88,6 +91,8 @@ def test_every_study_says_what_it_is(name):
         ("def get_config(scale)\n", "the module others.some cannot be imported: expected ':'"),
         ("import nothing.at_all\n", "others.some cannot be imported: No module named 'nothing'."),
         ("'What?'\n\nFIGURES = nothing\n", "some cannot be imported: NameError in line 3 of"),
+        (f"{WHOLE}FIGURES = 3\n", "FIGURES of the study 'others.some' is 3; it must be a tuple."),
+        (f"{WHOLE}VERSUS = 'mask'\n", "VERSUS of the study 'others.some' is 'mask'; it must be s"),
     ],
 )
 def test_a_module_that_is_no_study_is_refused(tmp_path, monkeypatch, source, complaint):
@@ -215,6 +220,27 @@ def test_study_that_sets_what_is_not_there_is_refused(key, value, complaint):
     study = dataclasses.replace(STUDY, get_config=get_config)
     with pytest.raises(ValueError, match=complaint):
         plan.plan(study, "smoke")
+
+
+def _fails_in_sweep():
+    yield {}
+    yield {"mistakes.rate": 1 / 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"get_config": lambda scale: int("x")}, "get_config .* fails: ValueError in line .*'x'$"),
+        ({"get_config": lambda scale: None}, "get_config .* returns None; it must return a conf"),
+        ({"sweep": _fails_in_sweep}, "sweep .* fails: ZeroDivisionError in line .* of .*test_plan"),
+        ({"sweep": lambda: None}, "sweep of the study 'studies.rates' yields None; it must yield"),
+        ({"sweep": lambda: [{}, 3]}, "sweep of the study 'studies.rates' yields 3; it must yield"),
+        ({"sweep": lambda: []}, "'studies.rates' has no runs"),
+    ],
+)
+def test_a_study_that_fails_says_where(changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        plan.plan(dataclasses.replace(STUDY, **changes), "smoke")
 
 
 def test_override_leaves_the_original_alone():

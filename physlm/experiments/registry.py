@@ -1,12 +1,13 @@
 """The studies there are: modules with a configuration and runs, found by their names."""
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import pkgutil
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -47,9 +48,22 @@ class Study:
     beside: "tuple[Beside, ...]" = ()
     versus: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def runs(self, config: ConfigDict) -> Iterator[Overrides]:
-        """What `sweep` yields, given the configuration that all runs share."""
-        return self.sweep(config) if inspect.signature(self.sweep).parameters else self.sweep()
+    def runs(self, config: ConfigDict) -> list[Overrides]:
+        """What `sweep` yields, given the configuration that all runs share.
+
+        Raises:
+            ValueError: `sweep` fails, or yields what is no run.
+        """
+        with _told(f"sweep of the study {self.name!r} fails", self.sweep):
+            asked = self.sweep(config) if inspect.signature(self.sweep).parameters else self.sweep()
+            found = list(asked) if isinstance(asked, Iterable) else [asked]
+        for one in found:
+            if not isinstance(one, Mapping | Planned):
+                raise ValueError(
+                    f"sweep of the study {self.name!r} yields {one!r}; it must yield settings, as "
+                    "{'mistakes.rate': 0.5}, or conditions of physlm.experiments.conditions."
+                )
+        return found
 
     @property
     def question(self) -> str:
@@ -75,8 +89,8 @@ def load(name: str) -> Study:
     """The study called `name`: a module of `experiments`, or of any package, as `mine.masking`.
 
     Raises:
-        ValueError: there is none, or it cannot be imported; or it lacks a docstring, `get_config`
-            or `sweep`.
+        ValueError: there is none, or it cannot be imported; it lacks a docstring, `get_config` or
+            `sweep`; or `FIGURES` or `BESIDE` is no tuple, or `VERSUS` no mapping.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(
@@ -92,29 +106,39 @@ def load(name: str) -> Study:
     doc = inspect.getdoc(module)
     if not doc:
         raise ValueError(f"the study {name!r} lacks a docstring.")
-    return Study(
-        name,
-        doc,
-        module.get_config,
-        module.sweep,
-        tuple(getattr(module, "FIGURES", ())),
-        tuple(getattr(module, "BESIDE", ())),
-        dict(getattr(module, "VERSUS", {})),
-    )
+    figures, beside = (_several(name, module, constant) for constant in ("FIGURES", "BESIDE"))
+    versus = getattr(module, "VERSUS", {})
+    if not isinstance(versus, Mapping):
+        raise ValueError(
+            f"VERSUS of the study {name!r} is {versus!r}; it must be settings with values, as "
+            "{'mask': 'none'}."
+        )
+    return Study(name, doc, module.get_config, module.sweep, figures, beside, dict(versus))
+
+
+def _several(study: str, module: types.ModuleType, constant: str) -> tuple[Any, ...]:
+    """The tuple that a study's module calls so; empty where it has none."""
+    found = getattr(module, constant, ())
+    if not isinstance(found, tuple | list):
+        raise ValueError(f"{constant} of the study {study!r} is {found!r}; it must be a tuple.")
+    return tuple(found)
 
 
 def configure(study: Study, scale: str) -> ConfigDict:
     """The configuration of `study` at `scale`, before any override.
 
     Raises:
-        ValueError: there is no such scale, or the study sets what is not there.
+        ValueError: there is no such scale; the study sets what is not there; or its `get_config`
+            fails otherwise, or returns no configuration.
     """
     config_lib.check_scale(scale)
-    try:
+    with _told(f"get_config of the study {study.name!r} fails", study.get_config):
         config = study.get_config(scale)
-    # What ml_collections raises for a name or a type that is wrong.
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"get_config of the study {study.name!r} fails: {error}.") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"get_config of the study {study.name!r} returns {config!r}; it must return a "
+            "configuration, as physlm.experiments.config.base(scale)."
+        )
     config.study = study.name
     return config
 
@@ -124,10 +148,31 @@ def _imported(name: str) -> types.ModuleType:
         return importlib.import_module(name)
     except (ImportError, SyntaxError) as error:
         raise ValueError(f"the module {name} cannot be imported: {error}.") from error
-    # A study is somebody's code, which may go wrong in any way while it is imported.
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"line {frame.lineno} of {frame.filename}"
-        raise ValueError(
-            f"the module {name} cannot be imported: {type(error).__name__} in {where}: {error}"
-        ) from error
+        raise ValueError(_in_words(f"the module {name} cannot be imported", error)) from error
+
+
+@contextlib.contextmanager
+def _told(what: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Turns errors of a study's own function into a sentence.
+
+    Raises:
+        ValueError: it fails; or settings of its are refused, which says so in its own words.
+    """
+    source = getattr(getattr(function, "__code__", None), "co_filename", "")
+    try:
+        yield
+    # A study is somebody's code, which may go wrong in any way.
+    except Exception as error:
+        its_own = traceback.extract_tb(error.__traceback__)[-1].filename == source
+        if isinstance(error, ValueError) and not its_own:
+            raise
+        raise ValueError(_in_words(what, error, source)) from error
+
+
+def _in_words(what: str, error: Exception, source: str = "") -> str:
+    """What fails, and where: in the last line of a source file that led to it, or of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    (*_, frame) = [one for one in frames if one.filename == source] or frames
+    where = f"line {frame.lineno} of {frame.filename}"
+    return f"{what}: {type(error).__name__} in {where}: {error}"
