@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.util
 import io
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ def path(text: str | os.PathLike[str]) -> epath.Path:
     # Whether an object is there would be read off an old list of its neighbours otherwise, which
     # hides what other workers have done since.
     fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+    # It logs, with a traceback, what it raises as well; that is told in a sentence.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     return epath.Path(written)
 
 

@@ -108,6 +108,23 @@ def test_a_bucket_that_can_only_be_read_is_refused(cloud, bucket, capsys, monkey
 
 
 @needs_gcsfs
+def test_what_a_bucket_answers_is_told_in_a_sentence_and_not_logged_beside_it(
+    cloud, bucket, capsys, caplog, monkeypatch
+):
+    """A program that is no test shows on the terminal what libraries log."""
+
+    def put(*_):
+        raise fake_gcs.Refused(400)
+
+    monkeypatch.setattr(cloud, "put", put)
+    assert main(f"gs://{bucket}/runs", execute=FakeRuns()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"--workdir gs://{bucket}/runs is not writable: ")
+    assert error.count("\n") == 1
+    assert [record.getMessage() for record in caplog.records if record.name == "gcsfs"] == []
+
+
+@needs_gcsfs
 def test_of_many_who_create_an_object_one_succeeds(bucket):
     place, made = paths.path(f"gs://{bucket}/x"), []
 
