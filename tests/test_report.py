@@ -305,22 +305,6 @@ def test_some_cells_alone_can_be_drawn(cells):
     assert png_size(drawn(lines))[0] > 0
 
 
-@pytest.mark.parametrize("field", ["run", "evaluation"])
-def test_runs_that_only_look_alike_are_shown_apart(shown, field):
-    rows = fake_rows()
-    others = [row | {field: row[field] + "x", "accuracy": 0.5} for row in rows]
-    fake_sweep(shown, rows + others)
-    text = report.make(shown)
-    assert "Warning: runs of one condition and seed" in text and "are shown apart" in text
-    (_, first), (_, second) = [
-        (line.label, line.points[0].accuracy)
-        for line in material.Material(shown, rows + others).lines
-        if line.label.startswith("error-free")
-    ]
-    # Nothing is averaged over them.
-    assert {first, second} == {0.975, 0.5}
-
-
 def test_what_is_missing_is_said(shown):
     rows = fake_rows()
     fake_sweep(shown, rows)
@@ -344,21 +328,6 @@ def test_evaluations_that_are_missing_are_said(shown):
     text = report.make(shown)
     assert f"Incomplete: 2 of 4 evaluations are not done: 2 of {runs[0]}." in text
     assert "runs are not trained" not in text
-
-
-def test_runs_of_several_versions_are_said(shown):
-    rows = fake_rows(seeds=2)
-    fake_sweep(shown, rows)
-    said = {"physlm": "0.1.0", "git_commit": "0123456789", "jax": "0.10.0", "device_kind": "cpu"}
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    for name in runs:
-        (shown.parent / "models" / name / "versions.json").write_text(json.dumps(said))
-    assert "same versions" not in report.make(shown)
-    other = {**said, "device_kind": "NVIDIA H200"}
-    (shown.parent / "models" / runs[0] / "versions.json").write_text(json.dumps(other))
-    text = report.make(shown)
-    assert "1 run by physlm 0.1.0 at 0123456, jax 0.10.0, NVIDIA H200" in text
-    assert f"{len(runs) - 1} runs by physlm 0.1.0 at 0123456, jax 0.10.0, cpu" in text
 
 
 def test_a_line_that_broke_off_is_left_out_and_said(shown):

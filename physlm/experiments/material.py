@@ -120,8 +120,8 @@ class Material:
     @functools.cached_property
     def told(self) -> list[results.Row]:
         """The rows with what their evaluations say of held-out and shared problems, where they do;
-        and, where runs of one condition and seed differ in their configurations, with which."""
-        versions = self._versions()
+        and, where runs of one condition differ in what decides them, with what they are told by."""
+        versions = self._versions
         return [
             {
                 **row,
@@ -138,8 +138,8 @@ class Material:
 
     @property
     def mixed(self) -> list[str]:
-        """Runs of one condition and seed, but of different configurations."""
-        names = [f"{run} ({evaluation})" for run, evaluation in self._versions()]
+        """Runs of one condition, but of different configurations or releases."""
+        names = [f"{run} ({evaluation})" for run, evaluation in self._versions]
         return sorted(names)
 
     @property
@@ -147,9 +147,7 @@ class Material:
         """By which versions and on which devices runs were trained, in words, as far as known."""
         found: dict[str, int] = {}
         for run in dict.fromkeys(run for run, _ in self.evaluations):
-            path = self.store.of_run(run) / versions_lib.FILE
-            if path.exists():
-                said = files.read_object(path)
+            if said := self._made_by(run):
                 commit = str(said.get("git_commit") or "")[:7]
                 words = [
                     f"physlm {said.get('physlm')}{f' at {commit}' if commit else ''}",
@@ -161,27 +159,56 @@ class Material:
             f"{number} run{'s' if number > 1 else ''} by {words}" for words, number in found.items()
         ]
 
+    @functools.cached_property
     def _versions(self) -> dict[tuple[str, str], dict[str, str]]:
         """Labels for entries that look alike to the study but differ, by run and evaluation."""
-        alike: dict[tuple[str, int], set[tuple[str, str]]] = {}
+        alike: dict[str, dict[tuple[str, str], int]] = {}
         for row in self.rows:
-            alike.setdefault((_meant(row), row["seed"]), set()).add(_entry(row))
-        mixed = {said for (said, _), entries in alike.items() if len(entries) > 1}
-        found = {
-            _entry(row): self._version(*_entry(row)) for row in self.rows if _meant(row) in mixed
-        }
-        for entries in alike.values():
-            if len({found.get(entry) for entry in entries}) < len(entries):
-                # What differs is not in their configurations: a file, or a version of the code.
-                found |= {entry: " ".join(entry) for entry in entries}
+            alike.setdefault(_meant(row), {})[_entry(row)] = row["seed"]
+        found: dict[tuple[str, str], str] = {}
+        for seeds in alike.values():
+            known = {entry: self._version(*entry) for entry in seeds}
+            again = len(set(seeds.values())) < len(seeds)
+            # Of those whose configurations are gone nobody knows; of one seed there is one run.
+            if again or len({*known.values()} - {None}) > 1:
+                named = {entry: version or " ".join(entry) for entry, version in known.items()}
+                if len({(named[entry], seed) for entry, seed in seeds.items()}) < len(seeds):
+                    # What differs is not in their configurations: a file, or the code.
+                    named = {entry: " ".join(entry) for entry in seeds}
+                found |= named
         return {entry: {condition.VERSION: version} for entry, version in found.items()}
 
-    def _version(self, run: str, evaluation: str) -> str:
-        config = self.configs.get((run, evaluation))
-        if config is None:
-            return f"{run} {evaluation}"
-        flat = flatten(config)
-        return digest({key: value for key, value in flat.items() if key not in _OF_A_SEED})
+    def _version(self, run: str, evaluation: str) -> str | None:
+        """What tells apart results that are no seeds of one condition; None where it is not known.
+
+        That is what decides a run, and how it is judged, but for the seed; and the release of this
+        package. Commits, other packages and devices round otherwise, and tell nothing apart.
+        """
+        if (run, evaluation) not in self.configs:
+            return None
+        known = self._runs[run]
+        judged = files.read_object(self.evaluations[run, evaluation] / CONFIG_FILE)
+        judged.pop("step", None)
+        decides = {**(known.facts if known else {}), **flatten(judged)}
+        apart = {key: value for key, value in decides.items() if key not in _OF_A_SEED}
+        return digest([self._made_by(run).get("physlm"), apart])
+
+    @functools.cached_property
+    def _runs(self) -> dict[str, run_lib.Run | None]:
+        """The runs; None where one is not there any more, of another version, or lacks a file."""
+        found: dict[str, run_lib.Run | None] = {}
+        for run, _ in self.evaluations:
+            if run not in found:
+                try:
+                    found[run] = run_lib.load(self.store.of_run(run))
+                except ValueError:
+                    found[run] = None
+        return found
+
+    def _made_by(self, run: str) -> dict[str, Any]:
+        """The versions by which a run was trained; empty where they are not known."""
+        path = self.store.of_run(run) / versions_lib.FILE
+        return files.read_object(path) if path.exists() else {}
 
     def spec(self, run: str, evaluation: str) -> Spec | None:
         """The class of problems of a run, as far as its configuration is still there."""
@@ -252,11 +279,8 @@ class Material:
         }
 
     def _parameters(self, run: str) -> int | None:
-        try:
-            return model.count(run_lib.load(self.store.of_run(run)).settings.model)
-        except ValueError:
-            # The run is not there any more, is of another version, or lacks a file of its class.
-            return None
+        known = self._runs[run]
+        return model.count(known.settings.model) if known else None
 
     def _last_loss(self, run: str) -> float | None:
         curve = self.accounts.runs[run].losses

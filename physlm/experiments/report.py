@@ -286,8 +286,8 @@ def _notes(lines: Sequence[Line], found: Material) -> list[str]:
         notes.append("± is the standard deviation over seeds, all tested on the same problems.")
     if names := found.mixed:
         notes.append(
-            "Warning: runs of one condition and seed, but of different configurations, are shown "
-            f"apart: {', '.join(names)}."
+            "Warning: runs of one condition, but of different configurations or releases, are "
+            f"shown apart and not averaged: {', '.join(names)}."
         )
     if len(parts := found.makers) > 1:
         notes.append(
