@@ -45,17 +45,32 @@ class Filter:
     negated: bool = False
 
     def fulfilled(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries that fulfil the filter; an entry without the setting has no value of it."""
+        """The entries that fulfil the filter; an entry without the setting has no value of it.
 
-        def has(entry: Entry, values: Iterable[str]) -> bool:
-            known = _named(entry)
-            return self.name in known and any(_same(known[self.name], value) for value in values)
+        Raises:
+            ValueError: no entry has one of the values, which might then be another that is meant.
+        """
+        known = [_named(entry).get(self.name) for entry in entries]
+
+        def is_there(value: str) -> bool:
+            return any(one is not None and _same(one, value) for one in known)
 
         values = [self.values]
         # A value may have commas itself, as `evaluate.beyond=4,5`.
-        if not any(has(entry, values) for entry in entries):
+        if not is_there(self.values):
             values = [value.strip() for value in self.values.split(",")]
-        return [entry for entry in entries if has(entry, values) != self.negated]
+        for value in values:
+            if not is_there(value):
+                told = dict.fromkeys(_written(one) for one in known if one is not None)
+                raise ValueError(
+                    f"--filter has {self.name}{'!' * self.negated}={self.values}, and no run has "
+                    f"{value!r}: {self.name} is {' or '.join(told)}."
+                )
+        return [
+            entry
+            for entry, one in zip(entries, known, strict=True)
+            if (one is not None and any(_same(one, value) for value in values)) != self.negated
+        ]
 
 
 def parse_filter(text: str) -> Filter:
@@ -75,7 +90,8 @@ def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
     """The entries that fulfil all filters, in their order.
 
     Raises:
-        ValueError: a condition cannot be read, names what no entry has, or none is left.
+        ValueError: a filter cannot be read, names a setting or a value that no entry has, or none
+            is left.
     """
     filters = [parse_filter(text) for text in texts]
     for one in filters:
@@ -109,8 +125,14 @@ def _same(value: Any, text: str) -> bool:
             return float(text) == value
         except ValueError:
             return False
-    written = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return text == written
+    return text == _written(value)
+
+
+def _written(value: Any) -> str:
+    """A value as filters name it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _all(entries: Sequence[Entry]) -> str:
@@ -118,7 +140,7 @@ def _all(entries: Sequence[Entry]) -> str:
     values: dict[str, list[str]] = {}
     for entry in entries:
         for name, value in {**entry.condition, _SEED: entry.run.settings.seed}.items():
-            written = f"{value:g}" if isinstance(value, float) else str(value)
+            written = _written(value)
             if written not in values.setdefault(name, []):
                 values[name].append(written)
     said = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
