@@ -27,7 +27,7 @@ from physlm.probe import Detector
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step of a solution: a sentence, not retracted, that names a parameter."""
+    """A step of a solution: a sentence that names a parameter and is not taken back."""
 
     cut: int  # tokens of what was written before it
     slot: int
@@ -42,7 +42,7 @@ def steps(record: dict[str, Any], ids: np.ndarray, spec: Spec, *, upto_wrong: bo
       record: its problem, as `data_gen.text.records` gives it.
       ids: its tokens, answer and end included.
       spec: the class.
-      upto_wrong: nothing after the first wrong one.
+      upto_wrong: leave out what comes after the first wrong step.
     """
     table = tokenizer(spec)
     facts = read(record["layers"], record["problem"], record["question"], spec.modulus)
@@ -87,7 +87,7 @@ def shares(
     """The probability of each step of each solution, by a detector, that it can come next.
 
     Args:
-      detect: whom to ask.
+      detect: the detector.
       tests: the problems.
       written_NxM: int32, a solution of each.
       by_row: its steps.
@@ -110,7 +110,7 @@ def shares(
             length, found = tests.lengths_N[row], by_row[row]
             text = np.concatenate([tests.prompts_NxP[row, :length], written_NxM[row]])[:width]
             texts[place, : len(text)] = text
-            # Places that are not asked about repeat the prompt's end.
+            # Padding: where there are fewer steps, the question stands at the end of the prompt.
             cuts[place] = length
             cuts[place, : len(found)] = [length + step.cut for step in found]
             slots[place, : len(found)] = [step.slot for step in found]
@@ -125,11 +125,12 @@ def shares(
 def trust(
     detect: Detector | None, tests: TestSet, written_NxM: np.ndarray, spec: Spec, batch: int
 ) -> np.ndarray:
-    """float64 [N]: the probability of each solution that none of its steps comes too early, as the
-    product of what a detector says of them; 0 where there is no step.
+    """float64 [N]: the probability of each solution that none of its steps comes too early.
+
+    It is the product of the detector's probabilities for the steps; 0 where there is no step.
 
     Args:
-      detect: whom to ask; None is the perfect detector, which knows the problem.
+      detect: the detector; None is the perfect one, which knows the problem.
       tests, written_NxM, spec, batch: as for `shares`.
     """
     by_row = [

@@ -30,9 +30,9 @@ class Solutions(NamedTuple):
     """A model's solutions of the N problems of a cell.
 
     Attributes:
-      tokens_NxM: int32, the solutions that count; after the end there is nothing else.
-      written: all of them, and what they took.
-      chosen_N: int, which of a problem's solutions counts.
+      tokens_NxM: int32, the selected solution of each problem; after its end there is only padding.
+      written: all solutions, and what they took.
+      chosen_N: int, the index of a problem's selected solution.
       answers: of each problem, the answers of all solutions; None where there is none.
     """
 
@@ -42,7 +42,7 @@ class Solutions(NamedTuple):
     answers: list[list[str | None]]
 
     def of_chosen(self, x_NxS: np.ndarray) -> np.ndarray:
-        """The values of the solutions that count, [N]."""
+        """The values of the selected solutions, [N]."""
         return np.take_along_axis(x_NxS, self.chosen_N[:, None], 1)[:, 0]
 
 
@@ -61,19 +61,19 @@ def evaluate(
     Args:
       params: of the model.
       model: its configuration.
-      spec: the class that it was trained on; tests are of the other templates.
+      spec: the class that it was trained on; tests have other templates.
       config: what to test on, and how.
       progress: makes a progress display of (title, total, unit).
       probed: the model joined with the probe that decoding asks, where it asks one.
-      keep: takes each cell's problems with what was written, and the verdicts.
+      keep: called for each cell with its problems, each with the solution, and the verdicts.
 
     Returns:
       a dictionary per cell of `test_sets`: cell, op, n, accuracy (whole solutions, in 0..1),
       answer_accuracy, ci_low and ci_high (95% Wilson interval of accuracy), retries and unnecessary
       (steps, a problem); held_out and shared, dictionaries of n and accuracy (None where n is 0) of
       the problems whose templates training never shows and of the others (`Spec.unsplit_op`);
-      distinct, a dictionary of how many different problems (prompts) and templates the n are; and
-      account, what `_account` says.
+      distinct, a dictionary of the numbers of different problems (prompts) and templates among the
+      n; and account, the dictionary of `_account`.
     """
     sets = cells_lib.test_sets(spec, config, model.window, progress)
     spec = cells_lib.test_spec(spec, config)
@@ -250,17 +250,18 @@ def _account(
     """Statistics of the solutions: tokens, forward passes, retries, kinds of errors.
 
     Returns:
-      tokens, passes and returns: a problem, summed over all of its solutions: tokens written, those
-      that were taken back or left for better ones too; forward passes of a model, which solution by
-      solution are made one after the other; and how often decoding went back. A pass reads all that
-      is known at once, of all beams of a solution: its prompt is one pass, every token one, every
-      question to a probe while it is written one, and where a probe weights votes one more judges
-      the whole of it. Perfect detectors take none. capped: the share of the solutions that count
-      which were cut off at the most tokens. retries_right, retries_wrong: a solution, in right and
-      in wrong ones (None where there are none). unnecessary_right and operations_right: in right
-      ones, steps that the query does not need, and operations more than the problem takes. wrong:
-      how many first wrong steps there are of each kind, and wrong_step: how many at each place,
-      from 0.
+      tokens, passes, returns: a problem, summed over all of its solutions. Tokens count all that
+        were generated, discarded ones too; passes are forward passes, as if the problem's solutions
+        were made one after the other; returns are how often decoding went back. A pass reads all
+        that is known at once, of all beams of a solution: its prompt is one pass, every token one,
+        every question to a probe during decoding one, and where a probe weights votes one more
+        reads the whole solution. Perfect detectors take none.
+      capped: of the selected solutions the share that was cut off at the most tokens.
+      retries_right, retries_wrong: a solution, in right and in wrong ones (None without any).
+      unnecessary_right, operations_right: in right solutions, steps that the query does not need,
+        and operations more than the problem takes.
+      wrong: how many first wrong steps there are of each kind.
+      wrong_step: how many there are at each place, from 0.
     """
     written = solutions.written
     right_N = np.array([verdict.correct for verdict in judged])

@@ -1,8 +1,8 @@
 """Evaluates probes, on the test problems of every cell and on a model's own steps.
 
-A probe is asked about prefixes of written solutions, as in its training, and, where it tells
-whether a parameter can be computed next, about the steps of the probed model's own solutions: after
-what stands before each, whether what it names could be computed. That is what a detector is for.
+A probe is asked about prefixes of given solutions, as in its training. A probe of the task
+`can_next` is also asked about each step of the probed model's own solutions: whether what the step
+names could be computed, given the text before it. That is what it does as a detector.
 """
 
 import dataclasses
@@ -71,18 +71,17 @@ def evaluate(
 
     Args:
       params: of the joined model, with the head.
-      probed: of the model as it is without the probe, where its own solutions are asked about too;
-        None where they are not.
+      probed: of the model without the probe, if its own solutions are asked about too, or None.
       model: its configuration.
-      spec: the class that it was trained on; tests are of the other templates.
-      mistakes: in the solutions that the questions go on from.
+      spec: the class that it was trained on; tests have other templates.
+      mistakes: in the solutions whose prefixes are asked about.
       asked: the task, and how many questions a problem.
       config: the problems.
       progress: makes a progress display of (title, total, unit).
 
     Returns:
       a dictionary per cell, as `physlm.evaluate.evaluate` gives, of questions in place of problems.
-      Its `probe` has what `Answered.summary` says, and for `own` what `_own` says.
+      Its `probe` is the dictionary of `Answered.summary`, with that of `_own` under `own`.
     """
     sets = cells_lib.test_sets(spec, config, model.window, progress)
     tested = cells_lib.test_spec(spec, config)
@@ -154,9 +153,9 @@ def _own(
     """A detector's accuracy on a model's own steps, up to the first wrong one.
 
     Returns:
-      n steps and the accuracy on them; of the right ones the share called wrong (false_alarms);
-      and how many first wrong steps name what cannot be computed next (too_early), and which share
-      of those is called so (caught; None where there are none).
+      n steps, and the accuracy on them; false_alarms, the share of right steps that it calls wrong;
+      too_early, how many first wrong steps name what cannot be computed next; and caught, the share
+      of those that it calls wrong (None where there are none).
     """
     by_row = [
         detection.steps(record, ids, spec, upto_wrong=True)

@@ -13,7 +13,7 @@ from data_gen import keys, settings
 from physlm.decoding.sampling import Drawing
 from physlm.decoding.strategy import Choice, Rows
 
-# A score that nothing reaches.
+# A score below that of every text.
 NEVER = -1e9
 
 
@@ -33,8 +33,8 @@ class Beam(Drawing):
     """Beam search; the result is the best finished text.
 
     A text's score is its log-probability divided by its number of new tokens. The search ends as
-    soon as no running text would be better than all finished ones if it ended now, which is what
-    Hugging Face's `early_stopping=False` does. The rules of drawing apply to each next token.
+    soon as no running text, if it ended now, would be better than the finished ones, which is what
+    Hugging Face's `early_stopping=False` does. The rules of sampling apply to each next token.
 
     Raises:
       RefusedError: a setting has a value that is not allowed.
@@ -63,7 +63,7 @@ class Beam(Drawing):
     def begin(
         self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Beams:
-        """One live beam for each problem: the others, equal to it, begin with the score `NEVER`."""
+        """One running beam for each problem; the others are copies with the score `NEVER`."""
         del resources, prompt_F
         size = len(prompts_FxP) * self.beams
         first_B = jnp.arange(size) % self.beams == 0
@@ -148,7 +148,7 @@ class Beam(Drawing):
         token_GxW: jax.Array,
         from_GxW: jax.Array,
     ) -> Beams:
-        """The W best of the texts finished before and of those that finish now."""
+        """The W best of the texts that were finished before and of those that finish now."""
         beams = self.beams
 
         def merge(own: Beams) -> Beams:

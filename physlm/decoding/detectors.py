@@ -21,7 +21,7 @@ from physlm.cache import Cache
 from physlm.decoding.naming import Marks, Named
 from physlm.decoding.strategy import Rows
 
-# Steps of a text that the perfect detector remembers; later ones overwrite the last.
+# Steps of a text that the perfect detector remembers; further ones overwrite the last.
 _STEPS = 128
 
 # Tokens that a probe reads at once, at least.
@@ -29,7 +29,7 @@ _AT_ONCE = 16
 
 
 class Known(NamedTuple):
-    """The facts that the perfect detector needs of problems (leading axis N)."""
+    """The facts about problems that the perfect detector needs (leading axis N)."""
 
     asked_NxPxA: jax.Array  # int32: each parameter in brackets
     exists_NxP: jax.Array  # bool: the slot is a parameter of the problem
@@ -58,9 +58,9 @@ class Steps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Perfect:
-    """Says yes where all that a parameter needs has been computed, and the parameter itself not.
+    """Says yes where all that a parameter needs is computed, and the parameter itself is not.
 
-    Its `resources` are a pair, the second of which is the `Known` of each row.
+    Its `resources` are a pair, of which it uses the second: the `Known` of each row.
     """
 
     marks: Marks
@@ -121,7 +121,7 @@ class Perfect:
         )
 
     def _standing(self, rows: Rows, cut_B: jax.Array, own: Steps) -> jax.Array:
-        """How many steps before a name count: those retracted by markers or rolled back do not."""
+        """How many steps before a name still stand, not taken back by markers or rolled back."""
         place_Z = jnp.arange(_STEPS)
         before_BxZ = (place_Z < own.count_B[:, None]) & (own.begin_BxZ < cut_B[:, None])
         count_B = before_BxZ.sum(-1)
@@ -146,13 +146,13 @@ class Reading(NamedTuple):
 class Probed:
     """A trained probe of the task can_next, with a cache of its own that it fills when asked.
 
-    Its `resources` are a pair, the first of which are the parameters of the model joined with the
-    probe, `unrolled`, its head among them (`physlm.probe`).
+    Its `resources` are a pair, of which it uses the first: the parameters of the model joined with
+    the probe, `unrolled`, its head among them (`physlm.probe`).
 
     Attributes:
       config: of the model that was probed.
       room: A, tokens that a name in brackets has at most.
-      least: the least probability of a yes.
+      least: the probability from which on it says yes.
     """
 
     config: ModelConfig
@@ -161,12 +161,12 @@ class Probed:
 
     @property
     def at_once(self) -> int:
-        """T, tokens that are read at once: as much of a sentence as of a name, at least."""
+        """T, tokens that are read at once: room for a name, and at least as much for text."""
         return max(_AT_ONCE, 2 * self.room)
 
     @property
     def passes(self) -> int:
-        """One, which reads what is new of the text, and the question after it."""
+        """One, which reads the new part of the text, and the question after it."""
         return 1
 
     def begin(
@@ -192,7 +192,7 @@ class Probed:
             yes_B, own = self._one(resources[0], rows, one, own)
             yes.append(yes_B)
         yes_BxQ = jnp.stack(yes, axis=1)
-        # What has been read after a name that is refused is no longer there.
+        # Text from a refused name on is dropped, so it counts as not read.
         no_BxQ = named.there_BxQ & ~yes_BxQ
         kept_B = jnp.where(no_BxQ, named.cut_BxQ, own.read_B[:, None]).min(1)
         return yes_BxQ, own._replace(read_B=kept_B)
@@ -218,7 +218,7 @@ class Probed:
             return Reading(jnp.clip(upto_B, own.read_B, own.read_B + self.at_once), cache)
 
         own = jax.lax.while_loop(long, read, own)
-        # The question stands where the sentence does, which is read over it afterwards.
+        # The question stands where the sentence does; when that is read later, it overwrites it.
         left_B = upto_B - own.read_B
         at_BxT = jnp.minimum(own.read_B[:, None] + place_T, text_BxL.shape[1] - 1)
         asks_BxT = jnp.clip(place_T - left_B[:, None], 0, self.room - 1)

@@ -1,9 +1,9 @@
 """The decoding engine: problems wait in a queue, and a free row takes the next one.
 
-It owns the cache, its growth, stopping, the division over devices and the count of what was spent;
-a strategy (`physlm.decoding.strategy`) says which token comes next, which row it continues and how
-far to go back. What a row writes does not depend on the others: not on how many there are, not on
-their order, nor on the devices.
+The engine owns the cache and its size, decides when texts end, divides rows over devices and counts
+the cost; a strategy (`physlm.decoding.strategy`) says which token comes next, which row it
+continues and how far to go back. What a row writes does not depend on other rows, on their number
+and order, nor on the devices.
 
 Names as in `physlm.decoding.strategy`, and Q: solutions, those of a problem after each other, M:
 tokens that may be written, X: devices along `data`.
@@ -42,15 +42,15 @@ class Written(NamedTuple):
     """The texts generated after N prompts, S for each (`Strategy.samples`).
 
     Attributes:
-      tokens_NxSxM: int32; after the token that ends a text there is nothing else.
-      length_NxS: int32, how many they are, the one that ends the text included.
-      score_NxS: float32, the log-likelihood, or what a strategy has in its place.
-      spent_NxS: int32, tokens written, those that were taken back or left for better ones too.
+      tokens_NxSxM: int32; after the token that ends a text only that token.
+      length_NxS: int32, how many tokens were written, the one that ends the text included.
+      score_NxS: float32, the log-likelihood, or the score that a strategy uses in its place.
+      spent_NxS: int32, tokens that were generated, discarded ones too.
       passes_NxS: int32, forward passes of a model, one after the other. A pass reads at once all
-        that is known, of all rows of a solution: the prompt is one, every token that is added to
-        them is one, whether to one text or to all beams, and so is every question that a probe
-        answers. A perfect detector runs no model.
-      returns_NxS: int32, how often the writer went back.
+        that is known, of all rows of a solution: the prompt is one, every token that is added is
+        one, whether to one text or to all beams, and so is every question that a probe answers. A
+        perfect detector runs no model.
+      returns_NxS: int32, how often decoding went back.
     """
 
     tokens_NxSxM: np.ndarray
@@ -191,7 +191,7 @@ def _divided(arrays: Any, each: int, mesh: Mesh) -> Queue:
     share = -(-count // shards)
 
     def divided(x: Any) -> Any:
-        # What is added is never begun.
+        # The padding is never decoded, since `counts` leaves it out.
         x = jnp.concatenate([x, jnp.repeat(x[:1], share * shards - count, axis=0)])
         x = x.reshape(shards, share, *x.shape[1:])
         x = jnp.concatenate([x, jnp.repeat(x[:, :1], each - share, axis=1)], axis=1)

@@ -1,7 +1,7 @@
-"""The decoding loop on a device (continuous batching): free rows take waiting problems, generate,
-are reviewed and rolled back, and finish.
+"""The decoding loop on a device (continuous batching).
 
-It returns to the host only to resize the cache.
+Free rows take waiting problems, generate, are reviewed and rolled back, and finish. The loop
+returns to the host only when the cache has to be resized.
 
 Names as in `physlm.decoding.engine`.
 """
@@ -195,13 +195,13 @@ def run(
             return _admitted(program, params, resources, queue, together, state)
 
         def turn(state: State) -> State:
-            # A loop, and not a condition, so that the cache stays where it is.
+            # A loop and not a condition, so that XLA leaves the cache where it is.
             state = jax.lax.while_loop(waiting, admit, state)
             _, state = jax.lax.while_loop(writing, write, (jnp.array(True), state))
             return _reviewed(strategy, resources, queue, state) if strategy.looks else state
 
         def turning(state: State) -> jax.Array:
-            # Far fewer slots would do: rows with long texts are gone.
+            # Rows with long texts are finished, so that far fewer slots would do.
             roomy = (needed(state) <= slots // 2) & (slots > least)
             return going(state) & fits(state) & ~roomy
 
@@ -212,7 +212,7 @@ def run(
     places = (P(), P(), P("data"), P("data"))
     everywhere = _on_each_device(program.mesh, places)(on_device)
     state, going_X, needed_X = everywhere(params, resources, queue, state)
-    # Whoever is done needs no slots.
+    # A device that is done needs no slots.
     return state, going_X.sum(), jnp.where(going_X > 0, needed_X, 0).max()
 
 

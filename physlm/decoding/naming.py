@@ -1,5 +1,6 @@
-"""Finds, on the device, where solutions name parameters; and the interface of detectors, which
-say whether a named parameter can be computed next.
+"""Finds, on the device, where solutions name parameters; and the interface of detectors.
+
+A detector says whether a named parameter can be computed next.
 
 Names as in `physlm.decoding.strategy`, A: tokens of a name in brackets, Q: names of a text.
 """
@@ -64,7 +65,7 @@ def marks_of(spec: Spec) -> Marks:
 
 
 class Named(NamedTuple):
-    """Unchecked names of each text, in their order."""
+    """The first names of each text that were not checked yet, in their order."""
 
     there_BxQ: jax.Array  # bool: there is a name at this place; padding comes last
     cut_BxQ: jax.Array  # int32: tokens before the name's sentence
@@ -76,8 +77,8 @@ class Named(NamedTuple):
 class Detector(Protocol):
     """Says, on the device, whether the parameter that a text has just named can be computed next.
 
-    Hashable and without arrays: these are in the strategy's `resources`, and what it remembers of
-    each text is in its state.
+    A detector is hashable and has no arrays itself: those that it needs are in the strategy's
+    `resources`, and what it remembers of each text is in the strategy's state.
     """
 
     @property
@@ -138,7 +139,8 @@ def _next(
 def bracketed(marks: Marks, text_BxL: jax.Array, cut_B: jax.Array, end_B: jax.Array) -> jax.Array:
     """The name in the sentence from `cut` to `end`, in brackets: int32 [B, A]."""
     begin_B = cut_B + marks.lead
-    # What has no name of a possible length is nothing to ask about; it ends after the same token.
+    # A sentence may have the token `after` without a name of a possible length before it; what is
+    # returned of that is no name.
     place_A = jnp.arange(marks.room)
     at_BxA = jnp.clip(begin_B[:, None] + place_A - 1, 0, text_BxL.shape[1] - 1)
     name_BxA = jnp.take_along_axis(text_BxL, at_BxA, axis=1)

@@ -25,8 +25,8 @@ class Pruned(Each):
     """Beam search that drops beams which have named a parameter too early.
 
     As soon as a running beam has named a parameter, the detector checks it. A refused beam is
-    dropped and the next candidates take its place; where all running beams of a problem would be
-    refused, they are kept.
+    dropped and the next candidates take its place. If all running beams of a problem are refused at
+    once, they are kept.
 
     Attributes:
       beam: the search.

@@ -87,14 +87,14 @@ class Retrying(Each):
     """`Regret`, bound to a detector.
 
     Rows keep generating while their names wait to be checked, so that several rows are checked in
-    one batch. The delay changes how much is computed in vain, but not the result: everything after
-    a refused name is dropped.
+    one batch. The delay costs tokens that are generated in vain, but does not change the result,
+    since everything after a refused name is dropped.
 
     Attributes:
       how: the settings.
       detector: says which names can be computed next.
       marks: tokens by which names are found in texts.
-      often: tokens that a name waits for its check at most.
+      often: the most tokens that a name waits for its check.
       together: names of one text that are checked at once.
     """
 
@@ -136,7 +136,7 @@ class Retrying(Each):
 
         token_B = jax.lax.cond(own.again_B.any(), draw, lambda: likeliest_B)
         names_B = (token_B == self.marks.after) & (rows.returns_B < self.how.tries) & ~rows.done_B
-        # The name is not in the text's last place yet, in which the token after it will be.
+        # The token after the name is not in the text yet; it will stand at `length_B`.
         again_BxA = bracketed(self.marks, rows.text_BxL, own.cut_B, rows.length_B)
         same_B = names_B & own.again_B & _refused(own, again_BxA[:, None])[:, 0]
         ended_B = (token_B == self.marks.stop) | (token_B == stop)
@@ -198,7 +198,7 @@ class Retrying(Each):
         """The review after the rows `now_B` were checked."""
         own: Regrets = before.own
         named = named._replace(there_BxQ=named.there_BxQ & now_B[:, None])
-        # Whoever says the same name again need not be asked again.
+        # A name that was refused at this step before is refused again without a question.
         known_BxQ = named.there_BxQ & (named.cut_BxQ == own.cut_B[:, None])
         known_BxQ &= _refused(own, named.asked_BxQxA)
         ask_BxQ = named.there_BxQ & (jnp.cumsum(known_BxQ, axis=1) == 0)
@@ -231,7 +231,7 @@ class Retrying(Each):
         return Review(
             regrets,
             jnp.where(back_B, cut_B, before.length_B),
-            # Whoever had asked at once would have stopped after the name.
+            # Without the delay nothing after the name would have been generated.
             jnp.where(back_B, rows.length_B - after_B, before.unsaid_B),
             before.passes_B + said_BxQ.sum(-1) * self.detector.passes,
             before.returns_B + back_B,

@@ -37,7 +37,7 @@ class Drawing(Each):
       RefusedError: a rule has a value that is not allowed.
     """
 
-    # Far from where quotients leave float32, or what beams add up of them is no score any more.
+    # The bound keeps logits divided by it, and their sums over a beam, well inside float32.
     temperature: float = settings.number(1.0, "By which logits are divided.", at_least=0.001)
     top_k: int = settings.whole(0, "How many of the likeliest tokens are left; 0 for all.")
     top_p: float = settings.number(
@@ -126,8 +126,11 @@ class Sample(Drawing):
         return selection.chosen(self.pick, answers, score_S, trust_S)
 
     def bound(self, spec: Spec, model: ModelConfig) -> "Sample":
-        """The drawing alone: which solution counts is decided afterwards, so that all ways to
-        decide it share one program."""
+        """The drawing alone, without `pick` and `detector`.
+
+        Which solution counts is decided after decoding, so that all ways to decide share one
+        program.
+        """
         del spec, model
         return dataclasses.replace(self, pick="vote", detector="probe")
 

@@ -14,18 +14,18 @@ def chosen(
 ) -> int:
     """The index of the selected solution.
 
-    A vote is about answers, each solution's or, weighted, what a detector trusts it; of the
-    solutions with the answer that wins, the likeliest (the most trusted) counts. Without an answer
-    there is no vote. Of equals the first one counts.
+    In a vote each solution counts for its answer, with the weight 1 (`vote`) or with the trust that
+    a detector puts in it (`weighted`); one without an answer has no vote. Of the solutions with the
+    winning answer the likeliest is selected, or the most trusted. Of equals the first is selected.
 
     Args:
       pick: `vote`, `weighted` or `likeliest`.
       answers: of each solution, None where it has none.
       score_S: the log-likelihood of each.
-      trust_S: how much each is trusted, not negative; read where votes are weighted.
+      trust_S: how much each is trusted, not negative; read for `weighted`.
 
     Raises:
-      ValueError: there is no such way, or trust is missing.
+      ValueError: `pick` is none of these, or trust is missing.
     """
     if pick == "likeliest":
         return int(np.argmax(score_S))

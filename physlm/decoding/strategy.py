@@ -1,5 +1,8 @@
 """The interface of decoding strategies: how each token is chosen, and whether a row rolls back.
 
+To write one, derive a frozen dataclass from `Each`, which has defaults for all but `choose`, and
+define that. A text then names it, `package.module.Class:setting=value` (`physlm.decoding.recipe`).
+
 Names as in `physlm.model`, and L: tokens that a row's text has room for, G: problems at once, F:
 problems that begin together, E: problems in all.
 """
@@ -39,9 +42,9 @@ class Choice(NamedTuple):
     Attributes:
       token_B: int32, the tokens.
       own: the strategy's state afterwards.
-      source_B: int32, the row whose text each row continues; None where it is its own.
-      done_B: bool, rows to which nothing more is to be added; None where those are that have
-        written the end or have no room for more.
+      source_B: int32, the row whose text each row continues; None where each continues its own.
+      done_B: bool, rows that are finished. None: those that have written the end or have no room
+        for more.
     """
 
     token_B: jax.Array
@@ -56,9 +59,9 @@ class Review(NamedTuple):
     Attributes:
       own: the strategy's state afterwards.
       length_B: int32, tokens of each text that are kept.
-      unsaid_B: int32, dropped tokens that would not have been generated if the review had not
-        been delayed for batching; they are subtracted from the reported cost.
-      passes_B: int32, forward passes that an undelayed review would have taken, all rows of a
+      unsaid_B: int32, dropped tokens that were generated only because the review was delayed for
+        batching; they are subtracted from the reported cost.
+      passes_B: int32, forward passes that the review would have taken without delay, all rows of a
         problem together.
       returns_B: int32, how often each row was rolled back, or a beam of its problem was dropped.
     """
@@ -71,7 +74,7 @@ class Review(NamedTuple):
 
 
 class Recipe(Protocol):
-    """A strategy's settings, before it knows model and problems (`physlm.decoding.recipe`)."""
+    """A strategy's settings, before it is bound to a model and a class of problems."""
 
     @property
     def asks(self) -> str:
@@ -155,7 +158,7 @@ class Strategy(Protocol):
     def review(self, resources: Any, rows: Rows, own: Any) -> Review:
         """Reviews all texts and decides how far each is rolled back.
 
-        Called where `due` is true, and whenever generation pauses for something else. Afterwards a
+        Called where `due` is true, and whenever generation pauses for another reason. Afterwards a
         finished row may be given to another problem.
         """
         ...

@@ -1,11 +1,12 @@
-"""What results say of solutions and trainings beyond `results.jsonl`, as a report keeps it.
+"""`accounts.jsonl`: what a report knows of solutions and training beside `results.jsonl`.
 
-`accounts.jsonl`, beside `results.jsonl`, has a line for each run, evaluation and cell with what an
-evaluation says of the cell beyond the contract's fields (`results.PARTS`): what its solutions took,
-in tokens, passes and returns, how many were cut off, which problems were held out, how a probe's
-answers are. And a line for each run: the size of its model, and its losses while it was trained. So
-tables and figures can be made again where the store is not, and those of several stores together:
-one file is written after the other.
+It lies beside `results.jsonl` and has two kinds of lines. One for each run, evaluation and cell:
+the parts of a `result.json` that rows of `results.jsonl` have no field for (`results.PARTS`), such
+as tokens, passes and returns of solutions, how many were cut off, which problems were held out, and
+how a probe answered. And one for each run: the size of its model and its losses during training.
+
+With it, tables and figures can be made again without the store, and those of several stores
+together, by appending one file to the other.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from physlm.experiments import results
 
 FILE = "accounts.jsonl"
 
-# What tables read of a part without asking whether it is there.
+# The fields of a part that tables read without a check.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "held_out": ("n", "accuracy"),
     "shared": ("n",),
@@ -33,11 +34,11 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What is told of the training of a run.
+    """What is known of a run's training.
 
     Attributes:
         parameters: of its model; None where that is not known.
-        losses: tokens seen and the recent mean of the loss then, nats a token, in order.
+        losses: pairs of tokens seen and the recent mean of the loss (nats a token), in order.
     """
 
     parameters: int | None = None
@@ -46,12 +47,12 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Accounts:
-    """What is told of evaluations and of runs.
+    """What is known of evaluations and of runs.
 
     Attributes:
-        cells: the parts of each cell by their names, by the run's name, the evaluation's and the
-            cell's.
-        runs: by their names.
+        cells: the parts of each cell by their names, keyed by the names of run, evaluation and
+            cell.
+        runs: training, keyed by the run's name.
     """
 
     cells: Mapping[tuple[str, str, str], Mapping[str, Any]] = dataclasses.field(
@@ -61,9 +62,12 @@ class Accounts:
 
 
 def kept(path: epath.Path) -> tuple[Accounts, int]:
-    """What an `accounts.jsonl` has, and how many of its lines are not what `text` writes.
+    """Reads an `accounts.jsonl`.
 
-    Where something stands twice, the later counts.
+    Of two lines about the same thing the later one counts.
+
+    Returns:
+        what it holds, and how many of its lines are not such as `text` writes.
 
     Raises:
         OSError: the file is there and cannot be read.
@@ -88,7 +92,7 @@ def kept(path: epath.Path) -> tuple[Accounts, int]:
 
 
 def text(found: Accounts) -> str:
-    """An `accounts.jsonl`: lines of what is known of runs, and of cells."""
+    """The lines of an `accounts.jsonl`, of runs and of cells."""
     rows: list[dict[str, Any]] = [
         {"run": run, "parameters": one.parameters, "losses": [list(point) for point in one.losses]}
         for run, one in found.runs.items()
@@ -119,14 +123,14 @@ def _training(row: Mapping[str, Any]) -> Training:
 
 
 def _check(name: str, part: Any) -> None:
-    """Raises where a part is not of numbers by their names, or lacks one that tables need.
+    """Checks that a part maps names to numbers and has those that tables need.
 
     Raises:
-        ValueError: it is so.
+        ValueError: it does not.
     """
     if not (isinstance(part, dict) and all(number in part for number in _NEEDED[name])):
         raise ValueError(f"{name} lacks what it should have")
-    # Shares of nothing are none, and kinds of mistakes are counted one level below.
+    # None is the share of an empty set; counts by kind of mistake are a dictionary inside the part.
     below = [one for value in part.values() if isinstance(value, dict) for one in value.values()]
     flat = [value for value in part.values() if not isinstance(value, dict)]
     if not all(value is None or _is_number(value) for value in [*flat, *below]):

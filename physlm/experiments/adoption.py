@@ -1,7 +1,7 @@
-"""`--set model.from=DIR`: a study whose runs begin with a model of Hugging Face.
+"""`--set model.from=DIR`: a study whose runs all begin with a model of Hugging Face.
 
-It becomes a run of the store (`physlm.adopt`), which is then the parent of all runs. What the
-model is and on which class of problems it was trained, they have from it.
+The model becomes a run of the store (`physlm.adopt`), and that run the parent of all runs of the
+study. They take the architecture and the class of problems from it.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from physlm.experiments.store import Store
 
 KEY = "model.from"
 
-# What of a run's settings is its parent's, too; and what fits the parent's class of problems.
+# What children take from their parent: its data and model, and what suits its class of problems.
 _SHARED = ("data.", "model.")
 _FITTING = (
     "train.window",
@@ -32,21 +32,22 @@ _FITTING = (
 def begun(
     assignments: Sequence[str], workdir: epath.Path, scale: str, *, keep: bool
 ) -> tuple[list[str], dict[str, Any]]:
-    """Takes the model that is named into the store, where one is.
+    """Adopts the model that `model.from` names, where it is given.
 
     Args:
         assignments: `key=value` texts, `model.from=DIR` among them or not.
         workdir: the store.
         scale: whose settings hold where nothing else says any.
-        keep: whether the store is written; else the model is kept elsewhere while this process
-            lasts.
+        keep: whether to write the adopted run to the store; otherwise it is kept elsewhere until
+            this process ends.
 
     Returns:
-        the assignments without it, but with its run as the parent; and the settings of the parent
-        that its children need or that fit its class of problems, by dotted key.
+        the assignments with the adopted run as parent in place of `model.from`; and the settings of
+        the parent that its children need or that fit its class of problems, by dotted key.
 
     Raises:
-        ValueError: two say with which model runs begin, or it is none that can be taken.
+        ValueError: two of the assignments say which model runs begin with, or the model cannot be
+            adopted.
     """
     keys = [text.partition("=")[0].strip() for text in assignments]
     others = [text for key, text in zip(keys, assignments, strict=True) if key != KEY]
@@ -77,10 +78,10 @@ def _elsewhere() -> epath.Path:
 
 
 def _adopted(directory: str, store: Store, scale: str, assignments: Sequence[str]) -> str:
-    """The name of the run that a directory has become.
+    """The name of the run that a directory is adopted as.
 
-    Adopting asks JAX for devices, of which this process has yet to decide how many it needs. So
-    another one does it, on a CPU.
+    Adopting initialises JAX, but this process has not decided yet how many devices it needs. So it
+    is done in a process of its own, on a CPU.
     """
     command = [sys.executable, "-m", "physlm.adopt", directory, "--workdir", str(store.root)]
     command += ["--scale", scale, *(["--set", *assignments] if assignments else [])]
@@ -90,7 +91,7 @@ def _adopted(directory: str, store: Store, scale: str, assignments: Sequence[str
     if done.returncode:
         if done.returncode == 1:
             raise paths.FullError(f"the model of {directory}", store.root)
-        # Its sentence names what is wrong; whatever else it wrote comes before.
+        # The last line is the sentence that says what is wrong.
         said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}."]
         raise ValueError(f"{KEY} is {directory!r}: {said[-1]}")
     return done.stdout.strip().rpartition("parent.run=")[2]

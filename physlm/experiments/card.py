@@ -59,21 +59,21 @@ tokenizer = AutoTokenizer.from_pretrained(DIRECTORY)
 base = AutoModelForCausalLM.from_pretrained(BASE{code})
 model = PeftModel.from_pretrained(base, DIRECTORY)"""
 
-# What of a class decides no text of a problem, or is said otherwise.
+# Fields of the class that change no problem's text, or that the card gives elsewhere.
 _UNASKED = ("split", "op", "reask", "tokenizer", "tokenizer_files")
 
-# Both conditions of this study are one run where these are given.
+# With these settings both conditions of this study are one run.
 _STUDY = "quickstart"
 _VARIED = ("mistakes.rate", "mistakes.mask")
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """What is said of low-rank adapters beside what is said of a model.
+    """What a card says of low-rank adapters, beyond what it says of a model.
 
     Attributes:
         base: the name of the exported directory that they change.
-        count: of the numbers in their factors.
+        count: how many numbers their factors have.
     """
 
     base: str
@@ -230,7 +230,7 @@ def _training_command(run: Run) -> str:
     flat = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config_lib.flatten(run.config).items()
-        # Devices decide nothing of it.
+        # The mesh does not change what is trained.
         if not key.startswith("mesh.")
     }
     if parent := run.settings.parent.run:

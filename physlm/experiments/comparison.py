@@ -26,16 +26,16 @@ class Comparison:
 
     Attributes:
         label: of the condition.
-        against: with what all conditions of this kind are compared, in words.
-        cells: what they are compared on, in order: a cell, or `beyond 5` for all beyond the cap
-            together. None in place of a difference where the runs had different problems.
-        adjusted: p by cell, corrected by Holm's method (Scandinavian Journal of Statistics 6, 1979)
-            for the number of conditions that are compared with something on this cell.
-        why_not: why there is none at all; "" where there is.
+        against: what it, and others of its kind, are compared with, in words.
+        cells: the differences by what they are on, in order: a cell, or `beyond 5` for all cells
+            beyond the cap together. None where the runs had different problems.
+        adjusted: p by cell after Holm's correction (Scandinavian Journal of Statistics 6, 1979) for
+            the number of conditions that are compared on this cell.
+        why_not: why nothing could be compared; "" where it could.
         rates: how many rates of mistakes are averaged over; 1 for a single condition.
-        by_seed: by cell the difference in each seed, in the order of seeds; empty where the
-            conditions do not have the same seeds, of which there are several.
-        seeds: in words, where not all seeds of the study stand on both sides; else "".
+        by_seed: by cell the difference in each seed, in the order of seeds; empty where the two
+            conditions have different seeds, or one.
+        seeds: which seeds are compared, in words, where some are on one side only; else "".
     """
 
     label: str
@@ -53,14 +53,14 @@ def compare(
 ) -> list[Comparison]:
     """Compares conditions with mistakes to error-free ones, and others as the study asks.
 
-    Conditions that differ in the rate of mistakes alone are compared one by one and, where there
-    are several seeds of any, all together: the mean over rates, which has less chance in it.
+    Conditions that differ only in the rate of mistakes are compared one by one and, where any has
+    several seeds, also together: the mean over rates is less noisy.
 
     Args:
         lines: of a study.
-        found: what became of every problem, as far as it is known.
-        versus: settings with values, by their names in conditions: conditions are compared, too,
-            with that which has this value of the setting and is else equal.
+        found: the outcomes of every problem, as far as they are known.
+        versus: names of settings, each with a value. A condition with another value of the setting
+            is also compared with the condition that has this value and is otherwise equal.
     """
     compared = []
     for pairs, against in _pairs(lines, versus or {}):
@@ -117,7 +117,7 @@ def _compared(
 
 
 def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> str:
-    """Which seeds are compared, where those of all lines are not on both sides."""
+    """The seeds that are compared, in words, where some lines lack some of them."""
     every = _words(sorted({seed for line in lines for seed in line.seeds}))
     mine, theirs = _seeds([line for line, _ in pairs]), _seeds([base for _, base in pairs])
     if mine == theirs:
@@ -126,7 +126,7 @@ def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> st
 
 
 def _seeds(lines: Sequence[Line]) -> str:
-    """The seeds that each line has, once where they are the same."""
+    """The seeds of each line; one entry where all have the same."""
     return " and ".join(dict.fromkeys(_words(sorted(set(line.seeds))) for line in lines))
 
 
@@ -154,13 +154,13 @@ def _rates_together(
     found: outcomes.All,
     against: str,
 ) -> Comparison | None:
-    """The mean over rates; None where seeds do not tell how far it may be by chance."""
+    """The mean over rates; None where seeds are too few to estimate its error."""
     if any(_why_not(line, base, found) for line, base in group):
         return None
     every = [_without_rate(line) for line in lines if condition.RATE in line.condition]
     rest = condition.label(_without_rate(group[0][0]), every)
     label = f"{len(group)} rates together{'' if rest == 'all' else f', {rest}'}"
-    # An error-free condition may be the other of each pair.
+    # One error-free condition may be the other side of every pair.
     shown = list({id(line): line for pair in group for line in pair}.values())
     weights = [_weight(line, group) for line in shown]
     cells, by_seed = {}, {}

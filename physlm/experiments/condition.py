@@ -14,9 +14,9 @@ Condition = Mapping[str, Any]
 
 RATE = "retry_rate"
 DECODE = "decode"
-# How a model is trained, what it was trained on before, and the probe that decoding asks.
+# How a model is trained, what it was pretrained on, and the probe that decoding asks.
 TRAINED, PARENT, PROBE = "trained", "parent", "probe"
-# What a report adds where runs that a study does not tell apart differ in their configurations.
+# Added by a report where runs of one condition have different configurations.
 VERSION = "configuration"
 _MASK = "mask"
 _KIND = "kind"
@@ -34,7 +34,7 @@ _SHORT_NAMES = {
 
 
 def short_name(key: str, flat: Mapping[str, Any]) -> str:
-    """The short name of the setting `key`: its last part, unless another section has it too."""
+    """The short name of the setting `key`: its last part, unless another section has the same."""
     if key in _SHORT_NAMES:
         return _SHORT_NAMES[key]
     last = key.rpartition(".")[2]
@@ -80,11 +80,11 @@ def is_error_free(condition: Condition) -> bool:
 
 
 def is_masked(condition: Condition, otherwise: str = "none") -> bool:
-    """Whether tokens of its mistakes bear no loss.
+    """Whether tokens of its mistakes are excluded from the loss.
 
     Args:
         condition: of a study.
-        otherwise: the mask where the condition does not name it, since all have the same.
+        otherwise: the mask that holds where the condition names none, as all of them share it.
     """
     return not is_error_free(condition) and condition.get(_MASK, otherwise) != "none"
 
@@ -104,7 +104,8 @@ def meant(condition: Condition) -> dict[str, Any]:
 def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | None:
     """The index of the condition that is error-free and otherwise equal; None without one.
 
-    For a model that was trained in two steps that is one that was trained once, if need be.
+    For a model trained in two steps where there is no such condition, that is the error-free one
+    trained in one step.
     """
     once = {name: value for name, value in condition.items() if name not in (TRAINED, PARENT)}
     for wanted in (condition, once):
@@ -118,9 +119,9 @@ def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | Non
 def order(condition: Condition) -> tuple[Any, ...]:
     """The sort key of conditions: error-free ones first, then by rate.
 
-    Of one rate what is trained once comes before what is trained on. All else is in the order of
-    its values: numbers by size, choices as they are declared, such as no mask first, and texts,
-    their default first, by the numbers in them, too: rank 8 before rank 16.
+    Within a rate, what is trained once comes before what is trained on. Then conditions go by their
+    values: numbers by size; choices in the order of their declaration, such as no mask first; texts
+    with the default first, and by the numbers in them, so that rank 8 comes before rank 16.
     """
     said = meant(condition)
     apart = [name for name in sorted(said) if name not in (RATE, TRAINED)]
@@ -153,7 +154,7 @@ def _by_short_name() -> dict[str, Setting]:
 
 
 def in_common(conditions: Sequence[Condition]) -> str:
-    """What all conditions with mistakes share, and their labels therefore do not say, in words."""
+    """What all conditions with mistakes share, in words; their labels leave it out."""
     for said in conditions:
         if shared := _shared(said, conditions):
             told = {name: value for name, value in said.items() if name in shared}
@@ -165,9 +166,10 @@ def in_common(conditions: Sequence[Condition]) -> str:
 def label(condition: Condition, conditions: Sequence[Condition]) -> str:
     """The label of a condition, without what all conditions share.
 
-    Nor does it say what all with mistakes share, where they differ in another setting of mistakes.
+    Nor does it name what all conditions with mistakes share, where these differ in another setting
+    of mistakes.
     """
-    # What stands beside records is told where others have none.
+    # What is trained on beside records is named only if other conditions have no records.
     always = {RATE} if len({other.get(RECORDS) for other in conditions}) > 1 else set()
     shared = _shared(condition, conditions)
     told = {
@@ -214,7 +216,10 @@ def setting(name: str, value: Any) -> str:
 
 
 def _mask(value: Any, conditions: Sequence[Condition], beside_rate: bool) -> list[str] | None:
-    """How a mask is called; None where that takes its name, as there are several."""
+    """The mask in words; None where it has to be named, since there are several.
+
+    Beside a rate, no mask needs no words.
+    """
     if value == "none":
         return [] if beside_rate else ["not masked"]
     masks = {other[_MASK] for other in conditions if other.get(_MASK, "none") != "none"}
@@ -222,10 +227,10 @@ def _mask(value: Any, conditions: Sequence[Condition], beside_rate: bool) -> lis
 
 
 def _shared(condition: Condition, conditions: Sequence[Condition]) -> set[str]:
-    """Settings of mistakes, the rate among them, in which all conditions with mistakes agree.
+    """Settings of mistakes, the rate included, that are equal in all conditions with mistakes.
 
-    None for an error-free condition, and where no other setting of mistakes is there to tell the
-    condition from an error-free one.
+    None for an error-free condition, and where no other setting of mistakes tells the condition
+    from an error-free one.
     """
     if is_error_free(condition) or any(TRAINED in other for other in conditions):
         return set()

@@ -1,8 +1,8 @@
 """The configuration of a run: its settings by dotted key, its scales, and its checks.
 
-Settings are declared, with default and meaning, beside the code that reads them (`SECTIONS` says
-where); the defaults are the published recipe. Here stands what runs and smaller scales change of
-them. A study begins with `base(scale)` and changes what it must.
+Each setting is declared, with default and meaning, beside the code that reads it (`SECTIONS` says
+where); the defaults are the published recipe. `scales` has what smaller scales change of them. A
+study begins with `base(scale)` and changes what it must.
 """
 
 import contextlib
@@ -52,11 +52,11 @@ SECTIONS: Mapping[str, tuple[type, ...]] = {
     "mesh": (MeshConfig,),
 }
 
-# Both make test sets. A run trains on all numbers of operations, and its test cells fix them
-# (`evaluate.beyond`); another question about a problem would take another number than its cell's.
+# These are for test sets alone: a run trains on all numbers of operations, and its cells fix them
+# (`evaluate.beyond`); another question about a problem changes its number of operations.
 _NOT_OF_A_RUN = ("data.op", "data.reask")
 
-# Who runs what at which scale is decided by the command line's own arguments.
+# Study and scale are arguments of the command line, not settings.
 ARGUMENTS = ("study", "scale")
 
 # Short ways to write several settings at once.
@@ -197,7 +197,7 @@ def decides(key: str) -> bool:
 
 
 def goes_without_saying(key: str, value: Any) -> bool:
-    """Whether a value is left out of identities, since it is that of runs without the setting.
+    """Whether a value is left out of identities: that of runs from before the setting existed.
 
     Raises:
       ValueError: there is no such key.
@@ -290,7 +290,7 @@ def resolve(config: ConfigDict) -> Settings:
     """The configuration as checked values.
 
     Raises:
-      ValueError: a room refuses its section; the sentence names the field.
+      ValueError: a value is not allowed; the sentence names the setting.
     """
     data = _made(Spec, config, "data")
     with _of("data"):

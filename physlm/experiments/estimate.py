@@ -141,7 +141,7 @@ def _there(settings: config_lib.Settings, place: Slice) -> float | None:
     mesh, config = settings.mesh, settings.train
     for data in range(place.devices // mesh.beside_data, 0, -1):
         axes = {"fsdp": mesh.fsdp, "sequence": mesh.sequence, "tensor": mesh.tensor, "data": data}
-        # That many cannot share it.
+        # The batch cannot be divided over so many chips.
         with contextlib.suppress(ValueError):
             found = roofline.predict(
                 CHIPS[place.chip], settings.model, config.batch, config.steps, axes,

@@ -39,7 +39,7 @@ class Evaluation:
     def config(self) -> dict[str, Any]:
         """All that identifies the evaluation, as plain JSON data.
 
-        Of a strategy of one's own that is the file it is defined in, too (`code`).
+        For a strategy from a file of the user's own that includes the content of the file (`code`).
         """
         known = settings_lib.of(self.settings)
         facts = self.facts
@@ -57,7 +57,7 @@ def name_of(config: Mapping[str, Any], step: int) -> str:
         config: of the evaluation.
         step: after which the model is judged.
     """
-    # A step says it, however it was chosen.
+    # The name begins with the step, so how that was chosen need not be said.
     evaluate = {key: value for key, value in config["evaluate"].items() if key != "checkpoint"}
     words = [f"step={step}", in_a_path(config["decode"]), f"problems={evaluate['problems']}"]
     if evaluate.get("within"):
@@ -75,8 +75,8 @@ def directory_of(run: epath.Path, config: Mapping[str, Any], step: int) -> epath
 def result_of(run: epath.Path, config: Mapping[str, Any]) -> epath.Path | None:
     """The result file of an evaluation of a finished run; None where the run is not finished.
 
-    The file is there as soon as the evaluation is done. It is None, too, where the best checkpoint
-    is to be judged and was never looked for.
+    The file exists once the evaluation is done. None, too, where the best checkpoint is asked for
+    and nobody has determined yet which that is.
     """
     best = config["evaluate"].get("checkpoint") == "best"
     step = best_step(run) if best else last_step(run)

@@ -32,7 +32,7 @@ class Task:
     Attributes:
         run: which run.
         evaluations: how it is judged.
-        needs: runs that judging asks, beside the run's parents.
+        needs: other runs, beside its parents, that judging uses, such as a probe's.
     """
 
     run: Run
@@ -84,7 +84,7 @@ def execute(
     """
     runs = [task.run for task in tasks]
     todo = [run for run in runs if run_lib.status(store.of_run(run.name)) != "finished"]
-    # From here on the files that this was decided by change.
+    # Training, below, changes the files that this was decided by.
     devices.wait_for_all(f"decided on {runs[0].name}")
     trained = _train_all(todo, store, profile, log)
     for task in tasks:
@@ -109,7 +109,7 @@ def _judge_all(task: Task, directory: epath.Path, state: TrainState | None) -> E
             judging.judge(task.run, evaluation, directory, known, which)
         except leases.LostError as error:
             return error
-        # One evaluation, or run, must not take the others with it, whatever went wrong in it.
+        # Whatever goes wrong in one evaluation or run, the others go on.
         except Exception as raised:
             if lost := hosts.lost([directory]):
                 return lost
@@ -143,7 +143,7 @@ def _train_all(
         for run, outcome in zip(runs, outcomes, strict=True):
             if devices.is_first() and not isinstance(outcome, Exception):
                 run_lib.finish(store.of_run(run.name), int(outcome.step), seconds)
-    # What ends a training ends that of all its runs.
+    # Runs that are trained together fail together.
     except Exception as error:
         names = ", ".join(run.name for run in runs)
         why = paths.explained(error, f"what belongs to {names}", store.models)

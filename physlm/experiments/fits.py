@@ -1,20 +1,20 @@
 """Scaling laws: how a loss, or a share of errors, falls with parameters N and training tokens D.
 
 The law is E + A / N**alpha + B / D**beta (Hoffmann et al., arXiv 2203.15556, Approach 3), fitted as
-there: Huber's loss of the differences of logarithms, from many starts. For exponents alpha and beta
-the law is linear in E, A and B, so that a start is a pair of exponents with the best E, A and B,
-none of them negative, for it.
+there: Huber's loss of the differences of logarithms, from many starts. For fixed exponents the law
+is linear in E, A and B, so that a start is a pair of exponents with the best non-negative E, A and
+B for it.
 
 Intervals are percentiles of fits to resampled data. Where each pair of N and D has several runs,
-these are drawn again within their pair, and speak of other seeds of these very sizes. Otherwise
-nobody can tell a seed from a size that the law does not suit; the law's own residuals are drawn
-again then, over all pairs, and speak of both. Deviations from what is fitted, or from the mean of
-a pair, are smaller than those that they stand for, by a factor that is known, and are stretched by
-it. Of simulated data, five sizes by four lengths, 95% intervals held the truth in 89 to 93 of 100
-cases.
+runs are resampled within their pair, and the intervals speak of other seeds of these very sizes.
+Otherwise the spread over seeds cannot be told from sizes that the law does not fit; the residuals
+of the law are resampled over all pairs instead, and the intervals speak of both. Residuals, and
+deviations from the mean of a pair, are smaller than the errors that they stand for by a known
+factor, by which they are stretched. On simulated data, five sizes by four lengths, 95% intervals
+held the truth in 89 to 93 of 100 cases.
 
-A share of errors is bounded. Pairs of N and D that share the largest or the smallest value of all,
-as where no problem is solved or every one, only tell on which side of it the truth is: the law is
+A share of errors is bounded. Where several pairs of N and D have the same smallest or the same
+largest value, as where no problem is solved or every one, they only bound the truth: the law is
 fitted without them.
 """
 
@@ -28,16 +28,16 @@ from scipy import optimize
 from data_gen import keys
 from data_gen.keys import Purpose
 
-# Five numbers are fitted. Nine pairs, three by three, leave four that they do not have to meet.
+# Five numbers are fitted; nine pairs, three by three, leave four degrees of freedom.
 LEAST_PAIRS = 9
 LEAST_VALUES = 3
-# Values nearer to each other than this are one: equal sizes of several depths tell no exponent.
+# Values nearer to each other than this count as one: they are too close to tell an exponent.
 _APART = 1.2
 # Differences of logarithms beyond it count in proportion, not by their squares: 3%, where Hoffmann
 # et al. have 0.1%, for losses of larger models that are known better than shares of problems.
 _HUBER = 0.03
 _STARTS = (0.1, 0.3, 0.6, 1.0)
-# Of the starts, so many are gone on from: those that suit the data best.
+# How many starts are optimised: those that fit the data best.
 _TRIED = 4
 _STEPS = 100
 _MOST = 4.0
@@ -97,7 +97,7 @@ class Fit:
         pairs: to how many pairs of N and D it is fitted.
         residuals: of each run, in the order given: the logarithm of what was measured over what
             the law says.
-        drawn: what intervals come from: `runs` drawn again within their pairs, or `residuals`.
+        drawn: what was resampled for the intervals: `runs` within their pairs, or `residuals`.
         left_out: of each run, bool, in the order given: it is not fitted, as its value is a bound.
     """
 
@@ -114,8 +114,8 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
 
     Args:
         measured: the runs, of several seeds or of one.
-        resampled: how often it is fitted again for the intervals.
-        seed: of what is drawn for these.
+        resampled: how often the law is fitted to resampled data for the intervals.
+        seed: of the resampling.
 
     Raises:
         ValueError: there are too few pairs of N and D, or too few values of either, not counting
@@ -172,7 +172,7 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
         else:
             spread_R = (residual_R - residual_R.mean()) * np.sqrt(len(logs) / (len(logs) - 5))
             again_R = centre_R + spread_R[_within(np.zeros_like(of_pair_R), drawn_R)]
-        # What was found with all data is near, and is not where a term has gone to nothing.
+        # The fit to all data is near; but it is no start where one of its terms is nothing.
         others = (best, _begun(size_R, length_R, again_R, 0.3, 0.3))
         found_5.append(_best(size_R, length_R, again_R, others, 1e-7))
     ends = {}
@@ -190,9 +190,10 @@ def fit(measured: Sequence[Measured], *, resampled: int = RESAMPLED, seed: int =
 
 
 def _at_bounds(table_Rx3: np.ndarray) -> np.ndarray:
-    """Which runs are of pairs of N and D that share the smallest or the largest value of all.
+    """Which runs are of pairs that only bound the truth: bool [R].
 
-    A pair counts where all of its runs have that value, and only if another does so, too.
+    Those are pairs of N and D all of whose runs have the smallest value of all, or the largest, if
+    another pair has the same.
     """
     _, of_pair_R = np.unique(table_Rx3[:, :2], axis=0, return_inverse=True)
     of_pair_R, value_R = of_pair_R.reshape(-1), table_Rx3[:, 2]
@@ -286,7 +287,7 @@ def _near(
         ftol=tolerance,
         xtol=tolerance,
         gtol=tolerance,
-        # Where a term is as good as none its exponent would be looked for long, and in vain.
+        # Where a term is almost 0 its exponent has no effect, and a search for it would not end.
         max_nfev=_STEPS,
     )
     return float(found.cost), found.x

@@ -1,4 +1,4 @@
-"""Several hosts at work on one run: what they agree on, and what the first alone says."""
+"""Several hosts at work on one run: what they decide together, and what the first alone prints."""
 
 import contextlib
 import io
@@ -26,9 +26,9 @@ def check_leases(directories: Sequence[epath.Path]) -> None:
 
 
 def lost(directories: Sequence[epath.Path]) -> leases.LostError | None:
-    """That this process has lost a lease of what it works on, as the first host knows.
+    """The error that says that this process has lost a lease, as the first host knows.
 
-    Whatever fails after that may do so because the other process has changed the files.
+    Any failure after the loss may come from another process's changes to the files.
     """
     try:
         for directory in directories if devices.is_first() else ():
@@ -55,7 +55,7 @@ def record_failure(directory: epath.Path, error: Exception) -> None:
     if not devices.is_first():
         return
     text = "".join(traceback.format_exception(error))
-    # What cannot be written may be why it failed, and is said where the failure is.
+    # A full disk may be the very failure, which the caller reports anyway.
     with contextlib.suppress(*paths.failures(directory)):
         paths.make_directory(directory)
         paths.write_atomically(directory / run_lib.ERROR_FILE, text)

@@ -19,8 +19,8 @@ from physlm.practice import PARENT
 def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """The settings that decide the weights of a run, by dotted key.
 
-    Two runs of equal facts have equal weights after each step, up to the order in which devices add
-    numbers. A file counts by what it holds: in place of its path stands a hash of its content.
+    Two runs with equal settings here have equal weights after each step, up to the order in which
+    devices add numbers. A file counts by its content: a hash stands in place of its path.
 
     Args:
         config: the resolved configuration.
@@ -36,10 +36,10 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         mistakes = Mistakes(flat["mistakes.kind"], rate=flat["mistakes.rate"])
         facts["mistakes.kind"] = mistakes.kind_by_name
         if wrong_sentences(mistakes):
-            # There were runs whose wrong sentences could follow themselves word for word.
+            # In earlier versions a wrong sentence could stand twice in a row, word for word.
             facts["mistakes.sentences"] = "distinct"
     else:
-        # Nothing else that is said of mistakes is then ever read, nor is the budget stretched.
+        # Then no other setting of mistakes is read, and a budget of problems takes no more steps.
         unread = {key for key in facts if key.startswith("mistakes.")} | {"train.budget"}
         # What is masked of records is masked by the same setting.
         read = {"mistakes.rate", *(("mistakes.mask",) if flat.get("train.records") else ())}
@@ -49,14 +49,14 @@ def of_run(config: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     if "parent.run" in facts:
         facts["parent.run"] = hash_of(flat["parent.run"])
     if records := flat.get("train.records"):
-        # Of the parent's own mistakes decides who the parent is, and how it is asked.
+        # The parent's own mistakes follow from the parent and from how it is asked.
         facts["train.records"] = records if records == PARENT else _content_of_file(records)
     facts["data.names_file"] = digest(vocabulary(spec).tokens) if spec.names_file else ""
     facts["data.tokenizer_files"] = _content_of_table(spec) if spec.tokenizer == "gpt2" else ""
     return facts
 
 
-# How documents are laid into windows, which a probe reads one by one, and what of them bears loss.
+# A probe reads documents one by one, not packed into windows, and has another loss.
 _NOT_OF_A_PROBE = (
     "train.attention", "train.budget", "train.loss_on", "train.pack", "mistakes.mask",
 )  # fmt: skip
@@ -64,7 +64,7 @@ _NOT_OF_A_PROBE = (
 
 def _unread(flat: Mapping[str, Any]) -> tuple[str, ...]:
     """Sections, and single settings, that a run of this configuration never reads."""
-    # There were runs before there were these.
+    # Configurations of earlier versions lack these settings.
     kind, parent = flat.get("adaptation.kind", FULL), flat.get("parent.run", "")
     read = {"parent.": parent, "adaptation.": kind != FULL, "probe.": kind == PROBE}
     unread = tuple(section for section, is_read in read.items() if not is_read)
@@ -75,7 +75,7 @@ def _unread(flat: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def hash_of(name: str) -> str:
-    """The hash that the name of a run, or of its directory, ends with: its identity."""
+    """The hash at the end of a run's name, or of its directory's: its identity."""
     return pathlib.PurePath(name).name.rpartition("-")[2]
 
 

@@ -58,7 +58,7 @@ class Difference:
         value: difference of the means.
         low, high: its 95% interval.
         p: two-sided probability of a difference at least as large where there is none.
-        over_seeds: it speaks for other seeds and problems; otherwise for other problems alone.
+        over_seeds: whether it speaks of other seeds and other problems, or of other problems alone.
     """
 
     value: float
@@ -73,15 +73,15 @@ def difference(
 ) -> Difference:
     """Compares whether problems were solved under two conditions, A minus B.
 
-    Two problems more are taken into the variance over problems, one solved by A alone and one by B
-    alone, without which models that agree on all problems would have an interval of no width
-    (Bonett and Price, J. Educational and Behavioral Statistics 37, 2012).
+    The variance over problems is that of two problems more, one solved by A alone and one by B
+    alone; otherwise models that agree on all problems would have an interval of no width (Bonett
+    and Price, J. Educational and Behavioral Statistics 37, 2012).
 
     Args:
         a_SxN, b_SxN: 0 or 1, by seed and problem; the same problems, in one order. The numbers of
             seeds may differ.
-        others: of further conditions, of runs that are neither in A nor in B, from which the
-            variance over seeds is estimated, too.
+        others: of further conditions, whose runs are neither in A nor in B; they too are used to
+            estimate the variance over seeds.
 
     Raises:
         ValueError: the numbers of problems differ, or there is none.
@@ -106,9 +106,10 @@ def contrast(
 ) -> Difference | None:
     """Compares several conditions at once: a weighted sum of their shares of solved problems.
 
-    Several rates against one error-free condition, for example, have weights of one over their
-    number and of minus one. Here it does matter that seeds are taken to be independent between
-    conditions: what a seed does to all of one sign alike is not in the interval.
+    For several rates against one error-free condition, for example, each rate has the weight one
+    over their number, and the error-free condition the weight -1. Here it does matter that seeds
+    are taken to be independent between conditions: an effect of a seed that all rates share is
+    not in the interval.
 
     Args:
         parts: 0 or 1, by seed and problem, of each condition; the same problems, in one order.
@@ -172,13 +173,13 @@ def in_words(p: float) -> str:
 def of_mean(values_SxN: np.ndarray, others: Sequence[np.ndarray] = ()) -> tuple[float, float]:
     """The 95% interval of a count's mean over seeds and problems.
 
-    It is of the same design with one condition. Where all conditions have one seed it speaks for
-    other problems alone, and one problem for nothing: the interval has no width then.
+    The design is the same, with one condition. Where all conditions have one seed the interval is
+    over other problems alone; where there is one problem it has no width.
 
     Args:
         values_SxN: counts by seed and problem.
-        others: of further conditions, on problems of the same cell. What counts nothing at all says
-            nothing of how far seeds vary, such as the mistakes of models that have read none.
+        others: of further conditions, on problems of the same cell. Conditions whose counts are all
+            0, such as the mistakes of models that have read none, tell nothing of how seeds vary.
 
     Returns:
         the lower and the upper end, in the count's unit.
@@ -199,10 +200,10 @@ def of_share(
 ) -> tuple[float, float]:
     """The 95% interval of the mean over seeds of shares of the same n problems.
 
-    Where all conditions have one seed it is Wilson's. Else the variance over seeds, pooled over
-    conditions, is added to that of n problems, which is taken from Wilson's interval of the mean
-    share: who knows the shares alone cannot take out what both contain, so that it is rather too
-    wide where seeds vary little.
+    Where all conditions have one seed it is Wilson's. Otherwise the variance over seeds, pooled
+    over conditions, is added to that over n problems, which is taken from Wilson's interval of the
+    mean share. Part of the variance is then counted twice, which shares alone do not allow to take
+    out; so the interval is rather too wide where seeds vary little.
 
     Args:
         shares: of each seed, in 0..1.
@@ -279,13 +280,13 @@ def _variance(
 
 
 def _room(share: float, n: int) -> float:
-    """p (1 - p) of a share p of n, with one success and one failure more than there are."""
+    """p (1 - p) of a share p of n, with one success and one failure added."""
     share = (share * n + 1) / (n + 2)
     return share * (1 - share)
 
 
 def _square(mean: float, n: int) -> float:
-    """The square of a count's mean over n values, of which one counts one more than it does."""
+    """The square of a count's mean over n values, with one added to the sum."""
     return (mean + 1 / n) ** 2
 
 
@@ -294,6 +295,6 @@ def _quantile(freedom: float) -> float:
 
 
 def _mcnemar(each_N: np.ndarray) -> float:
-    """McNemar's exact test: of the problems that one model alone solves, half would be A's."""
+    """McNemar's exact test: by chance, half of the problems that one model alone solves are A's."""
     wins, losses = int((each_N > 0).sum()), int((each_N < 0).sum())
     return min(1.0, 2 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))

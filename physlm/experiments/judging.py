@@ -1,4 +1,4 @@
-"""Judging of a trained model: the problems that it is given, and what is left of it."""
+"""Judges a trained model on test problems, and writes the result."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ from physlm.step import TrainState
 SOLUTIONS_FILE = "solutions.jsonl"
 MISTAKES_FILE = "mistakes.txt"
 
-# In a result: how many bytes of solutions are beside it.
+# The field of a result that has the size in bytes of the file of solutions beside it.
 _SIZE = "solutions_bytes"
 
 
@@ -96,7 +96,7 @@ def _judge(
     if settings.adaptation.kind == PROBE:
         cells = probing.evaluate(
             params,
-            # What a model writes that is only drawn says nothing of a probe.
+            # What a model that was only initialised writes tells nothing of its probe.
             frozen if settings.parent.run else None,
             model=settings.model,
             spec=settings.data,
@@ -149,7 +149,8 @@ def _judge(
 def check_solutions(result: epath.Path) -> None:
     """Checks that the solutions beside a result have the size that they were written with.
 
-    Solutions that were removed are not missed, nor is the size in results of earlier versions.
+    Solutions may be deleted, and results of earlier versions do not have the size; neither is an
+    error.
 
     Raises:
         ValueError: some of them are lost.

@@ -2,21 +2,23 @@
 
 A lease is a small file beside what it stands for. Its holder rewrites it every `BEAT` seconds, from
 a thread, so that compiling does not look like death. Whoever wants the lease meanwhile watches the
-file. If it has not changed for `EXPIRY` seconds of the watcher's own clock its holder is taken for
-dead, and the lease is broken; clocks of two machines are never compared. A process that ends in
-order leaves no lease, and one that is killed blocks others for `EXPIRY` seconds at most, from when
-they begin to watch.
+file. If it has not changed for `EXPIRY` seconds by the watcher's own clock, its holder is taken for
+dead and the lease is broken; clocks of two machines are never compared. A process that ends in
+order leaves no lease, and one that is killed blocks others for at most `EXPIRY` seconds after they
+begin to watch.
 
-What is assumed of the place, a directory or a bucket: of several processes that create one file
-exclusively (`O_EXCL`; `ifGenerationMatch=0` in Google's buckets) one alone succeeds; a file that is
-written anew is read as it was or as it is; and what is read is what was written last.
+What is assumed of the place, a directory or a bucket: if several processes create the same file
+exclusively (`O_EXCL`; `ifGenerationMatch=0` in Google's buckets), exactly one succeeds; whoever
+reads a file while it is rewritten sees it before or after that, never half; and a read returns what
+was written last.
 
-A place with no more than that cannot remove a file on condition that it is still the same. So a
-dead lease is removed under another one, of a name that it alone has: two that find it dead do not
-remove each other's new ones. A holder that wakes up and ends shows a sign of life before it
-removes its lease, and looks for who is about to remove it, who looks for that sign in turn. What
-remains is a process that stands still for `EXPIRY` seconds between two such operations, one right
-after the other. Even then no result is wrong, since a run has the same results whoever computes it.
+Such a place cannot remove a file on condition that it is unchanged. So whoever removes a dead lease
+holds a second lease for that, named after the dead one, and two processes that find it dead do not
+remove each other's new leases. A holder that wakes up and ends writes a sign of life before it
+removes its lease, and then checks that nobody is about to remove it; who is about to remove a lease
+checks for that sign. What remains is a process that stands still for `EXPIRY` seconds between two
+such operations, one right after the other. Even then no result is wrong, since a run has the same
+results whoever computes it.
 """
 
 import json
@@ -33,8 +35,8 @@ from etils import epath
 from data_gen.text import lines
 from physlm import paths
 
-# Seconds between signs of life, until a lease without them is broken, and between two looks at it.
-# A bucket takes one write of a file a second.
+# Seconds between signs of life; until a lease without them is broken; between two looks at it.
+# A bucket allows one write of a file a second.
 BEAT, EXPIRY, LOOK = 10.0, 90.0, 2.0
 
 # What this process holds, by path.
@@ -64,7 +66,7 @@ class Lease:
         _held[str(path)] = self
 
     def check(self) -> None:
-        """Raises `LostError` where the lease is not this process's any more.
+        """Raises `LostError` where the lease is no longer this process's.
 
         Raises:
             LostError: it is not.
@@ -98,7 +100,7 @@ class Lease:
 
     def _live(self) -> None:
         while not self._ended.wait(BEAT):
-            # A place may be out of reach for a while; if it is for long, others will say so.
+            # The place may be out of reach for a while; if for long, other operations will raise.
             with suppress(*paths.failures(self._file)):
                 if not self._beat():
                     return
@@ -136,7 +138,7 @@ class Watch:
 
     def _take(self, path: epath.Path, file: epath.Path) -> Lease | None:
         token = uuid.uuid4().hex[:12]
-        # A lost answer to a request that is then repeated looks like somebody else's lease.
+        # If the answer to a request is lost and it is repeated, our own lease looks like another's.
         if paths.create(file, _content(token, 0)) or _token(_read(file)) == token:
             self._seen.pop(str(file), None)
             return Lease(path, file, token)
@@ -204,21 +206,22 @@ def clear(done: Iterable[epath.Path]) -> None:
 
 
 def check(path: epath.Path) -> None:
-    """Raises `LostError` where a lease of this process was taken over; fine where it took none.
+    """Raises `LostError` if this process had a lease of the path and lost it.
 
-    To be called before what the lease is about is written.
+    To be called before writing what the lease protects.
 
     Raises:
-        LostError: it is not.
+        LostError: the lease was taken over.
     """
     if (lease := _held.get(str(path))) is not None:
         lease.check()
 
 
 def is_held(path: epath.Path) -> bool:
-    """Whether a live process holds the lease of a file or directory, for an onlooker.
+    """Whether a live process seems to hold the lease of a file or directory.
 
-    That goes by the clocks of this machine and of the place, and may be wrong where these differ.
+    For onlookers: it compares the clocks of this machine and of the place, and is wrong where these
+    differ much.
     """
     try:
         seen = _file_of(path).stat().mtime

@@ -1,7 +1,7 @@
 """Other places for the metrics of runs: TensorBoard's files, and Weights & Biases.
 
-They are told what `metrics.jsonl` says, which stays the source: a run that goes on is shown from
-its first step on, with no step twice. Each needs the extra of its name.
+They are given what is in `metrics.jsonl`, which remains the source: also a run that was resumed is
+shown from its first step on, with no step twice. Each needs the extra of its name.
 """
 
 import contextlib
@@ -73,9 +73,9 @@ def _tensorboard(directory: pathlib.Path, lines: Sequence[Line]) -> Iterator[Tel
     import tensorboardX
 
     shutil.rmtree(directory, ignore_errors=True)
-    # Seconds of training and not of the day: pauses between parts are not shown.
+    # The time axis has seconds of training, not of the day, so that pauses do not show.
     begun = time.time() - (lines[-1].get("seconds", 0.0) if lines else 0.0)
-    # A viewer that has read what was there before forgets it.
+    # This has a viewer drop what it has read of earlier files.
     with tensorboardX.SummaryWriter(str(directory), purge_step=0) as writer:
 
         def tell(line: Line) -> None:
@@ -96,7 +96,7 @@ def _wandb(run: Run, directory: pathlib.Path, lines: Sequence[Line]) -> Iterator
     import wandb
 
     name = identity.hash_of(run.name)
-    # What was kept here is kept anew, whole; what is elsewhere has its steps.
+    # Offline files are written again, whole; the server already has the earlier steps.
     for before in directory.glob(f"wandb/offline-run-*-{name}"):
         shutil.rmtree(before)
     settings: dict[str, Any] = {"console": "off"}

@@ -1,4 +1,4 @@
-"""The data of a report: the rows of a study, and what its store still has of their runs."""
+"""The data of a report: the rows of a study, and what else is known of their runs."""
 
 import dataclasses
 import functools
@@ -27,10 +27,10 @@ from physlm.experiments.store import Store
 from physlm.experiments.summary import Line, summarise
 from physlm.journal import METRICS_FILE
 
-# Points of a curve of losses; more cannot be seen.
+# Points of a curve of losses; a figure cannot show more.
 _POINTS = 400
 
-# What entries may differ in that are one condition's.
+# What entries of one condition may differ in.
 _OF_A_SEED = ("seed", "parent.run", "evaluate.probe")
 
 
@@ -79,7 +79,7 @@ class Material:
 
     @functools.cached_property
     def outcomes(self) -> dict[tuple[str, str], outcomes.OfCells]:
-        """What became of every problem, as far as solutions are there, or an earlier report was."""
+        """The outcome of every problem, from solutions in the store or an earlier report."""
         known, _ = self._kept
         return {
             key: outcomes.read(path) or known.get(key, {}) for key, path in self.evaluations.items()
@@ -91,7 +91,7 @@ class Material:
 
     @functools.cached_property
     def accounts(self) -> Accounts:
-        """What solutions and trainings took, as the store says it, or an earlier report did."""
+        """The parts of results and the training of runs, from the store or an earlier report."""
         known, _ = self._told
         cells = {}
         for key, directory in self.evaluations.items():
@@ -114,13 +114,15 @@ class Material:
 
     @property
     def damaged(self) -> dict[str, int]:
-        """How many lines cannot be read of the files that reports keep, by their names."""
+        """How many lines cannot be read, by the name of the file that reports keep."""
         return {outcomes.FILE: self._kept[1], accounts.FILE: self._told[1]}
 
     @functools.cached_property
     def told(self) -> list[results.Row]:
-        """The rows with what their evaluations say of held-out and shared problems, where they do;
-        and, where runs of one condition differ in what decides them, with what they are told by."""
+        """The rows, with the parts of their results where these are known.
+
+        Where runs of one condition differ in what decides them, rows also say which they are of.
+        """
         versions = self._versions
         return [
             {
@@ -211,7 +213,7 @@ class Material:
         return files.read_object(path) if path.exists() else {}
 
     def spec(self, run: str, evaluation: str) -> Spec | None:
-        """The class of problems of a run, as far as its configuration is still there."""
+        """The class of problems of a run, where its configuration is still there."""
         data = self.configs.get((run, evaluation), {}).get("data")
         known = {} if data is None else {n: v for n, v in data.items() if n in settings.of(Spec)}
         return Spec(**known) if known else None
@@ -257,9 +259,9 @@ class Material:
                 noted = lines.value(line)
                 found.append((noted["tokens"], noted["recent_loss"]))
             except (ValueError, KeyError, TypeError):
-                # A killed run may have left half a line; it drops it when it goes on.
+                # A killed run may have left half a line, which it drops when it is resumed.
                 continue
-        # From the end, so that where a run came to is always among them.
+        # Counted from the end, so that the last point is always among them.
         return found[:: -max(1, len(found) // _POINTS)][::-1]
 
     @property

@@ -29,8 +29,8 @@ def state_bytes(run: Run) -> int:
 def check(run: Run) -> None:
     """Raises where a training step cannot fit the device's memory.
 
-    That is its state, the gradients, and what enters each block of a part of its batch; a step
-    takes more, which only compiling tells.
+    What is counted: the training state, the gradients, and the input of each block for the
+    sequences that a device computes at once. A step takes more, but only compiling tells how much.
 
     Args:
         run: what is trained, on the devices that are here.
@@ -41,10 +41,10 @@ def check(run: Run) -> None:
     settings, mesh = run.settings, sharding.make_mesh(run.settings.mesh)
     device = mesh.local_devices[0]
     room = devices.room(device)
-    # Those that a CPU is presented as have one memory.
+    # Several devices that XLA makes of one CPU share its memory.
     sharing = len(mesh.local_devices) if device.platform == "cpu" else 1
     working = _batch_bytes(run, _sequences(run, mesh), mesh)
-    # As nearly all runs are, of which no more need be known: gradients are a part of as much again.
+    # Nearly all runs end here: gradients take at most as much again as the state.
     if (2 * state_bytes(run) + working) * sharing <= room:
         return
     state = _state(run)
@@ -79,8 +79,8 @@ def _state(run: Run) -> Any:
         optimizer.make(settings.optimizer, settings.train.steps),
         adaptation=settings.learning.adaptation,
     )
-    # The key is no more than a shape, too: nothing is computed, and no compiled program looked for
-    # in a store that may not be there.
+    # With the key as a shape, too, nothing is computed, and no compiled program is looked for in a
+    # store that may not exist yet.
     return jax.eval_shape(lambda: init(keys.root(0, Purpose.PARAMETERS)))
 
 

@@ -1,4 +1,4 @@
-"""The options of a sweep: the command line, and what it asks for.
+"""The options of a sweep: the command line, and the entries that it asks for.
 
 Options that exclude each other are refused here, before anything is planned or compiled.
 """
@@ -137,7 +137,7 @@ def _steps(text: str) -> int:
 
 
 def command(options: argparse.Namespace) -> str:
-    """The command that asks for the same entries, of whichever workers and in whichever store."""
+    """The command that asks for the same entries, without its store and the share of a worker."""
     words = ["python", "-m", "physlm.experiments.sweep", options.study, "--scale", options.scale]
     if options.seeds:
         words += ["--seeds", options.seeds]
@@ -148,11 +148,12 @@ def command(options: argparse.Namespace) -> str:
 
 
 def assignments(options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
-    """The `key=value` texts, and the settings of the model that all runs begin with, where one is
-    named; it becomes a run of the store, unless the store is only looked at.
+    """The `key=value` texts, and settings of the model that all runs begin with, if one is named.
+
+    That model becomes a run of the store, unless this is a dry run.
 
     Raises:
-        ValueError: that model cannot be taken.
+        ValueError: that model cannot be adopted.
     """
     keep = not (options.dry_run or options.settings)
     return adoption.begun(options.set, options.workdir, options.scale, keep=keep)

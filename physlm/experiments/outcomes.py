@@ -1,8 +1,9 @@
-"""What became of every test problem: as evaluations write it, and as a report keeps it.
+"""The outcome of every test problem: as evaluations write it, and as a report keeps it.
 
-An evaluation's directory has the solutions themselves. `outcomes.jsonl`, beside `results.jsonl`,
-has of each run, evaluation and cell what statistics need of them, so that results can be compared
-where their store is not, and those of several stores together: one file is written after the other.
+The directory of an evaluation has the solutions themselves. `outcomes.jsonl`, beside
+`results.jsonl`, has what statistics need of them, for each run, evaluation and cell. So results can
+be compared without their store, and those of several stores together, by appending one file to the
+other.
 """
 
 import collections
@@ -24,15 +25,15 @@ FILE = "outcomes.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """The problems of a cell, and what the model of one run made of them.
+    """The problems of a cell, and how the model of one run solved them.
 
     Attributes:
         problems: a hash of their texts in their order.
         correct_N: bool, whether the whole solution is right.
-        retries_N: int, sentences taken back; None from before this was written.
-        wrong: how many solutions are wrong first in which way (`data_gen.text.judge`).
-        taken_back: by what the first sentence is that a solution takes back, `right` or a kind of
-            mistake: how many solutions are right in the end, and how many are not.
+        retries_N: int, sentences taken back; None in files of earlier versions, without it.
+        wrong: how many solutions have a first wrong step of each kind (`data_gen.text.judge`).
+        taken_back: how many solutions are right in the end and how many are not, by the first
+            sentence that they take back: `right` or a kind of mistake.
     """
 
     problems: str
@@ -73,7 +74,7 @@ def read(evaluation: epath.Path) -> dict[str, Outcomes]:
                 kept["taken_back"] = [one["kind"] for one in whole.get("mended") or ()]
                 cells.setdefault(whole["cell"], []).append(kept)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        # What is no object has neither fields nor a cell.
+        # A line that is no JSON object has no fields.
         why = str(error) if isinstance(error, ValueError) else "it is no solution of a problem"
         raise ValueError(
             f"line {number} of {path} is not what an evaluation writes ({why}); remove its "
@@ -105,9 +106,12 @@ def _taken_back(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]
 
 
 def kept(path: epath.Path) -> tuple[dict[tuple[str, str], dict[str, Outcomes]], int]:
-    """What an `outcomes.jsonl` has, and how many of its lines are not what `text` writes.
+    """Reads an `outcomes.jsonl`.
 
-    Where a run's cell stands twice, the later counts.
+    Of two lines about the same cell of a run the later one counts.
+
+    Returns:
+        what it holds, and how many of its lines are not such as `text` writes.
 
     Raises:
         OSError: the file is there and cannot be read.
@@ -126,7 +130,7 @@ def kept(path: epath.Path) -> tuple[dict[tuple[str, str], dict[str, Outcomes]], 
                 correct_N=np.array([_MARKS[mark] for mark in row["correct"]], bool),
                 retries_N=_retries(row["retries"], len(row["correct"])),
                 wrong={kind: int(number) for kind, number in row["wrong"].items()},
-                # Earlier reports did not write it.
+                # Files of earlier versions lack it.
                 taken_back={
                     kind: (int(solved), int(lost))
                     for kind, (solved, lost) in row.get("taken_back", {}).items()

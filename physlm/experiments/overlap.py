@@ -1,8 +1,9 @@
-"""Reports on overlap: how many test problems occur in a run's training data.
+"""Counts how many test problems occur in a run's training data, and reports it.
 
-It is counted by `python -m physlm.experiments.evaluate RUN --overlap` and kept beside the result of
-the evaluation whose problems these are. Training is made again from the run's seed, by the code
-at hand; what else somebody trained the model on (mended solutions, frozen sets) is not looked at.
+`python -m physlm.experiments.evaluate RUN --overlap` counts; the result is kept beside that of the
+evaluation whose problems these are. Training data is generated again from the run's seed, by the
+present code; anything else that the model was trained on (mended solutions, frozen sets) is not
+read.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """How fast runs are trained and judged on the devices here.
 
-That is read from a store or, for training, measured for the purpose.
+That is read from a store; the speed of training can be measured, too.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _PACE = (
     "train.attention", "train.batch", "train.pack", "train.window",
 )  # fmt: skip
 
-# Those that decide how long judging takes, beside the devices and the protocol.
+# Settings of the run that decide how long judging takes, beside the devices and the protocol.
 _JUDGED = ("data.", "mesh.", "model.")
 
 # Seconds for which steps are timed, after the first one, which is compiled.
@@ -59,7 +59,7 @@ def judging_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
         config: of the run that is judged.
         protocol: `Evaluation.config`.
     """
-    # Which probe is asked makes no difference.
+    # Every probe takes equally long.
     evaluate = {key: value for key, value in protocol["evaluate"].items() if key != "probe"}
     return json.dumps(
         [_settings(config, _JUDGED), {**protocol, "evaluate": evaluate}], sort_keys=True
@@ -68,12 +68,12 @@ def judging_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
 
 def _settings(config: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     flat, declared = config_lib.flatten(config), config_lib.declared()
-    # A run of an earlier version does not say what was added later.
+    # A run of an earlier version lacks settings that were added later.
     return {key: flat.get(key, declared[key].default) for key in declared if _is(key, wanted)}
 
 
 def _fresh(run: Run) -> Run:
-    """The run without records, since its own mistakes may not have been made yet."""
+    """The run without records, since those of its parent may not have been made yet."""
     settings = dataclasses.replace(run.settings, practice=PracticeConfig())
     return dataclasses.replace(run, settings=settings)
 
@@ -83,15 +83,15 @@ def _is(key: str, wanted: Sequence[str]) -> bool:
 
 
 def measured(store: Store, wanted: set[str]) -> dict[str, float]:
-    """Speeds of the runs of a store that were trained on such devices as there are here.
+    """Training speeds of the runs of a store that were trained on devices as those here.
 
     Args:
         store: where runs are looked for.
         wanted: the paces (`pace_of`) that are of interest.
 
     Returns:
-        tokens a second, by pace: the median of what the metrics say. Runs that were trained
-        together have their share of what all had.
+        tokens a second, by pace: the median over the metrics. A run that was trained together with
+        others counts with its share of all their tokens.
     """
     found: dict[str, list[float]] = {}
     for path in sorted(store.models.glob(f"*/{METRICS_FILE}")):
@@ -108,10 +108,10 @@ def measured(store: Store, wanted: set[str]) -> dict[str, float]:
 
 
 def judged(store: Store) -> dict[str, float]:
-    """Seconds that evaluations of a store took on such devices as there are here.
+    """Seconds that evaluations of a store took on devices as those here.
 
     Returns:
-        the median by `judging_of`; a first one compiles, the next ones of a sweep do not.
+        the median by `judging_of`, so that the first one of a sweep, which compiles, hardly counts.
     """
     found: dict[str, list[float]] = {}
     for path in sorted(store.models.glob(f"*/{EVALUATIONS_DIR}/*/{RESULT_FILE}")):
@@ -154,10 +154,10 @@ class _Watch:
 def measure(tasks: Sequence[Task]) -> float | None:
     """Compiles and times some training steps of runs that are trained together.
 
-    Nothing of it is kept. Each begins with a drawn model: which one makes no difference.
+    Nothing is kept. All begin with newly drawn weights, since the weights do not change the time.
 
     Returns:
-        tokens that all of them are trained on in a second; None where they take a single step.
+        tokens a second, of all of them together; None where they take a single step.
     """
     settings = tasks[0].run.settings
     config = dataclasses.replace(settings.train, save_every=settings.train.steps)

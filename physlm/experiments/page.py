@@ -13,11 +13,11 @@ from physlm.experiments.figures.drawing import Drawing
 
 Table = list[list[str]]
 
-# Tables of more rows are shown when asked.
+# Tables of more rows are folded.
 _LONG = 24
 # Characters of the first column before it breaks.
 _ROOM = 24
-# On a terminal: what is between two columns, and cells that are not broken.
+# On a terminal: the space between two columns, and the width up to which cells are not broken.
 _GAP, _SHORT = "  ", 8
 
 
@@ -29,13 +29,13 @@ class Content:
         title: of all.
         about: under the title: what was run.
         findings: sentences on how conditions compare.
-        further: those in which nothing is told apart, where there are many.
+        further: sentences on comparisons that found no difference, where there are many.
         drawings: pictures, the most telling one first.
         tables: under their heads.
-        notes: how they are to be read, and what is not in them.
-        examples: under their heads, HTML of what models wrote.
-        closed: tables that a page shows when asked.
-        commands: how all of it is made again.
+        notes: how to read them, and what is missing.
+        examples: solutions of models as HTML, under their heads.
+        closed: tables that are folded on the page.
+        commands: that make all of it again.
     """
 
     title: str
@@ -53,8 +53,8 @@ class Content:
 def aligned(table: Table, room: int) -> str:
     """A table in columns, no wider than so many characters where its words allow.
 
-    Long cells are broken into lines. Columns that have no room even then follow below, beside what
-    the rows are of, once more.
+    Long cells are broken into lines. If columns have no room even so, they follow below, with the
+    first column repeated.
     """
     columns = list(zip(*table, strict=True))
     named = 2 if table[0][1:2] == ["op"] else 1
@@ -100,7 +100,7 @@ def _wide(widths: Iterable[int]) -> int:
 
 
 def terminal(content: Content) -> str:
-    """What a terminal shows, in as many columns as it has; as wide as it is elsewhere."""
+    """The report as a terminal shows it, within its width; unlimited where it is no terminal."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     tables = [f"{head}\n{aligned(table, room)}" for head, table in content.tables]
     findings = ["\n".join(content.findings)] if content.findings else []
@@ -110,7 +110,7 @@ def terminal(content: Content) -> str:
 
 
 def markdown(content: Content) -> str:
-    """The same as Markdown, beside the pictures' files."""
+    """The report as Markdown, with pictures by their files."""
     parts = [f"# {content.title}", *([content.about] if content.about else [])]
     parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[:1]]
     parts += [_markdown_list(content.findings)] if content.findings else []
@@ -186,7 +186,7 @@ ol.steps { padding-left: 2rem; } ol.steps li { margin: .15rem 0; }
 
 
 def page(content: Content) -> str:
-    """The same as HTML that needs no other file, light and dark as the reader has it."""
+    """The report as one HTML file that needs no other, light or dark as the reader's system is."""
     title = html.escape(content.title)
     parts = [
         "<!doctype html>",
@@ -244,7 +244,7 @@ def _html_list(said: Sequence[str]) -> str:
 
 
 def _html_table(table: Table) -> str:
-    """A table whose first column stays in sight and has what rows share once."""
+    """A table whose first column stays in sight while scrolling, and has equal cells once."""
 
     def cells(row: Sequence[str], tag: str) -> str:
         return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row[1:])
@@ -256,7 +256,7 @@ def _html_table(table: Table) -> str:
         rows.append(f'<th scope="row"{span}>{html.escape(first)}</th>{others[0]}')
         rows += others[1:]
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    # Columns that do not break would squeeze the first to single words.
+    # Columns without line breaks would leave the first one the width of a word.
     room = min(max(len(row[0]) for row in table), _ROOM)
     first = f'<th style="min-width: min({room}ch, 42vw)">{html.escape(table[0][0])}</th>'
     head = f"<tr>{first}{cells(table[0], 'th')}</tr>"

@@ -39,7 +39,7 @@ def plan(
         begun: settings of the model that all runs begin with, by dotted key.
 
     Raises:
-        ValueError: an unknown scale or key, a value of the wrong type, or one that a room refuses.
+        ValueError: an unknown scale or key, or a value that is of the wrong type or not allowed.
     """
     shared = config_lib.override(registry.configure(study, scale), begun or {})
     chosen = config_lib.expanded(config_lib.parse_assignments(assignments))
@@ -77,7 +77,7 @@ def _data_of(run: Run) -> str:
 
 
 def asked_of(planned: Planned) -> dict[str, Any]:
-    """The settings that a condition changes, by dotted key."""
+    """All settings that a condition changes, its own differences and the study's, by dotted key."""
     return config_lib.expanded({**planned.differences, **planned.changes})
 
 
@@ -96,7 +96,7 @@ def _run(planned: Planned, shared: ConfigDict, chosen: Mapping[str, Any]) -> Run
         return value.of(values[key], shared.scale) if isinstance(value, Times) else value
 
     changes = {key: value_of(key, value) for key, value in asked.items()}
-    # What is said of all runs is said of what a condition takes a multiple of.
+    # A value that is set for all runs is what a condition takes its multiple of.
     scaled = {key for key, value in asked.items() if isinstance(value, Times)}
     changes |= {key: value for key, value in chosen.items() if key not in scaled}
     if parent:
@@ -113,11 +113,12 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
     Args:
         run: which run.
         evaluation: how it is judged.
-        varied: dotted keys in which they may differ. Those count that can change a result, but for
-            the seed; the rate of mistakes always does.
+        varied: dotted keys of settings that differ within the study. Of these the condition has
+            the ones that can change a result, without the seed; the rate of mistakes it always has.
     """
     flat = config_lib.flatten(run.config)
-    # What an error-free run does not read may be what a study varies, and a file is its content.
+    # The facts of an error-free run lack settings that it does not read and the study may vary; and
+    # they have the hash of a file in place of its path.
     told = {key: value for key, value in flat.items() if config_lib.decides(key)} | dict(run.facts)
     told |= config_lib.flatten({"evaluate": evaluation.facts})
     apart = {key for key in varied if key in told} - {"mistakes.rate", "seed", "parent.run", _PROBE}
@@ -127,8 +128,8 @@ def condition(run: Run, evaluation: Evaluation, varied: Iterable[str]) -> dict[s
 def tasks(entries: Sequence[Entry]) -> list[Task]:
     """The tasks of a study: each run, after its parents, with all its evaluations.
 
-    Parents that no entry shows are trained and not judged. A run whose judging asks others has a
-    task of its own for that, after them.
+    Parents that no entry shows are trained and not judged. Where judging a run needs other runs,
+    such as a probe of it, a second task after those does the judging.
     """
     found: dict[tuple[str, bool], Task] = {}
 
@@ -144,7 +145,7 @@ def tasks(entries: Sequence[Entry]) -> list[Task]:
 
     for entry in entries:
         for run in (entry.run, *entry.needs) if entry.needs else ():
-            # What judging asks is trained first, and may have the judged model as its parent.
+            # A probe that judging asks is trained first, and the judged model may be its parent.
             add(Task(run, ()))
         add(Task(entry.run, (entry.evaluation,), entry.needs))
     return list(found.values())
@@ -176,11 +177,11 @@ def shared_batch(runs: Sequence[Run]) -> int:
 
 
 def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
-    """Tasks whose runs are trained as one program, parents before children.
+    """Tasks grouped by what is trained as one program, parents before children.
 
-    Beyond that they are in the order of their first ones. Those of a program are of one shape and
-    can go on from one step, at most `mesh.population`, and a multiple of the devices: a program of
-    fewer would leave some idle, where a run alone is divided over them.
+    Groups are in the order of their first tasks. The runs of a program are of one shape and can go
+    on from the same step. They are at most `mesh.population`, and a multiple of the number of
+    devices: with fewer runs some devices would be idle, while a run alone is divided over all.
     """
     alike: list[tuple[str, set[int], list[Task]]] = []
     for task in todo:
@@ -189,8 +190,9 @@ def groups(todo: Sequence[Task], store: Store) -> list[list[Task]]:
         alone = run_lib.takes_longer(run.settings) or _spread(run.settings.mesh)
         alone = alone or run_lib.status(directory) == "finished"
         saved = run_lib.saved_steps(directory)
-        # Killed while the first checkpoints of a program were written, those that have one begin
-        # again with those that have none: alone they are another program, which rounds otherwise.
+        # A sweep that is killed while a program's first checkpoints are written leaves runs with
+        # one and runs without. All begin again together: apart they would be other programs,
+        # which round otherwise.
         if max(saved, default=0) <= run.settings.train.save_every:
             saved = saved | {0}
         # Parents are trained before their children, so that all of a program have equally many.

@@ -4,8 +4,8 @@ The file holds every number of the tables of arXiv 2408.16293 (Figures 3(b), 4(b
 as printed: strict accuracy in percent of 4,096 problems a cell, or the mean number of retries of a
 solution. A cell is a class, an order and a number of operations, as `med_pq:23`; `avg` is the mean
 of all 30. Accuracies of Figures 4(b), 8 and 10 are the best of two seeds and two beams in each
-cell, and so too high. The rows of retries on wrong solutions stand in the paper in an order that
-was inferred.
+cell, and therefore biased upwards. The order of the rows on retries in wrong solutions is
+inferred.
 """
 
 import csv
@@ -24,7 +24,7 @@ from physlm.experiments.condition import PARENT, Condition
 
 FILE = "published.csv"
 
-# The four classes that the paper trains models on, and that which it draws its curves of.
+# The four classes that the paper trains models on, and the one that its curves are of.
 CLASSES = {
     f"{name}_{order}": dataclasses.replace(spec, order=order)
     for name, spec in NAMED.items()
@@ -35,14 +35,14 @@ _SCALES = {"med": "paper", "hard": "paper_hard"}
 AVERAGE = "avg"
 MODEL = "124M parameters, 39 billion tokens a model"
 
-# By how a table's name ends: what it is of, as figures name it, and what the table is called.
+# By the end of a table's name: its quantity, as figures name it, and its title.
 QUANTITIES = {
     "_acc": ("accuracy", "table of strict accuracy, %"),
     "_retries_on_right": ("retries_right", "table of steps taken back in right solutions"),
     "_retries_on_wrong": ("retries_wrong", "table of steps taken back in wrong solutions"),
 }
 
-# What a condition means that does not say it; the paper's recipe.
+# The values of settings that a condition does not name: those of the paper's recipe.
 _UNSAID: Mapping[str, Any] = {"mask": "none", "kind": "skip", "trained": "", "decode": "greedy"}
 
 
@@ -51,10 +51,10 @@ class Published:
     """A row of a published table.
 
     Attributes:
-        table: whose row it is.
-        row: how it is called there.
+        table: the table's name.
+        row: the row's name in it.
         cells: its numbers by cell, `avg` among them where it is printed.
-        of: the class, one of `CLASSES`, that a study's results stand beside.
+        of: the class of problems, one of `CLASSES`, that a study's results are compared on.
     """
 
     table: str
@@ -90,8 +90,8 @@ class Beside:
 
     Attributes:
         table: the table's name in `published.csv`.
-        rows: the rows' names there, each with what our condition has to be: names and values as in
-            `results.jsonl`. What is not named has to be as in the paper's recipe.
+        rows: names of rows there, each with the settings that our condition must have: names and
+            values as in `results.jsonl`. Settings that are not named must be the paper's.
 
     Raises:
         ValueError: the table or a row does not exist.
@@ -130,7 +130,7 @@ def _value(key: str, said: Condition, shared: Condition) -> Any:
 
 
 def class_of(spec: Spec) -> str | None:
-    """Which of the paper's `CLASSES` a class of problems is, whatever its names and tokens."""
+    """Which of the paper's `CLASSES` a class is, its names and tokens aside; else None."""
     plain = dataclasses.replace(
         spec, split="all", names_file="", tokenizer="word", tokenizer_files=""
     )
@@ -138,10 +138,10 @@ def class_of(spec: Spec) -> str | None:
 
 
 def cells() -> dict[str, tuple[Spec, EvalConfig, Cell]]:
-    """The 30 cells of the paper's tables by their names there, as `med_pq:20re`: the class that a
-    model was trained on, the evaluation of 4,096 problems, and the cell.
+    """The 30 cells of the paper's tables, by their names there, as `med_pq:20re`.
 
-    Their problems are those that fit the window of the class's scale, `paper` or `paper_hard`.
+    Each has the class that a model was trained on, the evaluation of 4,096 problems, and the cell.
+    Its problems are those that fit the window of the class's scale, `paper` or `paper_hard`.
     """
     found = {}
     for name, spec in CLASSES.items():

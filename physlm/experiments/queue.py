@@ -50,8 +50,9 @@ Event = Begun | Ended
 class Queue:
     """Groups of tasks; each is done by one worker at a time.
 
-    A worker takes the first group that no other is at and whose parents are done with, and waits
-    only where there is none. Of several hosts the first one chooses, and all do the same.
+    A worker takes the first group that no other worker has and whose parents are finished or have
+    failed. Only if there is none does it wait. Of several hosts the first one chooses, and all
+    follow it.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Queue:
         """Takes the next group under leases; waits while other workers have all."""
         with ExitStack() as stack:
             while True:
-                # The others know no more than that there is something.
+                # Other hosts know only whether there is something to do.
                 chosen = self._free(stack) if devices.is_first() else None
                 number = devices.agreed(-1 if chosen is None else chosen)
                 if number >= 0:

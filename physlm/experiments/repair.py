@@ -1,10 +1,10 @@
-"""Repair of a store: damaged files that follow from others are set aside, and made again.
+"""Repair of a store: damaged files that can be made again are set aside.
 
 Files are written atomically, so that a kill damages none; a disk that loses bytes, a copy that
-broke off or an editor may. What a run or a study cannot do without follows from elsewhere: its
-configuration from the plan, the mark of its end from its checkpoints, results from its model, and
-what a study shows from its results. Metrics and versions follow from nothing; half a line of the
-former is passed over, and the latter are set aside.
+broke off or an editor may. All that a run or a study needs can be made again: its configuration
+from the plan, the mark of its end from its checkpoints, results from its model, and what a study
+shows from its results. Metrics and versions cannot: half a line of metrics is skipped, and a
+damaged file of versions is set aside.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from physlm.experiments.execution import Task
 from physlm.experiments.view import FILE as SHOWN_FILE
 from physlm.experiments.view import RUNS_FILE, Entry, View
 
-# What a file is called that was set aside; an earlier one of the name is replaced.
+# Added to the name of a file that is set aside; an earlier one of that name is replaced.
 ASIDE = ".damaged"
 
 
 def repair(todo: Sequence[Task], entries: Sequence[Entry], view: View) -> list[str]:
-    """Sets damaged files aside, and has those made again that the sweep does not make by itself.
+    """Sets damaged files aside, and restores those that the sweep would not make again by itself.
 
     Several processes may do so at once, hosts of one program and other workers.
 
@@ -62,7 +62,7 @@ def _view(view: View) -> Iterator[str]:
 
 def _run(task: Task, directory: epath.Path) -> Iterator[str]:
     yield from _end(directory)
-    # Nothing says any more what a finished run was made with.
+    # Of a finished run this file cannot be made again.
     yield from _checked(directory / versions.FILE, files.read_object, again="")
     yield from _checked(directory / train.CHECKPOINTS_DIR / checkpoint.MADE_BY, files.read_object)
     config = directory / run_lib.CONFIG_FILE
@@ -97,9 +97,9 @@ def _check_result(path: epath.Path) -> None:
 def _checked(
     path: epath.Path, read: Callable[[epath.Path], Any], again: str = ", and made again"
 ) -> Iterator[str]:
-    """Sets a file aside where it cannot be made sense of, and says so."""
+    """Sets a file aside if `read` refuses it, and says so."""
     try:
-        # What cannot be read at all may be whole.
+        # A file that cannot be read at all may still be whole.
         paths.read_bytes(path)
     except FileNotFoundError:
         return

@@ -1,4 +1,4 @@
-"""`results.jsonl`: a line for each run, evaluation and cell, a contract with those who read it."""
+"""`results.jsonl`: a line for each run, evaluation and cell. Readers rely on its fields."""
 
 import json
 import math
@@ -39,9 +39,9 @@ STUDY_FIELDS = ("study", "condition")  # what a study says of a result, beside t
 RESULT_FIELDS = ("run", "evaluation", "seed", "step", "tokens")
 CELL_FIELDS = tuple(name for name in FIELDS if name not in (*STUDY_FIELDS, *RESULT_FIELDS))
 
-# What a result says of a cell and a row does not: problems that training may have shown in
-# another shape, and the others; how many of them differ; how a probe's answers are; and what
-# solutions took.
+# What a result says of a cell beyond a row's fields: accuracy on problems whose templates training
+# may have shown, and on the others; how many problems differ; how a probe answered; and what
+# solutions cost.
 PARTS = ("held_out", "shared", "distinct", "probe", "account")
 
 _NAME_OF_KIND = {str: "a string", dict: "an object", int: "a whole number", float: "a number"}
@@ -132,9 +132,9 @@ def write(path: epath.Path, rows: Iterable[Row]) -> None:
 
 
 def cells(path: epath.Path) -> list[Row]:
-    """What the `result.json` of an evaluation says of each cell: all that a row has but the study.
+    """All that the `result.json` of an evaluation says of each cell.
 
-    What it says beyond that of the cell's problems, `PARTS`, is there too.
+    Those are a row's fields but for those that a study adds, and the `PARTS`.
 
     Raises:
         ValueError: the file is not what an evaluation writes.
@@ -179,8 +179,8 @@ def refuse_other_study(path: epath.Path, study: str) -> str:
     """Raises where a row of a `results.jsonl` belongs to another study; reports damage.
 
     Returns:
-        what is wrong with the first row that a sweep would not write; empty where nothing is. All
-        rows follow from the results of runs, and are made again from these.
+        what is wrong with the first row that a sweep would not write; empty where nothing is. That
+        is no error, as all rows can be made again from the results of runs.
 
     Raises:
         ValueError: one does, or the file cannot be read.

@@ -7,9 +7,9 @@ NAMES = ("smoke", "quick", "night", "mini", "paper", "paper_hard")
 # The scale of iGSM-hard, of whose recipe some numbers are no multiples of those for iGSM-med.
 PAPER_HARD = "paper_hard"
 
-# What differs from the defaults in every run. Those are for who samples problems, of which all are
-# wanted, and for who builds a model by hand, on a CPU and to compare numbers; a run must leave the
-# test problems out, and is to be fast on an accelerator.
+# What differs from the defaults in every run. The defaults suit sampling, where all problems are
+# wanted, and models built by hand on a CPU to compare numbers. A run has to leave the test problems
+# out, and to be fast on an accelerator.
 OF_A_RUN: dict[str, Any] = {"data.split": "train", "model.dtype": "bfloat16"}
 
 # What each smaller scale changes of the published recipe.

@@ -29,7 +29,7 @@ Record = Mapping[str, Any]
 
 
 def solutions(evaluation: epath.Path, count: int, *, colour: bool) -> str:
-    """The first problems of an evaluation with their solutions, of all cells in turn.
+    """The first problems of an evaluation with their solutions, taken from all cells in turn.
 
     Args:
         evaluation: its directory.
@@ -47,7 +47,7 @@ def solutions(evaluation: epath.Path, count: int, *, colour: bool) -> str:
     return "\n\n".join(solution(record, colour=colour) for record in in_turn(records, count))
 
 
-# What a record must have to be shown; older versions wrote less.
+# The fields that a record needs to be shown; older versions wrote fewer.
 _NEEDED = frozenset(
     [
         "cell",
@@ -80,7 +80,7 @@ def _read(path: epath.Path) -> list[Record]:
 
 
 def in_turn(records: Iterable[Record], count: int) -> list[Record]:
-    """The first ones, an equal number of each cell as far as there are, in the cells' order."""
+    """The first records, equally many of each cell as far as there are, in the order of cells."""
     cells: dict[str, list[Record]] = {}
     for record in records:
         cells.setdefault(record["cell"], []).append(record)
@@ -91,8 +91,10 @@ def in_turn(records: Iterable[Record], count: int) -> list[Record]:
 
 
 def examples(evaluation: epath.Path) -> list[Record]:
-    """A few solutions of the last cell: the first wrong one, the first right one with retries, and
-    the first right one without; nothing where solutions are no longer there."""
+    """A few solutions of the last cell, as HTML; none where solutions were deleted.
+
+    They are the first wrong one, the first right one with retries, and the first right one without.
+    """
     records = _read(evaluation / SOLUTIONS_FILE)
     last = [record for record in records if record["cell"] == records[-1]["cell"]]
     kinds = [
@@ -105,10 +107,10 @@ def examples(evaluation: epath.Path) -> list[Record]:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A sentence of a solution, with what the judge says of it.
+    """A sentence of a solution, with the judge's verdict.
 
     Attributes:
-        number: among those that stand, from 1; None where it was taken back.
+        number: among the sentences that stand, from 1; None if it was taken back.
         text: the sentence.
         said: what is wrong with it; "" where nothing is known to be.
     """
@@ -156,8 +158,11 @@ def _answer(record: Record) -> str:
 
 
 def as_html(record: Record) -> str:
-    """A problem and its solution as HTML: each step, what was taken back struck out, and the first
-    wrong step with its reason. Nothing that a model wrote is taken for HTML."""
+    """A problem and its solution as HTML.
+
+    Each step is on its own line; sentences that were taken back are struck out, and the first wrong
+    step has its reason. Text of the model is escaped.
+    """
     verdict, after = _verdict(record)
     op, cell = (html.escape(str(record[name])) for name in ("op", "cell"))
     head = f'op {op} (cell {cell}): <span class="{verdict}">'
@@ -180,12 +185,16 @@ def as_html(record: Record) -> str:
 
 
 def graphs(record: Record, spec: Spec) -> bytes | None:
-    """The two graphs of a problem as SVG, its parameters with the numbers of the steps in which a
-    model computed them, and what it wrote below; None where the class has no room for the text.
+    """The two graphs of a problem as SVG, with the model's solution below.
+
+    Parameters have the numbers of the steps in which the model computed them.
 
     Args:
         record: of a solution.
         spec: the class of the run.
+
+    Returns:
+        None where the text does not fit the class's room.
     """
     texts = (record["layers"], record["problem"], record["question"])
     wide = dataclasses.replace(spec, max_op=max(spec.max_op, record["op"]), op=None)
@@ -199,8 +208,11 @@ def graphs(record: Record, spec: Spec) -> bytes | None:
 
 
 def solution(record: Record, *, colour: bool) -> str:
-    """A problem and its solution: each step that stands with its number; what was taken back,
-    marked `<`, with the kind of mistake; the first wrong step, marked `x`, with its reason."""
+    """A problem and its solution as text.
+
+    Each step that stands has its number. What was taken back is marked `<`, with the kind of
+    mistake; the first wrong step is marked `x`, with its reason.
+    """
 
     def painted(text: str, what: str) -> str:
         return f"\033[{_CODES[what]}m{text}\033[0m" if colour else text

@@ -17,10 +17,10 @@ from physlm.metrics import read_lines
 
 State = Literal["done", "judging", "going", "failed", "stopped", "waiting"]
 
-# How a traceback begins to say what was wrong; what is called is indented there.
+# The line of a traceback that names the error is the one that is not indented.
 _ERROR = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$", re.MULTILINE)
 
-# In which there is nothing to wait for, as long as nobody gives the command again.
+# States of a run for which nothing more happens until somebody starts a sweep again.
 ENDED = ("done", "failed")
 
 

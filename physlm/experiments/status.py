@@ -1,13 +1,13 @@
 """Shows a study's progress: `python -m physlm.experiments.status DIR/<study>-<scale> [--follow]`.
 
-Prints a table of its runs, parents and probes among them: what each is at, its last step, recent
-loss, the share of problems up to the most operations in training that it solves, tokens a second of
-all that are trained together with it, and the time that its training has left at that speed. With
-DIR, a store, it does so for every study there. It reads files alone, so that it can watch sweeps on
-other machines that share the store, and touches nothing.
+Prints a table of its runs, parents and probes among them: state, last step, recent loss, accuracy
+on problems up to the most operations in training, tokens a second of all runs that are trained
+together with it, and the time that its training still takes at that speed. With DIR, a store, it
+does so for every study there. It only reads files, so that it can watch sweeps on other machines
+that share the store.
 
 With `--follow` it goes on until all is done or failed: on a terminal the table is drawn anew, and
-elsewhere there is a line for each change.
+elsewhere a line is printed for each change.
 """
 
 import collections
@@ -30,7 +30,7 @@ from physlm.progress import format_seconds
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
-# In which states are counted and, where there is no room for all, runs shown.
+# The order in which states are counted and, where there is no room for all runs, runs are shown.
 _ORDER: tuple[State, ...] = ("going", "judging", "failed", "stopped", "waiting", "done")
 
 _COLUMNS = ("run", "state", "step", "loss", "solved", "tokens/s", "left")

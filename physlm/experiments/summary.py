@@ -43,19 +43,18 @@ class Point:
         answer_accuracy, retries, unnecessary: means over seeds.
         retries_within: 95% interval of the retries over seeds and problems; None where it is not
             known how many each problem took.
-        counts: by what is counted (`retries`, `retries_right` and `retries_wrong`), float [seed,
-            problem], what intervals of its mean are made of; empty where it is not known.
+        counts: by quantity (`retries`, `retries_right`, `retries_wrong`): float [seed, problem],
+            values from which the interval of the quantity's mean is computed; empty where unknown.
         n: number of problems.
         shared: of these, how many have a template that training may show.
         held_out: strict accuracy on the others; None where there are none, or where it is unknown.
         distinct, templates: how many different problems and templates there are among all; None
             where it is unknown.
-        probe: where a probe was asked and problems are questions, the means over seeds of what
-            `physlm.probing` says of its answers, those about a model's own steps with `own` before
-            their names.
-        account: means over seeds of what solutions took (`result.json`); None where it is unknown.
-        wrong: the problems whose solution is wrong first in a certain way (`data_gen.text.judge`),
-            by this; None where it is unknown.
+        probe: for a probe, whose problems are questions: means over seeds of what `physlm.probing`
+            says of its answers, with `own` before the names of those about a model's own steps.
+        account: means over seeds of what solutions cost (`result.json`); None where it is unknown.
+        wrong: shares of problems by the kind of their first wrong step (`data_gen.text.judge`);
+            None where it is unknown.
     """
 
     cell: str
@@ -87,7 +86,7 @@ class Point:
 
     @property
     def reasked(self) -> bool:
-        """Whether another question is asked about its problems than they were made for."""
+        """Whether another question is asked than the one its problems were made for."""
         return self.cell.endswith("re")
 
 
@@ -96,10 +95,10 @@ class Line:
     """The results of one condition.
 
     Attributes:
-        label: what it is, in words.
-        condition: what it is.
-        points: that of all up to the cap first, the others by their op, those of other questions
-            last.
+        label: the condition in words.
+        condition: its settings.
+        points: its cells: all up to the cap first, then the others by their op, and last those with
+            other questions.
         judged: the run and the evaluation of each seed.
         seeds: in the order of `judged`.
     """
@@ -131,9 +130,9 @@ def pooled(
 
     Args:
         line: the condition.
-        chosen: whether a cell is one of those. Seeds that lack one of them are left out.
+        chosen: whether a cell counts. Seeds that lack one of these cells are left out.
         lines: all conditions of the study, over which the variance over seeds is pooled.
-        of: the share of each seed on a cell; strict accuracy without it.
+        of: the share of each seed on a cell; by default strict accuracy.
     """
     points = [point for point in line.points if chosen(point)]
     if not points:
@@ -160,13 +159,13 @@ def within(
 
     Args:
         line: the condition.
-        chosen: whether a cell is one of those.
+        chosen: whether a cell counts.
         lines: all conditions of the study, over which the variance over seeds is pooled.
-        what: is counted, one of `Point.counts`.
-        mean: the count's, about which the interval lies.
+        what: the count, one of `Point.counts`.
+        mean: of the count; the interval is placed around it.
 
     Returns:
-        the ends, at least 0; None where it is not known of some cell what each problem took.
+        the ends, at least 0; None where a cell does not have the count of each problem.
     """
     cells = [point.cell for point in line.points if chosen(point)]
     values_SxN = _of_cells(line, cells, what)
@@ -179,7 +178,7 @@ def within(
 
 
 def _of_cells(line: Line, cells: Sequence[str], what: str) -> np.ndarray | None:
-    """A count by seed and problem of several cells, of which each weighs as much as the others."""
+    """A count by seed and problem of several cells, scaled so that all cells weigh the same."""
     by_cell = {point.cell: point.counts.get(what) for point in line.points}
     known = [found for cell in cells if (found := by_cell.get(cell)) is not None]
     if not known or len(known) < len(cells) or len({len(each) for each in known}) > 1:
@@ -196,10 +195,10 @@ def _means_of_seeds(
 
 
 def independent(known: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
-    """The conditions of several seeds whose runs are others, from which one learns how seeds vary.
+    """Conditions with several seeds and with runs of their own, which tell how seeds vary.
 
-    A run that was judged in several ways is in the first of its conditions alone: it is no seed
-    more.
+    A run that was judged in several ways counts in the first of its conditions alone, since it adds
+    no further seed.
 
     Args:
         known: conditions whose runs are left out.
@@ -218,12 +217,11 @@ def independent(known: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
 def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Line]:
     """One line a condition, in their order (`condition.order`): error-free ones first.
 
-    Error-free conditions that differ in mistakes alone, which there are none of, are one.
+    Error-free conditions that differ only in settings of mistakes are one, as they have none.
 
     Args:
-        rows: of `results.jsonl`; those that say it may tell held-out and shared problems apart
-            and say how many problems differ (`results.PARTS`).
-        found: what became of every problem, as far as it is known.
+        rows: of `results.jsonl`; they may also have the fields of `results.PARTS`.
+        found: the outcomes of every problem, as far as they are known.
     """
     groups: dict[str, dict[tuple[str, str, str], Row]] = {}
     for row in rows:
@@ -242,7 +240,7 @@ def summarise(rows: Sequence[Row], found: outcomes.All | None = None) -> list[Li
 
 
 def _with_intervals(line: Line, lines: Sequence[Line], found: outcomes.All) -> Line:
-    """The same, its intervals from what all conditions say of how far seeds vary."""
+    """The line with its intervals, for which all conditions together tell how seeds vary."""
     others = independent([line], lines)
     points = []
     for point in line.points:
@@ -269,7 +267,7 @@ def _with_intervals(line: Line, lines: Sequence[Line], found: outcomes.All) -> L
 def _wrong(
     line: Line, others: Sequence[Line], point: Point, found: outcomes.All
 ) -> dict[str, Share] | None:
-    """The shares of problems by the kind of the first wrong step."""
+    """The shares of problems by the kind of the first wrong step, with intervals."""
     mine = _kinds(line, point.cell, found)
     if mine is None:
         return None
@@ -306,7 +304,7 @@ def _retries(line: Line, cell: str, found: outcomes.All) -> np.ndarray | None:
 
 
 def _counts(line: Line, cell: str, found: outcomes.All) -> dict[str, np.ndarray]:
-    """What is counted of each seed and problem, as `Point.counts`."""
+    """The values of `Point.counts`."""
     retries_SxN = _retries(line, cell, found)
     if retries_SxN is None:
         return {}
@@ -322,8 +320,8 @@ def _among(counts_SxN: np.ndarray, chosen_SxN: np.ndarray) -> np.ndarray:
     """Values of all problems whose mean varies as that of the chosen ones does.
 
     The mean of the chosen ones is a ratio of two means over all problems, which is linearised
-    (Cochran, Sampling Techniques, 1977, section 6.3). There are at least two of them; of few, the
-    interval is rather too narrow.
+    (Cochran, Sampling Techniques, 1977, section 6.3). It needs at least two chosen ones, and makes
+    intervals rather too narrow where there are few.
     """
     many, ratio = chosen_SxN.sum(), counts_SxN[chosen_SxN].mean()
     unbiased = np.sqrt(many / (many - 1))

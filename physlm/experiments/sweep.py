@@ -1,11 +1,12 @@
 """Runs a study: `python -m physlm.experiments.sweep [STUDY] [--scale quick] …`.
 
-Every run of the study is checked before the first one starts. Each is trained once in a store, for
-all studies that ask for it, and judged once by each protocol. Finished runs are not trained again
-and unfinished ones go on from their last checkpoint, so that the same command, given again after a
-crash or a kill, completes the study. Given on several machines that share the store it is done by
-all of them: none begins a run that another has a lease of (`physlm.experiments.leases`). With
-`--executor ray` one command has a Ray cluster do it (`physlm.experiments.cluster`).
+Every run of the study is checked before the first one starts. In a store each run is trained once,
+for all studies that ask for it, and judged once by each protocol. Finished runs are not trained
+again and unfinished ones go on from their last checkpoint, so that the same command, given again
+after a crash or a kill, completes the study. If it is given on several machines that share the
+store, they divide the work: none begins a run that another has a lease of
+(`physlm.experiments.leases`). With `--executor ray` a Ray cluster does it
+(`physlm.experiments.cluster`).
 """
 
 import contextlib
@@ -53,20 +54,20 @@ from physlm.train import TerminatedError
 
 Execute = Callable[..., Iterator[tuple[Run, Exception | None]]]
 
-# Given what is to be told of a run that another process has, does all that is to be done.
+# Does all the work; its argument is called for each run that another process has.
 Work = Callable[[Callable[[Run], None]], Generator[Event, None, None]]
 
 
 def run_all(todo: Sequence[Task], view: View, work: Work, failed: dict[str, str]) -> None:
     """Trains and judges all unfinished runs, refreshing `results.jsonl` after each.
 
-    A run that fails leaves its error in its directory, and the others go on. One that another
-    process trains comes last, and is then waited for.
+    A run that fails leaves its error in its directory, and the others go on. Runs that another
+    process trains come last, and are then waited for.
 
     Args:
         todo: what there is to do, parents before children.
         view: what shows the results.
-        work: does it, and tells what happens.
+        work: does it, and yields what happens.
         failed: takes the name of each failed run, with its error in one line.
 
     Raises:
@@ -79,7 +80,7 @@ def run_all(todo: Sequence[Task], view: View, work: Work, failed: dict[str, str]
         say(f"{head[run.name]}: another process trains it: waits for it")
 
     _refresh(view)
-    # What ends this also ends the work, and not only when it is forgotten.
+    # Closes the generator at once where this function ends early, not at garbage collection.
     with contextlib.closing(work(busy)) as events:
         for event in events:
             if isinstance(event, Begun):
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
             return 0
         chips, ray = options_lib.chips(options), options_lib.executor(options)
         if ray:
-            # Before anything asks for a device: those here may be a worker's.
+            # Before anything uses a device, since those of this machine may be for a worker.
             devices.leave()
         logs.check(options.log)
         if options.profile and not paths.is_local(options.workdir):
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         damage = view.check()
         todo = every = tasks(entries)
         mended = [] if options.dry_run else repair.repair(every, entries, view)
-        # What is still damaged is refused.
+        # Raises for what is damaged still.
         view.needed()
         view.rows()
         if options.only:
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
                 put(Tree(todo, store, paces, judging, chips, entries, own).text())
                 return 0
             for run in () if ray else runs:
-                # Only here, since what is only planned may be for another machine.
+                # Only here, since a dry run may be for another machine.
                 memory.check(run)
             if options.profile:
                 execute = functools.partial(execute, profile=options.profile)
@@ -239,9 +240,9 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
 
 @contextlib.contextmanager
 def _ends_in_order() -> Iterator[None]:
-    """Has SIGTERM end the sweep as Ctrl-C does, so that no lease is left for others to wait for.
+    """Makes SIGTERM end the sweep as Ctrl-C does, so that no lease is left for others to wait for.
 
-    While models are trained it is for `physlm.train`; several hosts have to agree on when to end.
+    During training `physlm.train` handles it, since several hosts have to agree on when to end.
     """
     main = threading.current_thread() is threading.main_thread()
     if jax.process_count() > 1 or not main:
@@ -269,7 +270,7 @@ def _report(view: View) -> None:
 
 def _refresh(view: View) -> None:
     if devices.is_first():
-        # What cannot be written now is written after the next run, and last of all.
+        # It is written again after the next run, and at the end.
         with contextlib.suppress(*paths.failures(view.directory)):
             view.refresh()
 

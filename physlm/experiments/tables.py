@@ -17,7 +17,7 @@ from physlm.experiments.summary import Line, Point, cap_of, pooled, shown_cell
 
 
 def accuracy_table(lines: Sequence[Line]) -> Table:
-    """Conditions by cells: strict accuracy in percent with its 95% interval, spread over seeds."""
+    """Conditions by cells: strict accuracy in %, its 95% interval, and its spread over seeds."""
     cells = _cells(lines)
     table = [["condition", *(f"op {shown_cell(cell)}" for cell in cells)]]
     for line in lines:
@@ -30,11 +30,10 @@ def accuracy_table(lines: Sequence[Line]) -> Table:
 def detail_table(lines: Sequence[Line]) -> Table:
     """One row a condition and cell: both accuracies, retries, unnecessary steps, problems.
 
-    Retries have their 95% interval where it is known how many each problem took. Where it is known,
-    how many different problems and templates these are. Where training may show
-    templates of test problems, how many these are, and the strict accuracy on the others. Where it
-    was counted, the tokens written for a problem, those left for better ones too; the share of
-    solutions that were cut off; and the retries of right and of wrong ones.
+    Further columns, where their values are known: the 95% interval of retries; how many problems
+    and templates are different; how many problems have templates that training may show, and strict
+    accuracy on the others; tokens written for a problem, discarded ones included; the share of
+    solutions that were cut off; retries of right and of wrong solutions.
     """
     table = [["condition", "op", "strict %", "answer %", "retries", "unnecessary", "n", "seeds"]]
     known = any(point.distinct is not None for line in lines for point in line.points)
@@ -70,7 +69,7 @@ def detail_table(lines: Sequence[Line]) -> Table:
 
 
 def _counted(mean: float, within: tuple[float, float] | None) -> str:
-    """A mean with its interval, where there is one of some width."""
+    """A mean with its interval, if it has one of some width."""
     if within is None or within[0] == within[1]:
         return f"{mean:.2f}"
     return f"{mean:.2f} [{within[0]:.2f}, {within[1]:.2f}]"
@@ -116,8 +115,7 @@ def probe_table(lines: Sequence[Line]) -> Table | None:
 def paper_table(lines: Sequence[Line], beside: Mapping[str, Published]) -> Table | None:
     """Our numbers beside the paper's; None where fewer than two conditions correspond.
 
-    Classes, models and tokens differ, so that it is the differences between conditions that
-    compare.
+    Classes, models and tokens differ, so only differences between conditions can be compared.
 
     Args:
         lines: our conditions.
@@ -201,9 +199,10 @@ def wrong_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
 
 
 def taken_back_table(lines: Sequence[Line], found: outcomes.All) -> Table | None:
-    """What solutions take back first, and how many are right then; None where nothing is.
+    """What solutions take back first, and how many of them are right in the end.
 
-    Shares of all problems, up to the cap on operations and beyond it; None without a cap, too.
+    Shares of all problems, up to the cap on operations and beyond it. None where nothing is taken
+    back, and where no cell tells the cap.
     """
     cap = cap_of([point for line in lines for point in line.points])
     if cap is None:

@@ -1,8 +1,8 @@
 """A study's view of a store: which runs it shows, by which evaluations, as which conditions.
 
-The study's directory remembers it in `shown.json`, so that what one invocation asks for is added to
-what earlier ones of the same study and scale asked for, and in `commands.txt` how they asked.
-Whoever deletes the first of these begins anew; the models stay.
+The study's directory has two files on that. `shown.json` has the entries; each command of the same
+study and scale adds its own to those of earlier ones, and to delete the file is to begin anew, with
+the models kept. `commands.txt` has the commands.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from physlm.experiments.store import Store
 
 FILE = "shown.json"
 
-# Beside it: the runs that are needed for what is shown, parents and probes among them.
+# The runs that are needed for what is shown, parents and probes among them.
 RUNS_FILE = "runs.json"
 
-# The commands that asked for it, a line each.
+# The commands that asked for what is shown, a line each.
 COMMANDS_FILE = "commands.txt"
 
 
@@ -107,13 +107,13 @@ class View:
         """Adds entries to the view.
 
         Args:
-            entries: what is to be shown, too.
+            entries: to be shown, beside those that are shown already.
             command: that asks for them; empty where none does.
 
         Raises:
             ValueError: the file that names them is damaged.
         """
-        # What another worker adds at the same time is not lost.
+        # Under the lease, so that what another worker adds at the same time is not lost.
         with self.held():
             before = self.remembered()
             commands = self.commands() if before else []
@@ -150,10 +150,10 @@ class View:
         return found
 
     def recall(self) -> None:
-        """Remembers again, where `shown.json` is lost, the entries in `results.jsonl`."""
+        """Restores a lost `shown.json` from the entries in `results.jsonl`."""
         path, found = self.directory / results.FILE, {}
         for line in paths.read_bytes(path).splitlines() if path.exists() else ():
-            # What broke off with it is made again from what is remembered here.
+            # A line that was broken off is made again from the entries.
             with contextlib.suppress(ValueError, KeyError):
                 row = results.validate(lines.value(line), str(path))
                 of_run = self.store.of_run(row["run"]) / evaluation_lib.EVALUATIONS_DIR
@@ -168,7 +168,8 @@ class View:
     def needed(self) -> dict[str, int | None]:
         """All runs that the view needs, parents and probes among them, with their numbers of steps.
 
-        A budget of problems may take more. None: it is not known, as an older version began.
+        A run with a budget of problems may take more steps. None where an older version began the
+        view, and the number is not known.
 
         Raises:
             ValueError: a file that names them is damaged.
@@ -202,6 +203,6 @@ class View:
 
     def refresh(self) -> None:
         """Writes `results.jsonl` anew."""
-        # Whoever writes last has seen all that those before had seen.
+        # Under the lease, so that the last one to write has read all that others had.
         with self.held():
             results.write(self.directory / results.FILE, self.rows())

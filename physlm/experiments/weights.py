@@ -22,9 +22,10 @@ def step_of(run: Run, directory: epath.Path, which: str, option: str = "--checkp
     Args:
         run: whose it is.
         directory: of the run.
-        which: `final` (the newest, of a run that is not finished), `best` (the lowest recent loss),
-            or a step. A step need not be there: its model may have been judged before.
-        option: what asks for it, as the sentence of an error calls it.
+        which: `final` (the newest one, where the run is not finished), `best` (the lowest recent
+            loss), or a step. There need not be a checkpoint of a step: its model may have been
+            judged before.
+        option: the option that asks for it, for the sentence of an error.
 
     Raises:
         ValueError: `which` is none of these, or there is no such checkpoint.
@@ -165,7 +166,7 @@ def parent(run: Run, directory: epath.Path) -> Parent | None:
     if not asked.run:
         return None
     other, where = ancestry.lineage(run, directory.parent)[0]
-    # The child's devices are those that are here; nothing of a mesh decides weights.
+    # The mesh is the child's, which suits the devices here; it does not change weights.
     other = dataclasses.replace(
         other, settings=dataclasses.replace(other.settings, mesh=run.settings.mesh)
     )
