@@ -25,13 +25,15 @@ class RefusedError(ValueError):
         """Says that `name` is `value`, and that it must be what `allowed` says.
 
         Args:
-          name: of the setting.
+          name: of the setting; `PART of NAME` where a part of the value alone is not allowed.
           value: that it has.
           allowed: what it must be; other settings that make it so are called by their names.
           others: which of the words there are such names.
         """
         self.name, self.value, self.allowed, self.others = name, value, allowed, tuple(others)
-        super().__init__(f"{name} is {value!r}; it must be {allowed}.")
+        part, _, whole = name.rpartition(" of ")
+        wrong = f", in which {part}" if part and part != repr(value) else "; it"
+        super().__init__(f"{whole} is {value!r}{wrong} must be {allowed}.")
 
     def within(self, section: str) -> "RefusedError":
         """The same about a setting of a section, or about a part of one (`'x' of decode`), and
@@ -308,8 +310,9 @@ def twice(name: str, ways: Sequence[str]) -> ValueError:
 
 def unknown(name: str, known: Collection[str]) -> ValueError:
     """What to say of a name that no setting has: the nearest one, and those of its section."""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" (nearest: {close[0]})" if close else ""
+    same = [other for other in known if other.endswith(f".{name}")]
+    close = same or difflib.get_close_matches(name, known, n=1)
+    hint = f" (nearest: {', '.join(close)})" if close else ""
     section, dot, _ = name.partition(".")
     inside = sorted(other for other in known if dot and other.startswith(f"{section}."))
     sections = {f"{other.partition('.')[0]}.*" for other in known if "." in other}

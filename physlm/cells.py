@@ -26,13 +26,13 @@ from physlm.decoding.recipe import parse
 from physlm.decoding.strategy import Recipe
 from physlm.progress import Reporter
 
-# Whose tokens the length of a problem is counted in.
+# Whose tokens the length of a problem is counted in: the model's own, or GPT-2's.
 WINDOW_TOKENS = ("own", "gpt2")
 
 # Added to the number of a cell whose questions are others.
 _REASKED = 1 << 16
 
-# Rounds of drawing after which a cell makes do with the problems that fit the window.
+# Rounds of drawing, after which a cell may have fewer problems than asked for.
 _ROUNDS = 8
 
 
@@ -136,9 +136,9 @@ class EvalConfig:
             raise settings.RefusedError("batch", self.batch, allowed)
         asks = self.recipe.asks
         if (asks == "probe") != bool(self.probe):
-            allowed = f"the run of a probe where decode asks one, as {self.decode} does"
+            allowed = f"the run of a probe, since the strategy {self.decode} asks one"
             if self.probe:
-                allowed = f"empty where decode asks no probe, as {self.decode} does not"
+                allowed = f"empty, since the strategy {self.decode} asks no probe"
             raise settings.RefusedError("probe", self.probe, allowed)
 
     @property
@@ -162,15 +162,16 @@ class Cell:
 
     @property
     def number(self) -> int:
-        """The number by which a cell's keys differ from those of other cells."""
+        """The number by which a cell's random keys differ from those of other cells."""
         return (self.op if self.fixed else 0) + (_REASKED if self.reask else 0)
 
 
 def of(spec: Spec, config: EvalConfig) -> list[Cell]:
-    """The paper's cells, op up to the cap, at the cap and at each number beyond it; and `within`.
+    """The cells: all problems up to the cap, those of each number of operations, and re-asked ones.
 
-    The first collects all up to the cap, as the class draws them; the others follow by their op,
-    those beyond as given. Last come those with other questions, named as `20re`.
+    The first has all up to the cap, as the class draws them. Then come single numbers of
+    operations: those of `within` and the cap itself in order, and those of `beyond` as given. Last
+    are those with another question, named as `20re`.
     """
     inside = sorted({*config.within, spec.max_op})
     fixed = [Cell(str(op), op, True) for op in (*inside, *config.beyond)]
@@ -179,7 +180,7 @@ def of(spec: Spec, config: EvalConfig) -> list[Cell]:
 
 
 def test_spec(spec: Spec, config: EvalConfig) -> Spec:
-    """The class that all cells are drawn from: the other split, with room for every op.
+    """The class that all cells are drawn from: the test split, with a cap that admits every cell.
 
     Raises:
       ValueError: an op beyond the cap is out of the class's reach, or its letters too few.
@@ -227,8 +228,8 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
       cell: which problems.
       spec: `test_spec` of the class trained on.
       config: how many, and the seed.
-      window: in tokens, of which `config` says whose; problems with longer documents are left
-        out.
+      window: in tokens, the model's or GPT-2's (`window_tokens`); problems with longer documents
+        are left out.
 
     Raises:
       NoProblemsError: no problem of the cell is found, or none fits the window.
@@ -251,7 +252,7 @@ def test_set(cell: Cell, spec: Spec, config: EvalConfig, window: int) -> TestSet
         )
         kept.append(found)
         left -= len(found.lengths_N)
-        # Where no search found any, all have tried long enough; others would find none either.
+        # If no search of a round found a problem, further rounds would find none either.
         if not (left and some):
             break
     if left == config.problems:
@@ -293,9 +294,9 @@ def fitting(
       indices_N: int32, the numbers of these.
       spec: the class.
       window: in tokens.
-      goals_N: how many operations each is to have; None draws them as the class does.
+      goals_N: how many operations each is to have; by default as the class draws them.
       most: how many are kept, the first ones; None keeps all.
-      counted: in which tokens documents are counted, one of `WINDOW_TOKENS`.
+      counted: whose tokens the window is counted in, one of `WINDOW_TOKENS`.
 
     Returns:
       these problems, and whether any was found, fitting or not.
@@ -331,8 +332,8 @@ def _padded(rows_NxP: np.ndarray, width: int, end: int) -> np.ndarray:
     return np.pad(rows_NxP, ((0, 0), (0, width - rows_NxP.shape[1])), constant_values=end)
 
 
-# The sets drawn last: a sweep judges run after run on the same problems, and to draw those that few
-# templates have takes as long as to solve them.
+# The sets drawn last, as a sweep judges run after run on the same problems. Drawing problems of few
+# operations, which have few templates, takes as long as solving them.
 _drawn: dict[Any, list[tuple[Cell, TestSet]]] = {}
 
 
@@ -361,8 +362,8 @@ def test_sets(
         return list(_drawn[asked])
     found: dict[Cell, TestSet] = {}
     with progress("problems", len(todo), "cell") as shown, jax.default_device(device.of_data()):
-        # Problems of few operations have few templates, so that those of one side are found last.
-        # Drawn first, they do not distort the time left.
+        # Problems of few operations take longest, since few of their templates are on the side of
+        # tests. Drawn first, they do not distort the estimate of the time left.
         for number, cell in enumerate(sorted(todo, key=lambda cell: cell.op)):
             try:
                 tests = test_set(cell, drawn_from, config, window)
@@ -391,7 +392,7 @@ def _write(
 def distinct(tests: TestSet) -> dict[str, int]:
     """How many different problems and templates there are in a cell.
 
-    A class that is small draws the same ones again and again.
+    A small class draws the same ones again and again.
     """
     return {
         "problems": len(np.unique(tests.prompts_NxP, axis=0)),

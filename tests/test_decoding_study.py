@@ -110,12 +110,12 @@ def test_bad_input_is_one_sentence(store: Store, capsys: pytest.CaptureFixture) 
     other, probe = pathlib.Path(found["error-free probe"]).name, found["retry probe"]
     before = sorted(pathlib.Path(model).rglob("*"))
     for arguments, complaint in [
-        ((model, "--decode", "beam:x"), "'x' of evaluate.decode is 'beam:x'; it must be a whole"),
+        ((model, "--decode", "beam:x"), "decode is 'beam:x', in which 'x' must be a whole"),
         (
             (model, "--decode", "regret:probe"),
             "evaluate.probe is ''; it must be the run of",
         ),
-        ((model, "--probe", "x"), "evaluate.probe is 'x'; it must be empty where decode asks no"),
+        ((model, "--probe", "x"), "evaluate.probe is 'x'; it must be empty, since the"),
         ((model, "--decode", "regret:probe", "--probe", other), "a probe of error-free"),
         ((model, "--decode", "regret:probe", "--probe", model), "no probe of the task can_next"),
         ((model, "--decode", "regret:probe", "--probe", "none"), "is not the directory of a run"),

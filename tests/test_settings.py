@@ -195,6 +195,8 @@ def test_members_of_a_population_differ_in_what_is_no_shape():
 def test_nothing_is_said_of_keys_that_there_are_not(ask):
     with pytest.raises(ValueError, match=r"unknown setting 'train.step' \(nearest: train.steps\)"):
         ask("train.step")
+    with pytest.raises(ValueError, match=r"'rate' \(nearest: mistakes.rate\): there are seed,"):
+        ask("rate")
 
 
 def test_a_configuration_takes_no_new_names():

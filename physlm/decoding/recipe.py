@@ -1,10 +1,12 @@
 """Strategies as texts, as command lines and studies give them: `NAME[:VALUE][,SETTING=VALUE…]`.
 
-`greedy`, `sample:temperature=0.8,n=16`, `beam:4`, `regret:perfect,tries=50`. A strategy of one's
-own is a dataclass in a file of one's own, with settings as its fields, and is called by its whole
-name: `mypackage.mymodule.MyStrategy:setting=1`. Its class may name two of its settings: `FIRST`,
-the one whose value can be given alone, and `BUDGET`, the one that says how much it may spend:
-figures join what differs in this alone.
+`greedy`, `sample:temperature=0.8,n=16`, `beam:4`, `regret:perfect,tries=50`.
+
+A strategy of your own is a frozen dataclass in a module of your own, with its settings as fields
+(`data_gen.settings`), and is called by its full name, `mypackage.mymodule.MyStrategy:setting=1`.
+What it has to do says `physlm.decoding.strategy`. Its class may name two of its settings: `FIRST`,
+whose value can be given alone after the colon, and `BUDGET`, which says how much the strategy may
+spend; figures join strategies that differ in the budget alone.
 """
 
 import dataclasses
@@ -42,7 +44,7 @@ def parse(text: str) -> Recipe:
         names the part of the text that is wrong.
     """
     name, colon, rest = text.partition(":")
-    kind = STRATEGIES.get(name) or _own(name)
+    kind = STRATEGIES.get(name) or _own(name, text)
     known, first = settings.of(kind), getattr(kind, "FIRST", None)
     values = {}
     for number, part in enumerate(rest.split(",") if colon else ()):
@@ -50,8 +52,10 @@ def parse(text: str) -> Recipe:
         if not equals and not number and first:
             key, value = first, part
         elif not equals or key not in known:
-            there = f"SETTING=VALUE with one of {', '.join(known)}" if known else "nothing"
-            raise RefusedError(f"{part!r} of decode", text, f"{there} after {name!r}")
+            allowed = f"left out, as {name!r} has no settings"
+            if known:
+                allowed = f"SETTING=VALUE, where {name!r} has the settings {', '.join(known)}"
+            raise RefusedError(f"{part!r} of decode", text, allowed)
         if key in values:
             raise RefusedError(f"{part!r} of decode", text, f"the only value of {key}")
         try:
@@ -67,27 +71,35 @@ def parse(text: str) -> Recipe:
         raise RefusedError(f"{name!r} of decode", text, allowed) from None
 
 
-def _own(name: str) -> type:
+def _own(name: str, text: str) -> type:
     allowed = f"one of {', '.join(STRATEGIES)}, or package.module.Class"
     module, dot, last = name.rpartition(".")
-    # A dot at its beginning would be one that Python takes for a package of ours.
+
+    def refused(allowed: str) -> RefusedError:
+        return RefusedError(f"{name!r} of decode", text, allowed)
+
+    # A leading dot would have Python look in a package of ours.
     if not dot or not all(part.isidentifier() for part in name.split(".")):
-        raise RefusedError(f"{name!r} of decode", name, allowed)
+        raise refused(allowed)
     try:
         found = getattr(importlib.import_module(module), last)
     except (ModuleNotFoundError, AttributeError) as error:
-        # What the module itself lacks is told below.
-        if getattr(error, "name", None) in (last, *_parents(module)):
-            raise RefusedError(f"{name!r} of decode", name, allowed) from None
-        raise RefusedError(f"{name!r} of decode", name, _importable(module, error)) from error
-    # Whatever a module of somebody's own raises.
+        missing = getattr(error, "name", None)
+        if isinstance(error, ModuleNotFoundError) and missing in _parents(module):
+            why = f"and Python finds no module {module} in this directory or on PYTHONPATH"
+            raise refused(f"{allowed}, {why}") from None
+        if missing == last:
+            raise refused(f"{allowed}, and {module} has no {last}") from None
+        # Something that the module itself imports or reads is missing.
+        raise refused(_importable(module, error)) from error
+    # The user's own module may raise anything.
     except Exception as error:
-        raise RefusedError(f"{name!r} of decode", name, _importable(module, error)) from error
+        raise refused(_importable(module, error)) from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise RefusedError(f"{name!r} of decode", name, f"{allowed}, a dataclass")
+        raise refused(f"{allowed}, a dataclass")
     if lacking := [member for member in _MEMBERS if not hasattr(found, member)]:
         members = ", ".join(f"`{member}`" for member in lacking)
-        raise RefusedError(f"{name!r} of decode", name, f"{allowed}, one that has {members}")
+        raise refused(f"{allowed}, one that has {members}")
     return found
 
 
@@ -102,7 +114,7 @@ def _importable(module: str, error: Exception) -> str:
 
 
 def canonical(text: str) -> str:
-    """The canonical text of a strategy: settings in order, without defaults."""
+    """The canonical text of a strategy: settings in their order, defaults left out."""
     strategy: Any = parse(text)
     name = text.partition(":")[0]
     first = getattr(strategy, "FIRST", None)
@@ -116,9 +128,9 @@ def canonical(text: str) -> str:
 
 
 def code_of(text: str) -> str | None:
-    """A hash of the file that a strategy of one's own is defined in; None of those here.
+    """A hash of the file that defines a strategy of the user's own; None for those of this package.
 
-    What that file imports in turn does not count.
+    Changes in modules that the file imports are not noticed.
 
     Raises:
       RefusedError: as `parse`.
@@ -131,7 +143,7 @@ def code_of(text: str) -> str | None:
 
 
 def manual() -> str:
-    """All strategies with their settings, in a line."""
+    """All strategies with their settings and defaults, in one line."""
     found = []
     for name, kind in STRATEGIES.items():
         settings_of = ", ".join(
