@@ -77,8 +77,15 @@ def test_modules_of_kinds_are_imported_by_name(tmp_path, monkeypatch):
     for name in missing:
         with pytest.raises(ValueError, match=f"kind is '{name}'; it must be one of skip, retry, "):
             Mistakes(name)
-    with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
+    with pytest.raises(ValueError, match="; kinds_empty registers no such kind"):
+        Mistakes("kinds_empty.mine")
+    with pytest.raises(ValueError, match=r"; Python finds no module kinds_nowhere\.deeper in"):
+        Mistakes("kinds_nowhere.deeper.mine")
+    with pytest.raises(ValueError, match=r"module kinds_broken of .* No module named 'nowhere_to_"):
         Mistakes("kinds_broken.mine")
+    (tmp_path / "kinds_wrong.py").write_text("1 / 0\n")
+    with pytest.raises(ValueError, match=r"kinds_wrong.mine cannot be imported: ZeroDivisionError"):
+        Mistakes("kinds_wrong.mine")
 
 
 @pytest.mark.parametrize(

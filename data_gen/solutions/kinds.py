@@ -7,6 +7,7 @@ a study, a notebook or a module of one's own, and they can be used wherever a ki
 import dataclasses
 import importlib
 import re
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -172,16 +173,34 @@ def find(name: str) -> Kind | None:
     """The kind of a name or alias; None where there is none.
 
     The module of a name with dots is imported where it has not been.
+
+    Raises:
+      ValueError: that module is there and cannot be imported.
     """
     module, _, _ = name.rpartition(".")
     if name not in _REGISTERED and module and _NAME.fullmatch(name):
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            # That the module lacks one of its own is for its author to know.
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
+        # The user's own module may raise anything.
+        except Exception as error:
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing is None or not f"{module}.".startswith(f"{missing}."):
+                why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise ValueError(
+                    f"the module {module} of the kind {name} cannot be imported: {why}."
+                ) from error
     return _REGISTERED.get(name)
+
+
+def allowed(name: str) -> str:
+    """Which names a kind can be asked for by, and why this one is none of them, in words."""
+    module, dot, _ = name.rpartition(".")
+    why = ""
+    if dot and _NAME.fullmatch(name):
+        why = f"; Python finds no module {module} in this directory or on PYTHONPATH"
+        if module in sys.modules:
+            why = f"; {module} registers no such kind"
+    return f"one of {', '.join(names())}, or module.name of a kind of your own{why}"
 
 
 def known() -> tuple[Kind, ...]:

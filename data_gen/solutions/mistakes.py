@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from data_gen import settings
@@ -103,7 +103,7 @@ class Mistakes:
     @property
     def kinds(self) -> tuple[tuple[Kind, float], ...]:
         """Each kind with its share of the mistakes."""
-        return _shares("kind", self.kind, kinds.find, kinds.names())
+        return _shares("kind", self.kind, kinds.find, kinds.allowed)
 
     @property
     def kind_by_name(self) -> str:
@@ -120,7 +120,8 @@ class Mistakes:
     @property
     def mendings(self) -> tuple[tuple[str, float], ...]:
         """Each mending with its probability."""
-        return _shares("mend", self.mend, {name: name for name in MENDINGS}.get, MENDINGS)
+        allowed = f"one of {', '.join(MENDINGS)}"
+        return _shares("mend", self.mend, {name: name for name in MENDINGS}.get, lambda _: allowed)
 
     @property
     def restarts(self) -> bool:
@@ -183,23 +184,25 @@ class Mistakes:
 
 
 def _shares(
-    field: str, text: str, find: Callable[[str], T | None], names: Iterable[str]
+    field: str, text: str, find: Callable[[str], T | None], allowed: Callable[[str], str]
 ) -> tuple[tuple[T, float], ...]:
-    """Parsed names with their shares, which sum to 1; a single name needs no share."""
-    one_of = f"one of {', '.join(names)}"
+    """Parsed names with their shares, which sum to 1; a single name needs no share.
+
+    `allowed` says in words what may stand in place of a name that `find` does not know.
+    """
     if (only := find(text)) is not None:
         return ((only, 1.0),)
     shares: dict[T, float] = {}
     for part in text.split(","):
         name, _, number = part.strip().partition(":")
         if (found := find(name)) is None:
-            raise RefusedError(field, name, one_of)
+            raise RefusedError(field, name, allowed(name))
         if found in shares:
             raise RefusedError(field, text, f"made of different ones, and {name} is there twice")
         try:
             shares[found] = float(number)
         except ValueError:
-            several = f"{one_of}, or several, each with its share, as in 'A:0.7,B:0.3'"
+            several = f"{allowed(name)}, or several, each with its share, as in 'A:0.7,B:0.3'"
             raise RefusedError(field, text, several) from None
         if not 0.0 <= shares[found] <= 1.0:
             raise RefusedError(field, text, f"of shares in [0, 1], and {number} is none")
