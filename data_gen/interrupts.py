@@ -47,7 +47,13 @@ def importing() -> Iterator[None]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command and exits with its code, or quietly with 130 on Ctrl-C."""
+    """Runs a command and exits with its code, or quietly with 130 on Ctrl-C.
+
+    Installed commands find modules of the working directory, too, as `python -m` does: a study or a
+    kind of mistake of one's own.
+    """
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         if signal.getsignal(signal.SIGINT) is _leave:
             signal.signal(signal.SIGINT, _usual())

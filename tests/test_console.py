@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import pathlib
 import re
 import subprocess
@@ -105,6 +106,22 @@ def test_a_command_is_given_the_rest_and_its_code_is_returned(monkeypatch, capsy
     assert console.main(["try", "wait"]) == 130
     assert seen == [["--this", "that"], ["one"], ["wait"]]
     assert capsys.readouterr() == ("", "")
+
+
+def test_installed_commands_find_studies_in_the_working_directory(tmp_path):
+    script = tmp_path / "bin" / "physlm"
+    script.parent.mkdir()
+    script.write_text("from physlm.__main__ import command\ncommand()\n")
+    (tmp_path / "here" / "mine").mkdir(parents=True)
+    (tmp_path / "here" / "mine" / "study.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, script, "sweep", "mine.study"],
+        cwd=tmp_path / "here",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == "the study 'mine.study' lacks the function get_config.\n"
 
 
 def test_problems_have_a_command_too(monkeypatch, capsys, called):
