@@ -129,7 +129,7 @@ def _whole(low: int, text: str) -> int:
     # JAX seeds and counts in 32 bits.
     if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed: an integer in {low}..{2**31 - 1} is."
+            f"{text!r} is not allowed; it must be a whole number in {low}..{2**31 - 1}"
         )
     return int(text)
 

@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.export"),
         description="Writes the model of a run as a directory of Hugging Face.",
     )
-    parser.add_argument("run", type=place, help="the directory of a run")
+    parser.add_argument(
+        "run", type=place, metavar="RUN", help="the directory of a run, DIR/models/RUN of a store"
+    )
     parser.add_argument(
         "--out", type=local, required=True, help="the directory to write, a new one"
     )

@@ -206,7 +206,7 @@ def test_the_best_is_the_checkpoint_of_the_lowest_loss(
         (["--checkpoint", "worst"], "--checkpoint is 'worst'; it must be final, best, or one of"),
         (
             ["--set", "model.layers=1"],
-            "--set 'model.layers=1' is not allowed: settings of eval",
+            "--set 'model.layers=1' is not allowed: of a run that is there only settings of eval",
         ),
         (["--set", "evaluate.problem=1"], "unknown setting 'evaluate.problem'"),
         (
@@ -276,7 +276,9 @@ def test_other_directories_are_refused(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate.main([str(tmp_path)]) == 2
-    assert "is not the directory of a run: it has no config.json" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is not the directory of a run: it has no config.json" in error
+    assert "DIR/models/RUN" in error
     config = config_lib.base("smoke").to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert evaluate.main([str(tmp_path)]) == 2

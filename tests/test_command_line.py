@@ -104,13 +104,18 @@ def test_bad_input_is_one_sentence(arguments, said, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["sample", "--count", "0"], ["sample", "--spec", "easy"], ["sample", "--seed", "4294967296"]],
+    ("arguments", "said"),
+    [
+        (["sample", "--count", "0"], "'0' is not allowed; it must be a whole number in 1..21474"),
+        (["sample", "--spec", "easy"], "invalid choice: 'easy'"),
+        (["sample", "--seed", "4294967296"], "it must be a whole number in 0..2147483647"),
+    ],
 )
-def test_bad_arguments_exit_with_2(arguments, capsys):
+def test_bad_arguments_exit_with_2(arguments, said, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_stats_is_the_table_of_what_sample_prints(sampled, capsys):

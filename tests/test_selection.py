@@ -122,7 +122,7 @@ THERE = "there are retry_rate 0, 0.5; seed 0; and settings, as model.layers.\n"
             "--filter has retry_rate=0.5,0.3, and no run has '0.3': retry_rate is 0 or 0.5.\n",
         ),
         (["--filter", "retry_rate!=0.3"], "--filter has retry_rate!=0.3, and no run has '0.3'"),
-        (["--filter", "colour=red"], f"--filter has 'colour', by which no run is known: {THERE}"),
+        (["--filter", "colour=red"], f"--filter has 'colour', which no run has: {THERE}"),
         (["--filter", "model.layer=2"], "unknown setting 'model.layer'"),
         (["--filter", "retry_rate"], "--filter has 'retry_rate'; it must be NAME=VALUE"),
         (["--only", "0/8"], "--only is '0/8'; it must be 1/N to N/N, as 3/8, the third of eight."),

@@ -84,8 +84,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, argument
 @pytest.mark.parametrize(
     ("study", "complaint"),
     [
-        ("nothing", "unknown study 'nothing': there are .*quickstart"),
-        ("nopackage.nothing", "the module nopackage.nothing cannot be imported: No module named"),
+        ("nothing", "unknown study 'nothing': there are .*quickstart.*, as mypackage.mystudy"),
+        ("quickstrat", r"unknown study 'quickstrat' \(nearest: quickstart\): there are"),
+        (
+            "nopackage.nothing",
+            "nopackage.nothing cannot be imported: No module named 'nopackage'; Python looks in",
+        ),
         ("physlm.metrics", "the study 'physlm.metrics' lacks the function get_config"),
         ("../quickstart", "the study is '../quickstart'; it must be one of .*quickstart.*, or the"),
     ],
@@ -183,6 +187,7 @@ def test_results_of_another_study_are_refused_untouched(tmp_path, capsys):
         (f"{VIEW}/retry_rate=0.0,seed=0-0123abcd/checkpoints/5/x", "choose another --workdir."),
         ("retry_rate=0.0,seed=0-0123abcd/config.json", "holds a run itself, retry_rate=0.0,seed=0"),
         ("results.jsonl", "is what a study shows and not a store"),
+        ("config.json", "is the directory of a run and not a store"),
     ],
 )
 def test_what_an_older_version_left_is_refused_untouched(tmp_path, capsys, left, complaint):
@@ -317,12 +322,12 @@ def test_a_configuration_that_is_none_is_named(tmp_path, capsys, content):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--decode", "beam:x"], "'x' of evaluate.decode is 'beam:x'; it must be a whole number"),
+        (["--decode", "beam:x"], "decode is 'beam:x', in which 'x' must be a whole number"),
         (
             ["--decode", "beam:2,top_k=3"],
-            "sample of evaluate.decode is 'beam:2,top_k=3'; it must be true where",
+            "evaluate.decode is 'beam:2,top_k=3', in which sample must be true where",
         ),
-        (["--decode", "gredy"], "'gredy' of evaluate.decode is 'gredy'; it must be one of greedy"),
+        (["--decode", "gredy"], "evaluate.decode is 'gredy'; it must be one of greedy"),
         (["--checkpoint", ""], "--checkpoint is ''; it must be final, best or a step."),
         (["--checkpoint", " "], "--checkpoint is ' '; it must be final, best or a step."),
     ],

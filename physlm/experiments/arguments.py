@@ -58,7 +58,7 @@ def local(text: str) -> pathlib.Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; a path is")
     if re.match(r"[a-z0-9]+:/", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a path of this machine is")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be a local path")
     try:
         os.lstat(text)
     except (FileNotFoundError, NotADirectoryError):

@@ -42,14 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=called("physlm.experiments.evaluate"),
         description="Lets the model of a run solve test problems, and keeps the result.",
     )
-    parser.add_argument("run", type=place, help="the directory of a run")
     parser.add_argument(
-        "--checkpoint", action=Once, help="final, best or a step (evaluate.checkpoint, final)"
+        "run", type=place, metavar="RUN", help="the directory of a run, DIR/models/RUN of a store"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        action=Once,
+        help="final, best or a step (the run's evaluate.checkpoint, which is final by default)",
     )
     parser.add_argument(
         "--decode",
         action=Once,
-        help=f"the decoding strategy, with settings behind a colon: {manual()}",
+        help=f"the decoding strategy, with settings behind a colon: {manual()}; or one of your "
+        "own, package.module.Class",
     )
     parser.add_argument(
         "--probe",
@@ -98,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text in options.set:
             if not text.startswith(_SETTABLE):
                 raise ValueError(
-                    f"--set {text!r} is not allowed: settings of evaluate.* and mesh.*, and the "
-                    f"paths {', '.join(_PATHS)} are."
+                    f"--set {text!r} is not allowed: of a run that is there only settings of "
+                    f"evaluate.* and mesh.*, and the paths {', '.join(_PATHS)}, can be changed."
                 )
         run = run_lib.load(options.run, options.set)
         if options.show is not None and run.settings.adaptation.kind == "probe":

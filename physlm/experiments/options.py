@@ -132,7 +132,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _steps(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of steps is")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be a number of steps")
     return int(text)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -32,12 +33,12 @@ class Study:
     Attributes:
         name: that of the module, with its package unless that is `experiments`.
         doc: the module's docstring: question, command, expected result, cost.
-        get_config: scale -> the configuration that all its runs share.
-        sweep: -> one set of dotted overrides, or one of `physlm.experiments.conditions`, a run. It
-            is given the configuration at a scale where it takes an argument.
-        figures: what is drawn (`FIGURES`); empty for what is usual (`figures.USUAL`).
+        get_config: a function of the scale: the configuration that all runs share.
+        sweep: a generator of runs, each as changes of the configuration by dotted keys or as one of
+            `physlm.experiments.conditions`. If it takes an argument, that is the configuration.
+        figures: what is drawn (`FIGURES`); empty for the usual ones (`figures.USUAL`).
         beside: which conditions are rows of which table of the paper (`BESIDE`).
-        versus: with which value of a setting the others are compared (`VERSUS`).
+        versus: settings, each with the value that the others are compared with (`VERSUS`).
     """
 
     name: str
@@ -98,7 +99,12 @@ def load(name: str) -> Study:
             "module with its package, as mypackage.mystudy."
         )
     if "." not in name and name not in names():
-        raise ValueError(f"unknown study {name!r}: there are {', '.join(names())}.")
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f" (nearest: {close[0]})" if close else ""
+        raise ValueError(
+            f"unknown study {name!r}{hint}: there are {', '.join(names())}; one of your own is "
+            "called with its package, as mypackage.mystudy."
+        )
     module = _imported(name if "." in name else f"{PACKAGE}.{name}")
     for needed in ("get_config", "sweep"):
         if not callable(getattr(module, needed, None)):
@@ -147,7 +153,11 @@ def _imported(name: str) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, SyntaxError) as error:
-        raise ValueError(f"the module {name} cannot be imported: {error}.") from error
+        looked = ""
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            looked = "; Python looks in this directory and on PYTHONPATH"
+        raise ValueError(f"the module {name} cannot be imported: {error}{looked}.") from error
+    # A study is the user's own code, which may raise anything while it is imported.
     except Exception as error:
         raise ValueError(_in_words(f"the module {name} cannot be imported", error)) from error
 

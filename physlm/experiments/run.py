@@ -29,11 +29,11 @@ class Run:
     Attributes:
         name: name of its directory: its data, model, tokens and seed in words, and the hash of all
             that decides its weights.
-        config: the resolved configuration as plain JSON data. What does not decide the weights is
-            there as well: the mesh, and how the study that began the run judges it.
-        settings: the same configuration as the checked dataclasses of each room.
+        config: the resolved configuration as plain JSON data. It also has settings that do not
+            decide the weights: the mesh, and how the study that began the run judges it.
+        settings: the same configuration as checked dataclasses, one for each section.
         facts: what decides its weights (`physlm.experiments.identity`).
-        parent: the run that it begins with, where a study plans that too.
+        parent: the run that it begins with, where that is planned too.
     """
 
     name: str
@@ -62,15 +62,15 @@ def make_run(config: ConfigDict, parent: Run | None = None) -> Run:
 
     Args:
         config: of all its settings.
-        parent: the run that it begins with, where that is planned as well.
+        parent: the run that it begins with, where that is planned too.
 
     Raises:
-        ValueError: a section of the configuration is refused by its room.
+        ValueError: a setting is refused, or several do not fit together.
     """
     settings = config_lib.resolve(config)
     # Through JSON, so that a run read back and a run planned are equal (tuples become lists).
     plain = json.loads(json.dumps(config.to_dict()))
-    # Which study asks for a run at which scale is nothing of the run.
+    # Study and scale are not part of the run.
     plain = {key: value for key, value in plain.items() if key not in config_lib.ARGUMENTS}
     facts = identity.of_run(plain, settings.data)
     run = Run("", plain, settings, facts, parent)
@@ -119,13 +119,16 @@ def load(directory: epath.Path, assignments: Sequence[str] = ()) -> Run:
     """
     path = directory / CONFIG_FILE
     if not paths.found(path):
-        raise ValueError(f"{directory} is not the directory of a run: it has no {path.name}.")
+        raise ValueError(
+            f"{directory} is not the directory of a run: it has no {path.name}. "
+            "The runs of a store DIR are DIR/models/RUN."
+        )
     found = files.read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not the configuration of a run.")
     if any(key in found for key in config_lib.ARGUMENTS):
         raise ValueError(f"{directory} holds a run of an older version, which cannot be read.")
-    # Every setting is given, so that it does not matter whose defaults these are.
+    # The configuration has a value for every setting, so that defaults of a scale play no part.
     config = config_lib.base(scales.NAMES[0])
     kept = {
         key: tuple(value) if isinstance(value, list) else value

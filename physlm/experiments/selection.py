@@ -32,12 +32,12 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """A filter on entries: a setting has one of some values, or none of them.
+    """A filter on entries: they must have one of some values of a setting, or none of them.
 
     Attributes:
-        name: as a condition of the study calls it, or a dotted setting.
+        name: a setting of the study's conditions, or any setting by its dotted key.
         values: as they are written, with commas between them.
-        negated: it has none of the values.
+        negated: entries with one of the values are left out.
     """
 
     name: str
@@ -97,11 +97,9 @@ def filtered(entries: Sequence[Entry], texts: Sequence[str]) -> list[Entry]:
     for one in filters:
         if not any(one.name in _named(entry) for entry in entries):
             if "." in one.name:
-                # Says what is like it, where there is no such setting.
+                # If there is no such setting, this raises an error that names the nearest one.
                 config_lib.decides(one.name)
-            raise ValueError(
-                f"--filter has {one.name!r}, by which no run is known: {_all(entries)}"
-            )
+            raise ValueError(f"--filter has {one.name!r}, which no run has: {_all(entries)}")
     kept = [{id(entry) for entry in one.fulfilled(entries)} for one in filters]
     left = [entry for entry in entries if all(id(entry) in ids for ids in kept)]
     if not left:
@@ -175,10 +173,10 @@ def parse_share(text: str) -> Share:
 def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
     """Divides runs into shares; returns the names of each.
 
-    Shares depend on the tasks alone, not on what is done of them nor on devices, so that those who
-    take the shares agree at any time. They are dealt by tokens, the largest first. What fits into a
-    share stays together: parents, children and those that they ask; and runs of one shape, which
-    can be trained as one program.
+    Shares depend on the tasks alone, not on progress or devices, so that all who take one agree at
+    any time. Runs are dealt by tokens, the largest first. What fits into a share stays together:
+    parents, children and the probes that they ask; and runs of one shape, which can be trained as
+    one program.
     """
     runs = {task.run.name: task.run for task in tasks}
     needed = {name: _needed(name, tasks) for name in runs}
@@ -190,7 +188,7 @@ def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
     def program(run: Run) -> Iterable[Hashable]:
         return ((run.depth, run_lib.shape(run)),)
 
-    # What is too large is parted by the next of these.
+    # A part that is too large for a share is divided by the next of these.
     ways: list[Callable[[Run], Iterable[Hashable]]] = [
         lambda run: (*family(run), *program(run)),
         family,
@@ -205,7 +203,7 @@ def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
             for part in ([unit] if _tokens(unit) <= most else _together(unit, way))
         ]
     shares: list[list[Run]] = [[] for _ in range(count)]
-    # Sorting keeps the order of those that are as large.
+    # Sorting is stable: parts of equal size keep their order.
     for unit in sorted(units, key=_tokens, reverse=True):
         min(shares, key=_tokens).extend(unit)
     return [{run.name for run in share} for share in shares]
@@ -214,7 +212,7 @@ def deal(tasks: Sequence[Task], count: int) -> list[set[str]]:
 def of_share(own: Collection[str], tasks: Sequence[Task]) -> list[Task]:
     """The tasks of a share, after training tasks for the runs of other shares that they need.
 
-    That is waited for, or done where nobody has begun it.
+    Those runs are waited for, or trained here if nobody has begun them.
 
     Args:
         own: the names of the runs of the share.
@@ -246,7 +244,7 @@ def _tokens(runs: Sequence[Run]) -> int:
 
 
 def _together(runs: Sequence[Run], way: Callable[[Run], Iterable[Hashable]]) -> list[list[Run]]:
-    """Partitions runs so that those with a common mark are in one part, in their order."""
+    """Partitions runs so that those with equal marks are in one part, in their order."""
     parts: list[tuple[set[Hashable], list[Run]]] = []
     for run in runs:
         marks, members = set(way(run)), [run]

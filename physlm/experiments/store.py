@@ -20,6 +20,9 @@ from physlm.experiments import run as run_lib
 MODELS_DIR = "models"
 CACHE_DIR = ".compiled"
 
+# Either of these lies in the directory of every run.
+_MARKS = (run_lib.CONFIG_FILE, train.CHECKPOINTS_DIR)
+
 
 @dataclasses.dataclass(frozen=True)
 class Store:
@@ -48,11 +51,12 @@ class Store:
             view: the directory in it of what a study shows.
 
         Raises:
-            ValueError: it is a file, cannot be written, or holds what an older version left.
+            ValueError: it is a file, a run or a study's directory, cannot be written, or holds
+                what an older version left.
         """
         if paths.is_local(self.root):
             self._check_directory()
-            # Older versions knew no buckets.
+            # There are no old stores in buckets.
             for directory in (self.root, view):
                 if run := _first_run(directory):
                     raise ValueError(
@@ -62,6 +66,11 @@ class Store:
         else:
             with self._tried():
                 paths.check_bucket(self.root)
+        if any((self.root / mark).exists() for mark in _MARKS):
+            raise ValueError(
+                f"--workdir {self.root} is the directory of a run and not a store, in which runs "
+                f"are kept in {MODELS_DIR}/: choose another --workdir."
+            )
         if (self.root / results.FILE).exists():
             raise ValueError(
                 f"--workdir {self.root} is what a study shows and not a store, as "
@@ -104,6 +113,5 @@ class Store:
 
 def _first_run(directory: epath.Path) -> str | None:
     """The name of a run that lies in a directory itself; None where there is none."""
-    marks = (run_lib.CONFIG_FILE, train.CHECKPOINTS_DIR)
-    found = (path.parent.name for mark in marks for path in directory.glob(f"*/{mark}"))
+    found = (path.parent.name for mark in _MARKS for path in directory.glob(f"*/{mark}"))
     return min(found, default=None)
