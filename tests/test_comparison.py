@@ -38,6 +38,8 @@ def test_retry_is_compared_with_error_free_by_problem(shown, seeds):
         assert "Against error-free solutions" in output and shown_text in output
         assert ("nothing of other seeds" in output) == (seeds == 1)
         assert ("over seeds and problems" in output) == (seeds > 1)
+        # One comparison a row needs no correction.
+        assert "Holm" not in output
 
 
 def test_several_comparisons_are_corrected_and_told_in_words(shown):
@@ -52,7 +54,7 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     assert said[2].startswith(f"{RETRY}, against error-free solutions: up to 4")
     assert "beyond 4 operations ahead by" in said[2]
     text = report.make(shown)
-    assert said[2] in text and "(Holm p" in text
+    assert said[2] in text and "(Holm p" in text and "with Holm's correction a whole row" in text
 
 
 def test_what_is_told_apart_is_said_first_where_much_is_compared():

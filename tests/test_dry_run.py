@@ -43,6 +43,8 @@ def test_it_tells_how_far_all_has_come_and_writes_nothing(tmp_path, capsys):
         assert f"{entry.run.name}: to do\n" in text
         assert f"; {entry.run.tokens:,} tokens; " in text
     assert f"2 runs in {workdir}/models: 2 to do; 2 evaluations: 2 to do." in text
+    text = shown(capsys, workdir, "--filter", "retry_rate=0.5")
+    assert f"1 run in {workdir}/models: 1 to do; 1 evaluation: 1 to do." in text
 
     main(workdir, execute=FakeRuns(failing=(0.5,)))
     before = times(workdir)
@@ -119,7 +121,7 @@ def test_a_step_of_a_small_model_takes_as_long_as_it_takes_to_dispatch(tmp_path,
     assert found.there == pytest.approx(12_000 * roofline.DISPATCH)
     text = " ".join(shown(capsys, tmp_path, "--set", "train.steps=12000").split())
     assert "not measured, 28 s" in text and "56 s on v5e-8" in text
-    assert "A step takes 2.35 ms at least, which dispatching" in text
+    assert "A step is taken to last 2.35 ms at least" in text
 
 
 def trained(store, one, speeds, **recorded):

@@ -387,7 +387,7 @@ def test_results_are_shown_without_their_store(shown):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "has no results.jsonl: run the sweep first"),
+        (None, "has no results.jsonl: run the sweep first, or name .* DIR/STUDY-SCALE"),
         ("", "is empty: no run has finished yet"),
         ("{}\n", "line 1 of .* lacks the field 'study'"),
         ("oops\n", "is empty: no run has finished yet"),
@@ -400,6 +400,11 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, content, complaint):
     sentence = capsys.readouterr().err
     assert re.search(complaint, sentence)
     assert sentence.count("\n") == 1
+
+
+def test_a_scale_that_teaches_nothing_says_so():
+    assert report._about("masking", "smoke", "2 runs").endswith("it shows that all works.")
+    assert report._about("masking", "quick", "2 runs") == "masking at scale quick: 2 runs."
 
 
 def test_missing_directory_is_one_sentence(tmp_path, capsys):

@@ -60,7 +60,10 @@ def make(directory: epath.Path) -> str:
     if not directory.is_dir():
         raise ValueError(f"{directory} is not the directory of a study.")
     if not path.exists():
-        raise ValueError(f"{directory} has no {results.FILE}: run the sweep first.")
+        raise ValueError(
+            f"{directory} has no {results.FILE}: run the sweep first, or name the directory of a "
+            "study, which in a store DIR is DIR/STUDY-SCALE."
+        )
     rows, cut = results.read_whole(path)
     if not rows:
         raise ValueError(f"{path} is empty: no run has finished yet.")
@@ -115,7 +118,7 @@ def _content(found: Material, scale: str, cut: int) -> Content:
     first, further = verdicts.sentences(compared)
     return Content(
         title=study.question if study else f"{name}: {found.size}",
-        about=f"{name} at scale {scale}: {found.size}." if study else "",
+        about=_about(name, scale, found.size) if study else "",
         findings=first,
         further=further,
         drawings=drawings,
@@ -136,6 +139,13 @@ def _study(name: str) -> tuple[Study | None, str]:
         return registry.load(name), ""
     except ValueError as error:
         return None, f"Shown as studies usually are: {error}"
+
+
+def _about(name: str, scale: str, size: str) -> str:
+    said = f"{name} at scale {scale}: {size}."
+    if scale == "smoke":
+        said += " Models learn nothing from so little: it shows that all works."
+    return said
 
 
 def _beside(found: Material, study: Study | None, scale: str) -> dict[str, dict[str, Published]]:

@@ -45,7 +45,7 @@ class Tree:
             judging: seconds that evaluations take here, likewise.
             place: the chips that times are estimated for.
             entries: of the study, which say under which conditions runs are judged.
-            own: the names of the runs that count; others are another share's.
+            own: the names of the runs whose cost is summed up; others are of another share.
         """
         self._store, self._place, self._judging = store, place, judging
         self._runs = {task.run.name: task.run for task in tasks}
@@ -66,8 +66,8 @@ class Tree:
     def text(self) -> str:
         """The tree in lines of at most 100 columns, with sums at the end."""
         lines = _wrapped(
-            "A run has: parameters; tokens; model FLOPs, time here and time on "
-            f"{self._place} of its training. An evaluation has the time that others took here.",
+            "Below each run: its parameters; its tokens; model FLOPs of its training, time here "
+            f"and time on {self._place}. Evaluations: the time that others like them took here.",
             "",
         )
         for run in self._runs.values():
@@ -108,7 +108,7 @@ class Tree:
         parameters = f"{size.trained:,} parameters"
         if size.trained < size.parameters:
             parameters += f" trained, {size.parameters:,} in all"
-        # How much longer than this a budget of problems takes is known when the run begins.
+        # A budget of problems takes more steps; how many is only known when the run begins.
         more = "+" if run_lib.takes_longer(run.settings) else ""
         most = "up to " if size.trained < size.parameters else ""
         here = "not measured" if size.here is None else f"{_seconds(size.here)} here"
@@ -155,8 +155,8 @@ class Tree:
             for one in task.evaluations
         ]
         trained = _statuses(self._statuses[run.name] for run in own)
-        runs = f"{len(own)} runs in {self._store.models}: {trained}"
-        lines = [f"{runs}; {len(judged)} evaluations: {_statuses(judged)}."]
+        runs = f"{_many(len(own), 'run')} in {self._store.models}: {trained}"
+        lines = [f"{runs}; {_many(len(judged), 'evaluation')}: {_statuses(judged)}."]
         sizes = [self._sizes[run.name] for run in own]
         lines += _wrapped(f"Training in all: {self._sum(sizes, [1.0] * len(own))}.", "")
         left = [self._left(run) for run in own]
@@ -169,10 +169,10 @@ class Tree:
         if any(size.here is None for size in sizes):
             notes.append("--measure times some steps of what was not measured here.")
         notes.append(
-            f"Times on {self._place} are an estimate that nobody has timed "
-            "(physlm.tools.roofline), for each run alone, on as many chips as can share its batch. "
-            f"A step takes {1e3 * roofline.DISPATCH:g} ms at least, which dispatching that of a "
-            "small model was measured to take on an H200; where parameters are frozen it is less."
+            f"Times on {self._place} are estimates and not measured (physlm.tools.roofline), for "
+            "each run alone, on as many chips as can share its batch. A step is taken to last "
+            f"{1e3 * roofline.DISPATCH:g} ms at least, as a small model's does on an H200, and "
+            "less where parameters are frozen."
         )
         return [*lines, *_wrapped(" ".join(notes), "")]
 
@@ -207,6 +207,10 @@ def _time(seconds: Sequence[float | None], where: str, unknown: str, what: str =
 
 def _seconds(seconds: float) -> str:
     return format_seconds(seconds) if seconds >= 1 else "less than 1 s"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _statuses(statuses: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What comparisons of conditions found: a table, a sentence for each, and how to read both."""
+"""Puts comparisons of conditions into a table, sentences, and notes on how to read both."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from physlm.experiments.comparison import Comparison
 from physlm.experiments.inference import Difference
 from physlm.experiments.summary import shown_cell
 
-# What is told of in words: a difference that would come up less often by chance.
+# A difference is called one where p is below this.
 _CHANCE = 0.05
-# So many sentences are read one by one.
+# Up to so many sentences are all shown at once.
 _FEW = 4
 _ONE_SEED = (
-    "One seed each: what is ahead or behind is so for these models on other problems, too, but "
-    "other seeds may tell otherwise."
+    "One seed each: what is ahead or behind here is so on other problems, too, but only for these "
+    "very models; models of other seeds may differ."
 )
 
 
@@ -39,9 +39,9 @@ def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
         compared: what `comparison.compare` found.
 
     Returns:
-        Those to read first: where there is one seed, what that means; of rates together; then of
-        conditions that are ahead or behind. And the others, in which nothing is told apart; none
-        where there are few of all.
+        The sentences to read first: with one seed, what that means; then those on several rates
+        together, and those on conditions that are ahead or behind. And the others, on what is not
+        told apart; none where there are few sentences in all.
     """
     told = [(one, text) for one in compared if (text := _sentence(one))]
     of_seeds = any(each.over_seeds for one, _ in told for each in _in_words(one).values())
@@ -59,7 +59,7 @@ def _is_told_apart(one: Comparison) -> bool:
 
 
 def _in_words(one: Comparison) -> dict[str, Difference]:
-    """What is told in words: all up to the cap, and all beyond it."""
+    """The differences that sentences tell: on all up to the cap, and on all beyond it."""
     return {
         name: each
         for name, each in one.cells.items()
@@ -97,11 +97,15 @@ def notes(compared: Sequence[Comparison]) -> list[str]:
             False: "McNemar's exact tests over problems of two models, of one seed each, which say "
             "nothing of other seeds",
         }
+        shown = [one.against for one in compared if one.cells]
+        together = ""
+        if len(set(shown)) < len(shown):
+            together = "; with Holm's correction a whole row of a table has it together"
         told.append(
             "Differences are in points of strict accuracy: "
             f"{'; or '.join(how[kind] for kind in sorted(kinds, reverse=True))}. "
-            "Where nothing differs, p < 0.05 has a chance of one in twenty, for each of the "
-            f"{len(tested)} comparisons; after Holm's correction, for each row of a table."
+            f"Where there is no difference, each of the {len(tested)} comparisons has a chance of "
+            f"one in twenty of p < 0.05{together}."
         )
     if any(one.rates > 1 for one in compared):
         told.append(

@@ -59,7 +59,7 @@ def _build(
 ) -> None:
     from matplotlib.lines import Line2D
 
-    what = "mean over recent steps, nats a token; other data, another loss"
+    what = "mean over recent steps, nats a token; not comparable between different data"
     title(figure, "Training loss", f"{about}; {what}", top=0.94)
     axes = figure.add_axes((0.07, 0.12, 0.58, 0.7))
     for label, runs in curves.items():
