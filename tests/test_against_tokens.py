@@ -112,6 +112,16 @@ def test_only_what_differs_in_its_budget_alone_is_joined(drawn, name, joined):
         assert "sample, temperature 0.7; n 1, 4, 16" in texts(drawing)
 
 
+def test_a_strategy_whose_file_is_not_here_is_drawn_by_its_text(drawn):
+    rows = decoded()
+    for row in rows:
+        if row["evaluation"] != "greedy":
+            row["condition"]["decode"] = "nowhere.mine.Second:margin=0.2"
+    drawing = AgainstTokens().draw(Shown(summarise(rows), "what"))
+    assert "nowhere.mine.Second:margin=0.2" in " ".join(texts(drawing))
+    assert {tuple(xs) for xs, *_ in drawn} == {(50.0,), (300.0,)}
+
+
 def test_each_kind_of_training_data_has_a_colour(drawn):
     lines, of_tokens = at_tokens("regret")
     AgainstTokens().draw(Shown(lines, "what"))

@@ -94,3 +94,14 @@ def test_a_legend_leaves_the_axis_of_what_goes_wrong_its_name(drawn, count):
     (figure,) = drawn
     check(figure)
     assert len(figure.legends[0].get_texts()) == count
+
+
+def test_a_long_name_of_the_last_value_stays_in_the_figure(drawn):
+    kinds = {0.0: {}, 0.2: {"kind": "skip"}, 0.5: {"kind": "mykinds.again"}}
+    rows = fake_rows(kinds, condition=lambda rate: {"retry_rate": min(rate, 0.1), **kinds[rate]})
+    Against("kind", "kind of mistake").draw(Shown(summarise(rows, found_of(rows)), "what"))
+    (figure,) = drawn
+    check(figure)
+    assert (
+        figure.texts[0].get_text() == "Problems solved, every step right, against kind of mistake"
+    )

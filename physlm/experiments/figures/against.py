@@ -87,7 +87,7 @@ class Against:
         if len(values) < 2 or not any(quantities.is_known(line, self.y) for line in measured):
             return None
         what = QUANTITIES[self.y].words
-        about = f"{what[0].upper()}{what[1:]} against {self._called}"
+        about = f"{what[0].upper()}{what[1:]}{',' * (',' in what)} against {self._called}"
         chosen = dataclasses.replace(shown, lines=lines)
         drawing = draw(
             self.name,
@@ -228,7 +228,9 @@ class Against:
         ticks = _ticks(curves, self.values)
         room = (_SIDES["right"] - _SIDES["left"]) * WIDTH_INCHES
         room /= panels + _BETWEEN * (panels - 1)
-        words = fitted([_written(value) for value in ticks], list(ticks.values()), room / _RANGE)
+        beyond = (1 - 1 / _RANGE) / 2 * room + (1 - _SIDES["right"]) * WIDTH_INCHES
+        texts = [_written(value) for value in ticks]
+        words = fitted(texts, list(ticks.values()), room / _RANGE, beyond)
         names = [line.label for line in level] + [label for label, _ in curves if label]
         names = [textwrap.fill(each, 44) for each in names]
         return _Layout(kinds, beside, panels, ticks, words, names)

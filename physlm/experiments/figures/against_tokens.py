@@ -133,7 +133,11 @@ def _recipe(line: Line) -> tuple[str, Any]:
 
 
 def _way(line: Line) -> _Way:
-    name, found = _recipe(line)
+    try:
+        name, found = _recipe(line)
+    except settings.RefusedError:
+        # Results can be shown where the file of the user's own strategy is not.
+        return _Way(str(line.condition[DECODE]), "")
     budget = getattr(found, "BUDGET", "")
     asked = f"a {found.asks} detector" if found.asks else ""
     if found.asks == "probe":

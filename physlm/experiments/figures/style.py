@@ -88,13 +88,14 @@ class Words:
     inches: float
 
 
-def fitted(words: Sequence[str], places: Sequence[float], inches: float) -> Words:
-    """Writes names of values side by side, in smaller letters or turned where they would meet.
+def fitted(words: Sequence[str], places: Sequence[float], inches: float, beyond: float) -> Words:
+    """Writes names of values side by side, in smaller letters or turned where there is no room.
 
     Args:
         words: a name for each value.
         places: of the values on the axis.
         inches: from the first value to the last.
+        beyond: inches from the last value to the edge of the figure.
     """
     texts = [_in_lines(word) for word in words]
     scale = inches / ((max(places) - min(places)) or 1.0)
@@ -105,7 +106,7 @@ def fitted(words: Sequence[str], places: Sequence[float], inches: float) -> Word
             scale * (right - left) - (one + other) / 2
             for (left, one), (right, other) in itertools.pairwise(wide)
         ]
-        if min(gaps, default=1.0) > 0.35 * size / 72:
+        if min(gaps, default=1.0) > 0.35 * size / 72 and wide[-1][1] / 2 + 0.05 < beyond:
             return Words(texts, size, are_turned=False, inches=(1 + lines) * 1.4 * size / 72)
     short = [word if len(word) <= _LONG else f"{word[: _LONG - 1]}…" for word in words]
     needed = max(_width_inches(word, 8.5) for word in short) / 2 + 0.12
