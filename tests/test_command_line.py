@@ -108,6 +108,8 @@ def test_bad_input_is_one_sentence(arguments, said, capsys):
     [
         (["sample", "--count", "0"], "'0' is not allowed; it must be a whole number in 1..21474"),
         (["sample", "--spec", "easy"], "invalid choice: 'easy'"),
+        # An option that is cut short could be another than was meant.
+        (["sample", "--cou", "3"], "unrecognized arguments: --cou"),
         (["sample", "--seed", "4294967296"], "it must be a whole number in 0..2147483647"),
     ],
 )

@@ -42,6 +42,21 @@ def test_retry_is_compared_with_error_free_by_problem(shown, seeds):
         assert "Holm" not in output
 
 
+def test_whoever_has_no_error_free_partner_is_named(shown):
+    rows = fake_rows()
+    beams = [
+        {**row, "condition": {**row["condition"], "decode": "beam:4"}, "evaluation": "beams"}
+        for row in fake_rows((0.5,))
+    ]
+    rows = [{**row, "condition": {**row["condition"], "decode": "greedy"}} for row in rows] + beams
+    compared = comparison.compare(summarise(rows), found_in(shown, rows))
+    (one,) = [each for each in compared if "beam" in each.label]
+    assert not one.cells and "no error-free condition" in one.why_not
+    assert any(note.startswith(f"Not compared: {one.label}") for note in verdicts.notes(compared))
+    # Where nothing is error-free, nothing is missed.
+    assert comparison.compare(summarise(beams), {}) == []
+
+
 def test_several_comparisons_are_corrected_and_told_in_words(shown):
     rows = fake_rows(rates=(0.0, 0.2, 0.5))
     fake_sweep(shown, rows)

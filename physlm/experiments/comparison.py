@@ -61,9 +61,18 @@ def compare(
         found: the outcomes of every problem, as far as they are known.
         versus: names of settings, each with a value. A condition with another value of the setting
             is also compared with the condition that has this value and is otherwise equal.
+
+    Returns:
+        the comparisons, also those that cannot be made (`why_not`).
     """
     compared = []
     for pairs, against in _pairs(lines, versus or {}):
+        if against == ERROR_FREE and pairs:
+            others = [
+                line for line in _of_mistakes(lines) if all(line is not one for one, _ in pairs)
+            ]
+            why = "no error-free condition has otherwise equal settings"
+            compared += [Comparison(line.label, against, {}, why_not=why) for line in others]
         kind = [_compared(line, base, lines, found, against) for line, base in pairs]
         together = [_rates_together(group, lines, found, against) for group in _by_rate(pairs)]
         compared += _corrected(kind) + _corrected([one for one in together if one is not None])
@@ -74,11 +83,7 @@ def _pairs(
     lines: Sequence[Line], versus: Mapping[str, Any]
 ) -> list[tuple[list[tuple[Line, Line]], str]]:
     conditions = [line.condition for line in lines]
-    of_mistakes = [
-        line
-        for line in lines
-        if condition.RATE in line.condition and not condition.is_error_free(line.condition)
-    ]
+    of_mistakes = _of_mistakes(lines)
     numbers = [condition.baseline(line.condition, conditions) for line in of_mistakes]
     known = [
         (line, lines[n]) for line, n in zip(of_mistakes, numbers, strict=True) if n is not None
@@ -94,6 +99,14 @@ def _pairs(
         ]
         found.append((pairs, f"the same, {condition.setting(name, value)}"))
     return found
+
+
+def _of_mistakes(lines: Sequence[Line]) -> list[Line]:
+    return [
+        line
+        for line in lines
+        if condition.RATE in line.condition and not condition.is_error_free(line.condition)
+    ]
 
 
 def _with(said: condition.Condition, name: str, value: Any) -> dict[str, Any]:
