@@ -77,7 +77,7 @@ def test_modules_of_kinds_are_imported_by_name(tmp_path, monkeypatch):
     for name in missing:
         with pytest.raises(ValueError, match=f"kind is '{name}'; it must be one of skip, retry, "):
             Mistakes(name)
-    with pytest.raises(ValueError, match="; kinds_empty registers no such kind"):
+    with pytest.raises(ValueError, match="; the module kinds_empty registers no such kind"):
         Mistakes("kinds_empty.mine")
     with pytest.raises(ValueError, match=r"; Python finds no module kinds_nowhere\.deeper in"):
         Mistakes("kinds_nowhere.deeper.mine")

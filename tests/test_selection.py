@@ -235,7 +235,7 @@ def test_a_dry_run_of_a_share_tells_its_own_runs_from_others(tmp_path, capsys):
         arguments = ("--dry-run", "--only", f"{number}/{count}")
         assert main(tmp_path, *arguments, study=FAMILIES.name) == 0
         text = " ".join(capsys.readouterr().out.split())
-        assert f"{len(own)} runs in" in text
+        assert f"{len(own)} run{'s' * (len(own) > 1)} in" in text
         others = {task.run.name for task in of_share(own, todo)} - own
         assert text.count(", another share's") == len(others)
         for name in others:

@@ -322,7 +322,10 @@ def test_a_configuration_that_is_none_is_named(tmp_path, capsys, content):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--decode", "beam:x"], "decode is 'beam:x', in which 'x' must be a whole number"),
+        (
+            ["--decode", "beam:x"],
+            "evaluate.decode is 'beam:x', in which 'x' must be a whole number",
+        ),
         (
             ["--decode", "beam:2,top_k=3"],
             "evaluate.decode is 'beam:2,top_k=3', in which sample must be true where",

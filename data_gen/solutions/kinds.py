@@ -199,7 +199,7 @@ def allowed(name: str) -> str:
     if dot and _NAME.fullmatch(name):
         why = f"; Python finds no module {module} in this directory or on PYTHONPATH"
         if module in sys.modules:
-            why = f"; {module} registers no such kind"
+            why = f"; the module {module} registers no such kind"
     return f"one of {', '.join(names())}, or module.name of a kind of your own{why}"
 
 
