@@ -1,6 +1,7 @@
 """Effective robustness: the fit against textbook formulas, its errors by simulation, its figure."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from fake_results import fake_rows, kept_figures
 from scipy import special, stats
 from test_figure_layout import check
 
-from physlm.experiments import robustness
+from physlm.experiments import figures, inference, robustness
 from physlm.experiments.figures import Robustness, Shown
 from physlm.experiments.figures import robustness as drawing
 from physlm.experiments.summary import summarise
@@ -78,6 +79,20 @@ def test_shares_of_few_problems_have_log_odds():
     assert np.isfinite([*found.levels, found.slope, found.effect(1, 0).value]).all()
 
 
+def test_models_on_their_lines_leave_no_doubt():
+    """Without any rest, what is off the line is so for certain, and what is on it is not off."""
+    x = np.array([-1.0, 0.0, 1.0, 2.0])
+    within = [special.expit(x)] * 3
+    heights = (-1.0, 0.0, -1.0)
+    found = robustness.fit(within, [special.expit(x + height) for height in heights], MANY)
+    exact = dataclasses.replace(
+        found, levels=np.array(heights), _covariance=np.zeros_like(found._covariance)
+    )
+    above, equal = (exact.effect(number, 0) for number in (1, 2))
+    assert above.p == 0.0 and above.low == above.value == above.high > 0
+    assert equal.p == 1.0 and equal.value == 0.0
+
+
 @pytest.mark.parametrize(
     "within",
     [
@@ -122,6 +137,57 @@ def test_the_figure_has_a_mark_for_each_model_and_a_line(drawn):
     assert "p < 0.001 (Holm p < 0.001)" in table[1][-1]
     (note,) = made.notes
     assert "8 models" in note
+
+
+def conditions(count, seeds=3):
+    """Rows of error-free models and of so many rates, all on one line but for chance."""
+    rates = [0.0, *(0.01 * number for number in range(1, count + 1))]
+    rows = fake_rows(rates, seeds=seeds)
+    for row in rows:
+        rate = row["condition"]["retry_rate"]
+        rng = np.random.default_rng((row["seed"], round(100 * rate)))
+        x = rng.normal(0, 0.7)
+        beyond = x - 1.5 + rng.normal(0, 0.3)
+        row["accuracy"] = float(special.expit(x if row["op"] == 4 else beyond))
+    return rows
+
+
+def test_many_comparisons_are_corrected_and_many_names_shortened(drawn):
+    made = Robustness().draw(Shown(summarise(conditions(20)), "what was run"))
+    (figure,) = drawn
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert len(names) == 17 and names[-1] == "and 5 more"
+    ((_, table),) = made.tables
+    said = [re.findall(r"p [=<] ([\d.]+)", row[-1]) for row in table[1:]]
+    ps, corrected = np.array(said, float).T
+    assert len(ps) == 20
+    assert corrected == pytest.approx(np.array(inference.holm(ps)), abs=0.03)
+    assert (corrected > ps + 0.05).any()
+
+
+def test_it_is_among_the_usual_figures():
+    assert any(isinstance(figure, Robustness) for figure in figures.USUAL)
+
+
+def test_what_is_no_model_that_solves_is_left_out():
+    lines = summarise(rows_of())
+    made = Robustness().draw(Shown(lines, "what"))
+    assert made is not None
+    probes = [
+        dataclasses.replace(
+            line,
+            points=tuple(dataclasses.replace(p, probe={"auroc": 0.9}) for p in line.points),
+        )
+        for line in lines
+    ]
+    assert Robustness().draw(Shown(probes, "probes")) is None
+    # Of a condition whose seeds do not all have all cells, nothing is paired.
+    free, mistakes = lines
+    cut = [
+        dataclasses.replace(p, by_seed=p.by_seed[:2]) if p.op == 5 else p for p in mistakes.points
+    ]
+    short = dataclasses.replace(mistakes, points=tuple(cut))
+    assert Robustness().draw(Shown([free, short], "half of it")) is None
 
 
 def test_there_is_no_figure_without_lines():
