@@ -21,31 +21,31 @@ LIMIT = 2**31 - 1
 class RefusedError(ValueError):
     """A setting has a value that is not allowed; the text is one sentence."""
 
-    def __init__(self, name: str, value: Any, allowed: str, others: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, value: Any, allowed: str, others: Sequence[str] = (), part: str = ""
+    ) -> None:
         """Says that `name` is `value`, and that it must be what `allowed` says.
 
         Args:
-          name: of the setting; `PART of NAME` where a part of the value alone is not allowed.
+          name: of the setting.
           value: that it has.
           allowed: what it must be; other settings that make it so are called by their names.
           others: which of the words there are such names.
+          part: of the value, in words, where that alone must be so.
         """
         self.name, self.value, self.allowed, self.others = name, value, allowed, tuple(others)
-        part, _, whole = name.rpartition(" of ")
+        self.part = part
         wrong = f", in which {part}" if part and part != repr(value) else "; it"
-        super().__init__(f"{whole} is {value!r}{wrong} must be {allowed}.")
+        super().__init__(f"{name} is {value!r}{wrong} must be {allowed}.")
 
     def within(self, section: str) -> "RefusedError":
-        """The same about a setting of a section, or about a part of one (`'x' of decode`), and
-        others of it."""
+        """The same about a setting of a section, and others of it."""
         allowed = self.allowed
         if self.others:
             names = "|".join(map(re.escape, self.others))
             allowed = re.sub(rf"(?<![\w.])({names})\b", rf"{section}.\1", allowed)
         others = [f"{section}.{name}" for name in self.others]
-        # A part of a value is called by itself and by the name of its setting.
-        part, of, name = self.name.rpartition(" of ")
-        return RefusedError(f"{part}{of}{section}.{name}", self.value, allowed, others)
+        return RefusedError(f"{section}.{self.name}", self.value, allowed, others, self.part)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -156,7 +156,7 @@ def test_many_comparisons_are_corrected_and_many_names_shortened(drawn):
     made = Robustness().draw(Shown(summarise(conditions(20)), "what was run"))
     (figure,) = drawn
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert len(names) == 17 and names[-1] == "and 5 more"
+    assert len(names) == 15 and names[-1] == "and 7 more"
     ((_, table),) = made.tables
     said = [re.findall(r"p [=<] ([\d.]+)", row[-1]) for row in table[1:]]
     ps, corrected = np.array(said, float).T

@@ -86,7 +86,7 @@ def test_a_value_that_is_not_allowed_is_refused(name, value, allowed):
         Sample(**{name: value})
     assert str(refused.value) == f"{name} is {value!r}; it must be {allowed}."
     assert str(refused.value.within("room")).startswith(f"room.{name} is ")
-    part = RefusedError(f"'a' of {name}", value, allowed).within("room")
+    part = RefusedError(name, value, allowed, part="'a'").within("room")
     assert str(part) == f"room.{name} is {value!r}, in which 'a' must be {allowed}."
 
 

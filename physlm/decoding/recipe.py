@@ -55,20 +55,20 @@ def parse(text: str) -> Recipe:
             allowed = f"left out, as {name!r} has no settings"
             if known:
                 allowed = f"SETTING=VALUE, where {name!r} has the settings {', '.join(known)}"
-            raise RefusedError(f"{part!r} of decode", text, allowed)
+            raise RefusedError("decode", text, allowed, part=repr(part))
         if key in values:
-            raise RefusedError(f"{part!r} of decode", text, f"the only value of {key}")
+            raise RefusedError("decode", text, f"the only value of {key}", part=repr(part))
         try:
             values[key] = known[key].parse(key, value)
         except RefusedError as error:
-            raise RefusedError(f"{part!r} of decode", text, error.allowed) from None
+            raise RefusedError("decode", text, error.allowed, part=repr(part)) from None
     try:
         return kind(**values)
     except RefusedError as error:
-        raise RefusedError(f"{error.name} of decode", text, error.allowed) from None
+        raise RefusedError("decode", text, error.allowed, part=error.name) from None
     except TypeError as error:
         allowed = f"of a class whose fields all have a value; {error}"
-        raise RefusedError(f"{name!r} of decode", text, allowed) from None
+        raise RefusedError("decode", text, allowed, part=repr(name)) from None
 
 
 def _own(name: str, text: str) -> type:
@@ -76,7 +76,7 @@ def _own(name: str, text: str) -> type:
     module, dot, last = name.rpartition(".")
 
     def refused(allowed: str) -> RefusedError:
-        return RefusedError(f"{name!r} of decode", text, allowed)
+        return RefusedError("decode", text, allowed, part=repr(name))
 
     # A leading dot would have Python look in a package of ours.
     if not dot or not all(part.isidentifier() for part in name.split(".")):

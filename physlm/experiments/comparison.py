@@ -65,14 +65,8 @@ def compare(
     Returns:
         the comparisons, also those that cannot be made (`why_not`).
     """
-    compared = []
+    compared = _without_baseline(lines)
     for pairs, against in _pairs(lines, versus or {}):
-        if against == ERROR_FREE and pairs:
-            others = [
-                line for line in _of_mistakes(lines) if all(line is not one for one, _ in pairs)
-            ]
-            why = "no error-free condition has otherwise equal settings"
-            compared += [Comparison(line.label, against, {}, why_not=why) for line in others]
         kind = [_compared(line, base, lines, found, against) for line, base in pairs]
         together = [_rates_together(group, lines, found, against) for group in _by_rate(pairs)]
         compared += _corrected(kind) + _corrected([one for one in together if one is not None])
@@ -82,12 +76,8 @@ def compare(
 def _pairs(
     lines: Sequence[Line], versus: Mapping[str, Any]
 ) -> list[tuple[list[tuple[Line, Line]], str]]:
-    conditions = [line.condition for line in lines]
-    of_mistakes = _of_mistakes(lines)
-    numbers = [condition.baseline(line.condition, conditions) for line in of_mistakes]
-    known = [
-        (line, lines[n]) for line, n in zip(of_mistakes, numbers, strict=True) if n is not None
-    ]
+    numbers = condition.baselines([line.condition for line in lines])
+    known = [(lines[n], lines[base]) for n, base in numbers.items() if base is not None]
     found = [(known, ERROR_FREE)]
     for name, value in versus.items():
         bases = [line for line in lines if line.condition.get(name) == value]
@@ -101,12 +91,14 @@ def _pairs(
     return found
 
 
-def _of_mistakes(lines: Sequence[Line]) -> list[Line]:
-    return [
-        line
-        for line in lines
-        if condition.RATE in line.condition and not condition.is_error_free(line.condition)
-    ]
+def _without_baseline(lines: Sequence[Line]) -> list[Comparison]:
+    """Conditions that have none, where others have one."""
+    bases = condition.baselines([line.condition for line in lines])
+    if not any(base is not None for base in bases.values()):
+        return []
+    why = "no error-free condition has otherwise equal settings"
+    alone = [lines[number] for number, base in bases.items() if base is None]
+    return [Comparison(line.label, ERROR_FREE, {}, why_not=why) for line in alone]
 
 
 def _with(said: condition.Condition, name: str, value: Any) -> dict[str, Any]:

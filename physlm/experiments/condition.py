@@ -116,6 +116,15 @@ def baseline(condition: Condition, conditions: Sequence[Condition]) -> int | Non
     return None
 
 
+def baselines(conditions: Sequence[Condition]) -> dict[int, int | None]:
+    """The `baseline` of each condition with mistakes, by the indices of both."""
+    return {
+        number: baseline(one, conditions)
+        for number, one in enumerate(conditions)
+        if RATE in one and not is_error_free(one)
+    }
+
+
 def order(condition: Condition) -> tuple[Any, ...]:
     """The sort key of conditions: error-free ones first, then by rate.
 

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from physlm.experiments.figures.drawing import Curve, Drawing, Shown, draw
 from physlm.experiments.figures.looks import looks
-from physlm.experiments.figures.style import LEGEND, plain, title
+from physlm.experiments.figures.style import legend_beside, plain, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE_INCHES = (11.0, 4.6)
-
-# More names than these could not be read, and more lines of them than those have smaller letters.
-_NAMED, _LINES = 14, 19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +54,6 @@ def _build(
     look_of: dict[str, dict[str, Any]],
     about: str,
 ) -> None:
-    from matplotlib.lines import Line2D
-
     what = "mean over recent steps, nats a token; not comparable between different data"
     title(figure, "Training loss", f"{about}; {what}", top=0.94)
     axes = figure.add_axes((0.07, 0.12, 0.58, 0.7))
@@ -75,16 +70,7 @@ def _build(
     axes.tick_params(which="both", labelsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: _rounded(value))
     axes.set_xlabel("tokens seen", fontsize=10.5)
-    handles, names = axes.get_legend_handles_labels()
-    left = len(names) - _NAMED
-    handles, names = handles[:_NAMED], names[:_NAMED]
-    if left > 0:
-        handles.append(Line2D([], [], linestyle="none"))
-        names.append(f"and {left} more")
-    lines = sum(1 + each.count("\n") for each in names)
-    size = 8.5 * min(1.0, _LINES / max(lines, 1))
-    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": size}
-    axes.legend(handles, names, **LEGEND | place)
+    legend_beside(axes, *axes.get_legend_handles_labels())
 
 
 def _rounded(number: float) -> str:

@@ -12,7 +12,7 @@ from physlm.experiments import condition as condition_lib
 from physlm.experiments import inference, robustness
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.looks import looks
-from physlm.experiments.figures.style import GREY, LEGEND, title
+from physlm.experiments.figures.style import GREY, legend_beside, title
 from physlm.experiments.robustness import Fit
 from physlm.experiments.summary import Line, cap_of, pooled
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE_INCHES = (11.0, 5.6)
-
-# More names than these could not be read, and more lines of them than those have smaller letters.
-_NAMED, _LINES = 16, 22
 
 # Ticks of axes in log odds, %, and the room left and right of what is drawn, in log odds.
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
@@ -59,13 +56,8 @@ class Robustness:
         fitted = robustness.fit(
             [one.within for one in models], [one.beyond for one in models], problems
         )
-        conditions = [one.line.condition for one in models]
-        bases = [condition_lib.baseline(one, conditions) for one in conditions]
-        pairs = [
-            (number, base)
-            for number, base in enumerate(bases)
-            if base is not None and not condition_lib.is_error_free(conditions[number])
-        ]
+        bases = condition_lib.baselines([one.line.condition for one in models])
+        pairs = [(number, base) for number, base in bases.items() if base is not None]
         if fitted is None or not pairs:
             return None
         drawing = draw(
@@ -149,8 +141,6 @@ def _build(
     pairs: Sequence[tuple[int, int]],
     cap: int,
 ) -> None:
-    from matplotlib.lines import Line2D
-
     about = "a mark is a model; dashed is the line of error-free models; axes are in log odds"
     title(
         figure,
@@ -166,7 +156,6 @@ def _build(
         x, y = (special.logit(_inside(shares)) for shares in (one.within, one.beyond))
         marks = {key: look[key] for key in ("color", "marker")}
         handles += axes.plot(x, y, **marks, linestyle="none", markersize=7, alpha=0.9)
-        handles[-1].set_label(textwrap.fill(one.line.label, 46))
     for base in dict.fromkeys(base for _, base in pairs):
         mine = [base, *(number for number, other in pairs if other == base)]
         span = np.concatenate([_inside(models[number].within) for number in mine])
@@ -175,14 +164,8 @@ def _build(
         look = {"color": each[base]["color"], "linestyle": "--", "linewidth": 1.3}
         axes.plot(special.logit(ends), heights, **look, zorder=0)
     _frame(axes, cap)
-    names = [handle.get_label() for handle in handles]
-    if (left := len(names) - _NAMED) > 0:
-        handles = [*handles[:_NAMED], Line2D([], [], linestyle="none")]
-        names = [*names[:_NAMED], f"and {left} more"]
-    lines = sum(1 + name.count("\n") for name in names)
-    size = 9.0 * min(1.0, _LINES / max(lines, 1))
-    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": size}
-    axes.legend(handles, names, title="trained on", alignment="left", **LEGEND | place)
+    names = [textwrap.fill(one.line.label, 46) for one in models]
+    legend_beside(axes, handles, names, title="trained on", alignment="left")
 
 
 def _frame(axes: "Axes", cap: int) -> None:

@@ -25,6 +25,10 @@ _SCALES = ((20, 5), (30, 5), (50, 10), (100, 20))
 # Letters of a line of a value's name side by side with others, and of a turned name.
 _LINE, _LONG = 14, 40
 
+# Beside a panel more names than these could not be read, and more lines of them than those have
+# smaller letters.
+_NAMED, _NAMED_LINES = 14, 19
+
 LEGEND: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10, "edgecolor": "none"}
 
 
@@ -130,6 +134,22 @@ def _width_inches(text: str, size: float) -> float:
 
     of, font = TextToPath().get_text_width_height_descent, FontProperties(size=size)
     return float(max(of(line, font, ismath=False)[0] for line in text.split("\n")) / 72)
+
+
+def legend_beside(
+    axes: "Axes", handles: Sequence[Any], names: Sequence[str], **others: Any
+) -> None:
+    """A legend to the right of a panel; of many names it has the first, and how many more."""
+    from matplotlib.lines import Line2D
+
+    handles, shown = [*handles[:_NAMED]], [*names[:_NAMED]]
+    if len(names) > _NAMED:
+        handles.append(Line2D([], [], linestyle="none"))
+        shown.append(f"and {len(names) - _NAMED} more")
+    lines = sum(1 + name.count("\n") for name in shown)
+    size = 8.5 * min(1.0, _NAMED_LINES / max(lines, 1))
+    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02), "fontsize": size}
+    axes.legend(handles, shown, **LEGEND | place | others)
 
 
 def percent(axes: "Axes", highest: float = 100.0) -> None:
