@@ -21,6 +21,9 @@ from physlm.block import Frame, KeyValue, Memory, Reading
 from physlm.canon import with_zeros
 from physlm.model import Params
 
+# Slots that are copied at once where texts part (`continued`).
+_FEW_SLOTS = 16
+
 # Of each layer. Keys and values are [B, N, S, K]. Inputs of Canon layers are [B, W - 1 + S, …],
 # with W - 1 zeros before those of the first token.
 Cache = list[Memory]
@@ -138,32 +141,51 @@ def once(pending: jax.Array, change: Callable[[Any], Any], carry: Any) -> Any:
     return jax.lax.while_loop(lambda pair: pair[0], body, (pending, carry))[1]
 
 
-def continued(rows: Any, source_B: jax.Array) -> Any:
-    """Arrays in which row b is a copy of row `source_B[b]`.
+def alike(text_BxL: jax.Array, source_B: jax.Array) -> jax.Array:
+    """How many tokens each text and that of row `source_B[b]` have in common at their beginning."""
+    place_L = jnp.arange(text_BxL.shape[1])
+    return jnp.where(text_BxL == text_BxL[source_B], len(place_L), place_L).min(1)
 
-    Only rows whose source is another row are copied, a few at a time, unless one of those is a
-    source itself; then all are gathered at once.
+
+def continued(cache: Cache, source_B: jax.Array, shared_B: jax.Array, length_B: jax.Array) -> Cache:
+    """The cache in which row b goes on from row `source_B[b]`.
+
+    Of what the rows have in common nothing is copied, and of the rest a few slots at a time.
+
+    Args:
+      cache: as it is.
+      source_B: int32, indices of rows.
+      shared_B: int32, how many slots at the beginning hold the same in a row and in its source.
+      length_B: int32, how many slots of each row hold anything.
     """
-    count = source_B.shape[0]
-    moved_B = source_B != jnp.arange(count)
-    crossing = (moved_B & moved_B[source_B]).any()
-    few = max(1, count // 4)
+    slots = cache[0].attention.k_BxNxSxK.shape[2]
+    size = min(_FEW_SLOTS, slots)
+    moved_B = source_B != jnp.arange(source_B.shape[0])
+    begin = jnp.where(moved_B, shared_B, slots).min()
+    end = jnp.where(moved_B, length_B[source_B], 0).max()
 
-    def all_at_once(rows: Any) -> Any:
-        return jax.tree.map(lambda x: x[source_B], rows)
+    def copying(carry: tuple[jax.Array, Cache]) -> jax.Array:
+        return carry[0] < end
 
-    def moving(carry: tuple[jax.Array, Any]) -> jax.Array:
-        return carry[0].any()
+    def copy(carry: tuple[jax.Array, Cache]) -> tuple[jax.Array, Cache]:
+        at, cache = carry
 
-    def move(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        left_B, rows = carry
-        row_R = jnp.nonzero(left_B, size=few, fill_value=count)[0]
-        from_R = source_B[jnp.minimum(row_R, count - 1)]
-        rows = jax.tree.map(lambda x: x.at[row_R].set(x[from_R], mode="drop"), rows)
-        return left_B.at[row_R].set(False, mode="drop"), rows
+        # The last part may begin before `at`, where all is copied already: to do so twice would
+        # undo it for rows that change places.
+        start = jnp.minimum(at, slots - size)
+        left_T = jnp.arange(size) >= at - start
 
-    rows = once(crossing, all_at_once, rows)
-    return jax.lax.while_loop(moving, move, (moved_B & ~crossing, rows))[1]
+        def each(x: jax.Array, axis: int) -> jax.Array:
+            # Counted from the end, so that what stands before the first slot is left out.
+            place = start + x.shape[axis] - slots
+            part = jax.lax.dynamic_slice_in_dim(x, place, size, axis)
+            left = left_T.reshape([size if n == axis else 1 for n in range(x.ndim)])
+            part = jnp.where(left, part[source_B], part)
+            return jax.lax.dynamic_update_slice_in_dim(x, part, place, axis)
+
+        return at + size, _each(each, cache)
+
+    return jax.lax.while_loop(copying, copy, (begin, cache))[1]
 
 
 def put(cache: Cache, rows_R: jax.Array, other: Cache) -> Cache:

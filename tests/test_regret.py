@@ -44,6 +44,10 @@ class Refuses:
         del slots
         return own
 
+    def continued(self, own: jax.Array, source_B: jax.Array, shared_B: jax.Array) -> jax.Array:
+        del shared_B
+        return own[source_B]
+
     def ask(
         self, resources: Any, rows: Rows, named: Named, own: jax.Array
     ) -> tuple[jax.Array, jax.Array]:

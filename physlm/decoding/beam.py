@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from data_gen import keys, settings
-from physlm.decoding.sampling import Drawing
+from physlm.decoding.sampling import Drawing, largest
 from physlm.decoding.strategy import Choice, Rows
 
 # A score below that of every text.
@@ -93,7 +93,7 @@ class Beam(Drawing):
         length_Gx1 = of_group(rows.length_B - rows.prompt_B)[:, :1] + 1
         ends_GxC = (token_GxC == stop) | (length_Gx1 >= most)
         running_GxC = score_GxC + jnp.where(ends_GxC, NEVER, 0.0)
-        running_GxW, next_GxW = jax.lax.top_k(running_GxC, beams)
+        running_GxW, next_GxW = largest(running_GxC, beams)
 
         hopeful_Gx1 = of_group(own.hopeful_B)[:, :1]
         final_GxW = score_GxC[:, :beams] / length_Gx1
@@ -130,13 +130,13 @@ class Beam(Drawing):
         """Scores of the candidates, best first, and their indices into [W * V]."""
         count = 2 * self.beams
         if not self.sample:
-            return jax.lax.top_k(total_GxT, count)
+            return largest(total_GxT, count)
         # The largest of independent Gumbel variables, each moved by a log-probability, are drawn
         # without replacement (Kool et al., arXiv 1903.06059).
         key_G = jax.vmap(keys.numbered)(rows.key_B, rows.tokens_B)[:: self.beams]
         noise_GxT = jax.vmap(lambda key: jax.random.gumbel(key, total_GxT.shape[1:]))(key_G)
-        _, at_GxC = jax.lax.top_k(total_GxT + noise_GxT, count)
-        score_GxC, order_GxC = jax.lax.top_k(jnp.take_along_axis(total_GxT, at_GxC, 1), count)
+        _, at_GxC = largest(total_GxT + noise_GxT, count)
+        score_GxC, order_GxC = largest(jnp.take_along_axis(total_GxT, at_GxC, 1), count)
         return score_GxC, jnp.take_along_axis(at_GxC, order_GxC, 1)
 
     def _merged(
@@ -172,7 +172,7 @@ class Beam(Drawing):
                 return jnp.concatenate(parts, axis=1)
 
             merged = jax.tree.map(both, own, now)
-            final_GxW2, best_GxW = jax.lax.top_k(merged.final_B, beams)
+            final_GxW2, best_GxW = largest(merged.final_B, beams)
 
             def best(x: jax.Array) -> jax.Array:
                 found = jax.vmap(lambda row, at: row[at])(x, best_GxW)

@@ -83,6 +83,11 @@ class Perfect:
         del slots
         return own
 
+    def continued(self, own: Steps, source_B: jax.Array, shared_B: jax.Array) -> Steps:
+        """The steps of the rows that others go on from."""
+        del shared_B
+        return jax.tree.map(lambda x: x[source_B], own)
+
     def ask(
         self, resources: tuple[Any, Known], rows: Rows, named: Named, own: Steps
     ) -> tuple[jax.Array, Steps]:
@@ -181,6 +186,12 @@ class Probed:
     def resized(self, own: Reading, slots: int) -> Reading:
         """The state with its cache resized; chunks of reading may overrun by `at_once` slots."""
         return own._replace(cache=cache_lib.resized(own.cache, slots + self.at_once))
+
+    def continued(self, own: Reading, source_B: jax.Array, shared_B: jax.Array) -> Reading:
+        """What was read of the rows that others go on from."""
+        shared_B = jnp.minimum(shared_B, own.read_B)
+        cache = cache_lib.continued(own.cache, source_B, shared_B, own.read_B)
+        return Reading(own.read_B[source_B], cache)
 
     def ask(
         self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Reading

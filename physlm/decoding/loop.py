@@ -254,9 +254,10 @@ def _step(program: Program, params: Params, state: State) -> State:
 
 def _continued(rows: Rows, cache: Cache, source_B: jax.Array) -> tuple[Rows, Cache]:
     """Rows with the text and cache of the rows that they continue, as beams do."""
-    texts = (rows.text_BxL, rows.score_BxL, cache)
-    text_BxL, score_BxL, cache = cache_lib.continued(texts, source_B)
-    return rows._replace(text_BxL=text_BxL, score_BxL=score_BxL), cache
+    shared_B = cache_lib.alike(rows.text_BxL, source_B)
+    cache = cache_lib.continued(cache, source_B, shared_B, rows.length_B)
+    texts = (rows.text_BxL[source_B], rows.score_BxL[source_B])
+    return rows._replace(text_BxL=texts[0], score_BxL=texts[1]), cache
 
 
 def _reviewed(strategy: Strategy, resources: Any, queue: Queue, state: State) -> State:

@@ -94,6 +94,14 @@ class Detector(Protocol):
         """The state for a cache of `slots` tokens a row."""
         ...
 
+    def continued(self, own: Any, source_B: jax.Array, shared_B: jax.Array) -> Any:
+        """The state in which row b goes on from row `source_B[b]`.
+
+        The first `shared_B` tokens of both texts are the same. Called where beams go on from each
+        other.
+        """
+        ...
+
     def ask(self, resources: Any, rows: Rows, named: Named, own: Any) -> tuple[jax.Array, Any]:
         """Whether each name can be computed next, bool [B, Q], and the new state.
 

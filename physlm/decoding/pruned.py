@@ -66,8 +66,10 @@ class Pruned(Each):
         """The beam search's choice; checks and the detector's state move with the beams."""
         chosen = self.beam.choose(rows, own.beams, logits_BxV, stop, most)
         assert chosen.source_B is not None
-        moved = cache_lib.continued((own.asked_B, own.detector), chosen.source_B)
-        return chosen._replace(own=Asked(chosen.own, *moved))
+        source_B = chosen.source_B
+        shared_B = cache_lib.alike(rows.text_BxL, source_B)
+        detector = self.detector.continued(own.detector, source_B, shared_B)
+        return chosen._replace(own=Asked(chosen.own, own.asked_B[source_B], detector))
 
     def due(self, rows: Rows, own: Asked) -> jax.Array:
         """Always: a dropped beam changes the next choice."""

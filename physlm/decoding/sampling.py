@@ -66,7 +66,7 @@ class Drawing(Each):
         """The logits after all rules; -inf for tokens that are excluded."""
         x_BxV = logits_BxV / self.temperature
         if self.top_k:
-            least_Bx1 = jax.lax.top_k(x_BxV, min(self.top_k, x_BxV.shape[-1]))[0][:, -1:]
+            least_Bx1 = largest(x_BxV, min(self.top_k, x_BxV.shape[-1]))[0][:, -1:]
             x_BxV = jnp.where(x_BxV < least_Bx1, -jnp.inf, x_BxV)
         if self.top_p < 1:
             sorted_BxV = jnp.sort(x_BxV, axis=-1)
@@ -138,6 +138,15 @@ class Sample(Drawing):
         """Samples the next tokens after the rules."""
         del stop, most
         return Choice(drawn(rows, self.warped(logits_BxV)), own)
+
+
+def largest(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k`: the largest numbers along the last axis, in order, and their indices.
+
+    XLA for CPUs has a fast program for it, which it does not recognize where some of the result is
+    sliced off afterwards: then it sorts all numbers. The barrier keeps the slices apart.
+    """
+    return jax.lax.optimization_barrier(jax.lax.top_k(x, count))
 
 
 def drawn(rows: Rows, logits_BxV: jax.Array) -> jax.Array:
