@@ -14,7 +14,6 @@ from physlm.experiments.view import COMMANDS_FILE
 # Runs that were trained by other versions than runs of the same name in other directories.
 ALONE = {
     ("finetune-quick", "skip-0.2,gpt2-4-2,12.3M,seed=0-107b669e"),
-    ("retry_rate-quick", "skip-0.5,gpt2-4-2,12.3M,seed=0-0b6ff496"),
 }
 
 DIRECTORIES = sorted((pathlib.Path(__file__).parents[1] / "experiments/results").iterdir())

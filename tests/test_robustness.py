@@ -165,6 +165,21 @@ def test_many_comparisons_are_corrected_and_many_names_shortened(drawn):
     assert (corrected > ps + 0.05).any()
 
 
+def test_rates_and_masks_have_marks_of_their_own(drawn):
+    rows = fake_rows([0.0, 0.1, 0.2, 0.5], seeds=3)
+    masked = [row | {"condition": row["condition"] | {"mask": "name"}} for row in rows]
+    rows += [
+        row | {"run": row["run"] + "m"} for row in masked if row["condition"]["retry_rate"] > 0
+    ]
+    Robustness().draw(Shown(summarise(rows), "what was run"))
+    (figure,) = drawn
+    marks = [line for line in figure.axes[0].get_lines() if line.get_marker() != "None"]
+    looks = {(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in marks}
+    assert len(looks) == len(marks) == 7
+    # A colour is a rate.
+    assert len({line.get_color() for line in marks}) == 4
+
+
 def test_it_is_among_the_usual_figures():
     assert any(isinstance(figure, Robustness) for figure in figures.USUAL)
 

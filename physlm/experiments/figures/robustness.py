@@ -12,7 +12,7 @@ from physlm.experiments import condition as condition_lib
 from physlm.experiments import inference, robustness
 from physlm.experiments.figures.drawing import Drawing, Shown, draw
 from physlm.experiments.figures.looks import looks
-from physlm.experiments.figures.style import GREY, legend_beside, title
+from physlm.experiments.figures.style import GREY, legend_beside, marks, title
 from physlm.experiments.robustness import Fit
 from physlm.experiments.summary import Line, cap_of, pooled
 
@@ -154,8 +154,7 @@ def _build(
     handles: list[Any] = []
     for one, look in zip(models, each, strict=True):
         x, y = (special.logit(_inside(shares)) for shares in (one.within, one.beyond))
-        marks = {key: look[key] for key in ("color", "marker")}
-        handles += axes.plot(x, y, **marks, linestyle="none", markersize=7, alpha=0.9)
+        handles += axes.plot(x, y, **marks(look), markersize=7, alpha=0.9)
     for base in dict.fromkeys(base for _, base in pairs):
         mine = [base, *(number for number, other in pairs if other == base)]
         span = np.concatenate([_inside(models[number].within) for number in mine])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8
 # More of them than colours, so that what has the same colour has another marker.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES = ("-", "--", ":", "-.")
+# What stands for the dashes where there are no lines: which part of a marker is filled.
+_FILLS = ("full", "none", "left", "bottom")
 GREY = "#777777"
 
 # From few to many, light to dark, all of which can be seen on both grounds.
@@ -50,6 +52,12 @@ def ordered(rank: int, count: int, dash: int) -> dict[str, Any]:
         "marker": MARKERS[(1 + rank) % len(MARKERS)],
         "linestyle": DASHES[dash % len(DASHES)],
     }
+
+
+def marks(look: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for marks without a line."""
+    fill = _FILLS[DASHES.index(look["linestyle"])]
+    return {**look, "linestyle": "none", "fillstyle": fill, "markerfacecoloralt": "none"}
 
 
 def title(figure: Any, heading: str, about: str, *, top: float = 0.96) -> None:
