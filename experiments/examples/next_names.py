@@ -239,7 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--op", type=int, help="operations (default: the most of training)")
     parser.add_argument("--problems", type=int, default=256, help="how many (default: 256)")
     parser.add_argument("--mixed", type=float, default=0.0, metavar="RATE", help="see below")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("names"), metavar="DIR")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/names"), metavar="DIR"
+    )
     args = parser.parse_args(arguments)
     if not 0 <= args.mixed < 1:
         parser.error(f"--mixed is {args.mixed:g}; it must be at least 0 and below 1.")
