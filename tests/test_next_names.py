@@ -61,6 +61,11 @@ def test_groups_hold_every_number_once(numbers):
     assert found[0][0] <= min(n for n in numbers if n)
 
 
+def test_where_nothing_is_early_there_is_no_table():
+    with pytest.raises(ValueError, match="has a parameter that is too early"):
+        example["groups"](np.zeros(5, int))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def leave_jax_alone():
     with pytest.MonkeyPatch.context() as patch:
@@ -115,6 +120,21 @@ def test_a_name_is_as_likely_as_its_tokens_after_the_text_before_it(trained, tok
 
 
 @pytest.mark.slow
+def test_texts_are_read_in_parts(trained, monkeypatch):
+    run = physlm.load(trained["word"])
+    texts = run.texts(3, mistakes=example["ERROR_FREE"])
+    whole = example["chances"](run, texts)
+    few = 4 * int(texts.length_N.max()) * run.run.settings.model.vocab
+    monkeypatch.setitem(example["chances"].__globals__, "_AT_ONCE", few)
+    sizes = []
+    monkeypatch.setattr(
+        analysis.Loaded, "read", lambda self, x, read=run.read: sizes.append(len(x)) or read(x)
+    )
+    np.testing.assert_allclose(example["chances"](run, texts), whole, rtol=1e-4)
+    assert len(sizes) > 1 and len(set(sizes)) == 1
+
+
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_a_figure(trained, tmp_path, capsys):
     run = str(trained["parameter"])
     example["main"]([run, run, "--op", "2", "--problems", "8", "--mixed", "0.5", "--out",
@@ -136,6 +156,7 @@ def test_bad_input(trained, tmp_path, capsys, monkeypatch):
         ([str(tmp_path)], "is not the directory of a run"),
         ([run, "--mixed", "1"], "--mixed is 1; it must be at least 0 and below 1."),
         ([run, str(trained["word"])], "has problems of another class than"),
+        ([run, "--problems", "0"], "count is 0; it must be at least 1."),
     ]:
         with pytest.raises(SystemExit):
             example["main"]([*arguments, "--out", str(tmp_path / "out")])

@@ -71,8 +71,8 @@ def chances(run: Loaded, texts: Texts) -> np.ndarray:
     """
     shape = texts.labels.known_XxP.shape
     log_NxXxP = np.full((shape[0], shape[1] - 1, shape[2]), np.nan)
-    rows: dict[tuple[int, ...], int] = {}
-    wanted: list[tuple[int, tuple[int, int, int], int, list[int]]] = []
+    # Each text that is read, and the names that it tells of: place in the result, and in the text.
+    wanted: dict[tuple[int, ...], list[tuple[tuple[int, int, int], int, list[int]]]] = {}
     for n, step, start in _places(texts):
         text = texts.tokens_NxT[n, : texts.length_N[n]].tolist()
         for slot, there in enumerate(texts.names[n]):
@@ -80,22 +80,21 @@ def chances(run: Loaded, texts: Texts) -> np.ndarray:
             if name:
                 # What a text holds after a place changes nothing there.
                 row = tuple(text[:start] + name[:-1] if name[1:] else text)
-                wanted.append((rows.setdefault(row, len(rows)), (n, step, slot), start, name))
-    longest = max(map(len, rows))
-    tokens_RxT = np.zeros((len(rows), longest), np.int32)
-    for row, at in rows.items():
-        tokens_RxT[at, : len(row)] = row
+                wanted.setdefault(row, []).append(((n, step, slot), start, name))
+    longest = max(map(len, wanted))
     size = max(1, _AT_ONCE // (longest * run.run.settings.model.vocab))
-    for first in range(0, len(rows), size):
-        part = tokens_RxT[first : first + size]
-        padded = np.concatenate([part, np.zeros((min(size, len(rows)) - len(part), longest), int)])
-        logits_RxTxV = run.read(padded).logits_NxTxV
-        total_RxT = np.logaddexp.reduce(logits_RxTxV, axis=-1)
-        for at, place, start, name in wanted:
-            if first <= at < first + len(part):
+    all_rows = list(wanted.items())
+    for first in range(0, len(all_rows), size):
+        part = all_rows[first : first + size]
+        tokens_RxT = np.zeros((min(size, len(wanted)), longest), np.int32)
+        for at, (row, _) in enumerate(part):
+            tokens_RxT[at, : len(row)] = row
+        logits_RxTxV = run.read(tokens_RxT).logits_NxTxV
+        for (_, names), logits_TxV in zip(part, logits_RxTxV, strict=False):
+            total_T = np.logaddexp.reduce(logits_TxV, axis=-1)
+            for place, start, name in names:
                 before = start - 1 + np.arange(len(name))
-                log_P = logits_RxTxV[at - first, before, name] - total_RxT[at - first, before]
-                log_NxXxP[place] = log_P.sum()
+                log_NxXxP[place] = (logits_TxV[before, name] - total_T[before]).sum()
     return np.exp(log_NxXxP)
 
 
@@ -155,8 +154,14 @@ def _of_problems(values_SxNxX: np.ndarray, chosen_NxX: np.ndarray) -> np.ndarray
 
 
 def groups(early_N: np.ndarray) -> list[tuple[int, int]]:
-    """Numbers of early parameters, in groups of about equally many steps: first and last."""
+    """Numbers of early parameters, in groups of about equally many steps: first and last.
+
+    Raises:
+      ValueError: there is none anywhere.
+    """
     some_N = early_N[early_N > 0]
+    if not len(some_N):
+        raise ValueError("no step of these problems has a parameter that is too early.")
     ends = np.unique(np.quantile(some_N, np.linspace(0, 1, _GROUPS + 1)[1:], method="lower"))
     starts = [int(some_N.min()), *(int(end) + 1 for end in ends[:-1])]
     return list(zip(starts, map(int, ends), strict=True))
@@ -247,10 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--mixed is {args.mixed:g}; it must be at least 0 and below 1.")
     try:
         found, op = _found(args.runs, args.op, args.problems, args.mixed)
+        table = list(rows(found))
     except ValueError as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
-    table = list(rows(found))
     with (args.out / "names.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([Row._fields, *table])

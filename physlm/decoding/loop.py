@@ -256,8 +256,8 @@ def _continued(rows: Rows, cache: Cache, source_B: jax.Array) -> tuple[Rows, Cac
     """Rows with the text and cache of the rows that they continue, as beams do."""
     shared_B = cache_lib.alike(rows.text_BxL, source_B)
     cache = cache_lib.continued(cache, source_B, shared_B, rows.length_B)
-    texts = (rows.text_BxL[source_B], rows.score_BxL[source_B])
-    return rows._replace(text_BxL=texts[0], score_BxL=texts[1]), cache
+    text_BxL, score_BxL = rows.text_BxL[source_B], rows.score_BxL[source_B]
+    return rows._replace(text_BxL=text_BxL, score_BxL=score_BxL), cache
 
 
 def _reviewed(strategy: Strategy, resources: Any, queue: Queue, state: State) -> State:
