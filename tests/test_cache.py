@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from data_gen.spec import Spec
 from physlm import cache as cache_lib
+from physlm.architecture import ModelConfig
 from physlm.block import KeyValue, Memory
+from physlm.decoding.detectors import Perfect, Probed, Reading, Steps
+from physlm.decoding.naming import marks_of
 from physlm.decoding.sampling import largest
 
 SLOTS, BEFORE = 40, 3
@@ -64,6 +68,37 @@ def test_rows_that_stay_are_left_alone():
     old, new = cache[1].attention.k_BxNxSxK, found[1].attention.k_BxNxSxK
     assert (new[1, :, 20:] == old[4, :, 20:]).all() and (new[1, :, :20] == old[1, :, :20]).all()
     assert (new[jnp.array([0, 2, 3, 4, 5])] == old[jnp.array([0, 2, 3, 4, 5])]).all()
+
+
+def test_as_much_is_copied_as_the_source_holds():
+    cache = _cache(np.arange(100, dtype=np.int32).reshape(2, 50))
+    source_B, none_B = jnp.array([1, 1]), jnp.zeros(2, jnp.int32)
+    found = cache_lib.continued(cache, source_B, none_B, jnp.array([2, SLOTS]))
+    for layer in found:
+        assert (layer.attention.k_BxNxSxK[0] == layer.attention.k_BxNxSxK[1]).all()
+
+
+def test_what_a_probe_has_not_read_is_not_shared():
+    """Two beams have one text, of which the probe has read less in one row than in the other."""
+    text_BxL = np.arange(100, dtype=np.int32).reshape(2, 50)
+    text_BxL[0] = text_BxL[1]
+    read = _cache(text_BxL)
+    unread = [jax.tree.map(lambda x: x.at[0, ..., 10:, :].set(0), layer) for layer in read]
+    own = Reading(jnp.array([7, 30]), unread)
+    source_B = jnp.array([1, 1])
+    shared_B = cache_lib.alike(jnp.asarray(text_BxL), source_B)
+    found = Probed(ModelConfig(50, 40), 3).continued(own, source_B, shared_B)
+    assert found.read_B.tolist() == [30, 30]
+    for layer, whole in zip(found.cache, read, strict=True):
+        keys, want = layer.attention.k_BxNxSxK, whole.attention.k_BxNxSxK
+        assert (keys[:, :, :30] == want[:, :, :30]).all()
+
+
+def test_steps_move_with_the_beams():
+    steps = Steps(jnp.array([[1, 2], [3, 4]]), jnp.array([[5, 6], [7, 8]]), jnp.array([1, 2]))
+    found = Perfect(marks_of(Spec())).continued(steps, jnp.array([1, 1]), jnp.zeros(2, jnp.int32))
+    assert found.begin_BxZ.tolist() == [[3, 4]] * 2 and found.slot_BxZ.tolist() == [[7, 8]] * 2
+    assert found.count_B.tolist() == [2, 2]
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="is about XLA for CPUs")
