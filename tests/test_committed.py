@@ -16,13 +16,14 @@ ALONE = {
     ("finetune-quick", "skip-0.2,gpt2-4-2,12.3M,seed=0-107b669e"),
 }
 
-DIRECTORIES = sorted((pathlib.Path(__file__).parents[1] / "experiments/results").iterdir())
+RESULTS = pathlib.Path(__file__).parents[1] / "experiments/results"
+DIRECTORIES = sorted(path for path in RESULTS.iterdir() if path.is_dir())
 
 each = pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 
 
 def test_runs_have_the_same_numbers_in_all_of_them():
-    """But for those that are known to differ, which the README tells of."""
+    """But for those that are known to differ, which the page about all of them tells of."""
     found = {}
     for directory in DIRECTORIES:
         for row in results.read(directory / results.FILE):

@@ -22,7 +22,7 @@ from data_gen.text.judge import judge
 from data_gen.text.reader import read
 from data_gen.windows import stream
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+README = pathlib.Path(__file__).parents[1] / "data_gen/README.md"
 # A class that compiles fast.
 SET = ["--count", "40", "--set", "max_op=3", "max_edges=4", "max_depth=2", "max_width=2"]
 

@@ -73,7 +73,7 @@ def test_every_study_says_what_it_is(name):
     for heading in ("Question: ", "Command: ", "Expected: ", "Found", "Cost: "):
         assert any(part.startswith(heading) for part in parts), heading
     (cost,) = (part for part in parts if part.startswith("Cost: "))
-    # What `paper_hard` costs beside `paper` is the same for all, and said once, in the README.
+    # What `paper_hard` costs beside `paper` is the same for all, and said once, with the scales.
     told = [scale for scale in scales.NAMES if scale != "paper_hard"]
     assert [scale for scale in told if f"`{scale}`" not in cost] == []
     assert "estimated" in cost.lower()
