@@ -103,6 +103,36 @@ def test_a_value_that_has_commas_is_one_value():
     assert selection.filtered([*entries, *other], ["evaluate.beyond!=4,5"]) == entries
 
 
+def test_a_value_with_commas_stands_among_others():
+    entries = plan.plan(registry.load("regret"), "smoke")
+    known = {entry.condition.get("decode") for entry in entries}
+    assert {"greedy", "regret:probe", "regret:probe,beams=4"} <= known
+
+    def left(text):
+        return [entry.condition.get("decode") for entry in selection.filtered(entries, [text])]
+
+    assert {*left("decode=regret:probe,beams=4")} == {"regret:probe,beams=4"}
+    assert {*left("decode=greedy,regret:probe,beams=4,beam:4")} == {
+        *("greedy", "regret:probe,beams=4", "beam:4")
+    }
+    assert {*left("decode!=regret:probe, beams=4, greedy")} == known - {
+        *("regret:probe,beams=4", "greedy")
+    }
+    with pytest.raises(ValueError, match=r"no run has 'beams=3': decode is greedy or "):
+        selection.filtered(entries, ["decode=regret:probe,beams=3"])
+
+
+def test_runs_that_have_no_value_are_named_by_none():
+    entries = plan.plan(registry.load("regret"), "smoke")
+    without = [entry for entry in entries if entry.condition.get("probe") is None]
+    assert 0 < len(without) < len(entries)
+    assert selection.filtered(entries, ["probe="]) == without
+    having = selection.filtered(entries, ["probe!="])
+    assert {*map(id, having)} == {*map(id, entries)} - {*map(id, without)}
+    with pytest.raises(ValueError, match="--filter has seed= for runs that have none, and all"):
+        selection.filtered(entries, ["seed="])
+
+
 THERE = "there are retry_rate 0, 0.5; seed 0; and settings, as model.layers.\n"
 
 

@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="NAME=VALUE",
         help="only runs with these settings, and their parents: retry_rate=0.2,0.5 (either), "
-        "mask!=none, seed=1, model.layers=4",
+        "mask!=none, seed=1, model.layers=4; probe= for runs that have none",
     )
     parser.add_argument(
         "--seeds",

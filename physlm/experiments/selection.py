@@ -36,7 +36,7 @@ class Filter:
 
     Attributes:
         name: a setting of the study's conditions, or any setting by its dotted key.
-        values: as they are written, with commas between them.
+        values: as they are written, with commas between them; "" is of entries that have none.
         negated: entries with one of the values are left out.
     """
 
@@ -45,41 +45,52 @@ class Filter:
     negated: bool = False
 
     def fulfilled(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries that fulfil the filter; an entry without the setting has no value of it.
+        """The entries that fulfil the filter.
 
         Raises:
             ValueError: no entry has one of the values, which might then be another that is meant.
         """
         known = [_named(entry).get(self.name) for entry in entries]
-
-        def is_there(value: str) -> bool:
-            return any(one is not None and _same(one, value) for one in known)
-
-        values = [self.values]
-        # A value may have commas itself, as `evaluate.beyond=4,5`.
-        if not is_there(self.values):
-            values = [value.strip() for value in self.values.split(",")]
+        told = list(dict.fromkeys(_written(one) for one in known if one is not None))
+        values = _divided(self.values, lambda text: any(_same(one, text) for one in known))
         for value in values:
-            if not is_there(value):
-                told = dict.fromkeys(_written(one) for one in known if one is not None)
+            if not any(_same(one, value) for one in known):
+                there = f"{self.name} is {' or '.join(told)}"
                 raise ValueError(
                     f"--filter has {self.name}{'!' * self.negated}={self.values}, and no run has "
-                    f"{value!r}: {self.name} is {' or '.join(told)}."
+                    f"{value!r}: {there}."
+                    if value
+                    else f"--filter has {self.name}{'!' * self.negated}= for runs that have none, "
+                    f"and all have one: {there}."
                 )
         return [
             entry
             for entry, one in zip(entries, known, strict=True)
-            if (one is not None and any(_same(one, value) for value in values)) != self.negated
+            if any(_same(one, value) for value in values) != self.negated
         ]
 
 
+def _divided(text: str, is_value: Callable[[str], bool]) -> list[str]:
+    """The values of a text with commas between them, of which a value may have some itself.
+
+    As `regret:probe,beams=4` and `evaluate.beyond=4,5`: from the left, the longest that is one.
+    """
+    parts, values = [part.strip() for part in text.split(",")], []
+    while parts:
+        ends = range(len(parts), 1, -1)
+        end = next((end for end in ends if is_value(",".join(parts[:end]))), 1)
+        values.append(",".join(parts[:end]))
+        del parts[:end]
+    return values
+
+
 def parse_filter(text: str) -> Filter:
-    """The filter of a text: `retry_rate=0.2,0.5` or `mask!=none`.
+    """The filter of a text: `retry_rate=0.2,0.5`, `mask!=none`, or `probe=` of those without one.
 
     Raises:
         ValueError: it is not written so.
     """
-    found = re.fullmatch(r"\s*([\w.]+)\s*(!?=)\s*(.+?)\s*", text)
+    found = re.fullmatch(r"\s*([\w.]+)\s*(!?=)\s*(.*?)\s*", text)
     if not found:
         raise ValueError(f"--filter has {text!r}; it must be NAME=VALUE, NAME!=VALUE or several.")
     name, sign, values = found.groups()
@@ -115,7 +126,9 @@ def _named(entry: Entry) -> dict[str, Any]:
 
 
 def _same(value: Any, text: str) -> bool:
-    """Whether a text stands for a value."""
+    """Whether a text stands for a value, an empty one for None."""
+    if value is None:
+        return not text
     if isinstance(value, bool):
         return text.lower() == str(value).lower()
     if isinstance(value, int | float):
