@@ -2,8 +2,12 @@
 
 import contextlib
 import dataclasses
+import pathlib
+import re
 import sys
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
@@ -88,3 +92,48 @@ def test_a_strategy_of_ones_own_selects_one_of_its_solutions(file):
         assert found.written.tokens_NxSxM.shape[1] == 4
         assert set(found.chosen_N) == {chosen}
         np.testing.assert_array_equal(found.tokens_NxM, found.written.tokens_NxSxM[:, chosen])
+
+
+@pytest.fixture
+def typical(tmp_path, monkeypatch):
+    """The strategy that the page about models shows."""
+    page = pathlib.Path(__file__).parents[1] / "physlm/README.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = [block for block in blocks if "class Typical" in block]
+    (tmp_path / "typical.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield recipe.parse
+    sys.modules.pop("typical", None)
+
+
+@hypothesis.given(st.integers(0, 1000), st.floats(0.1, 1), st.sampled_from([0, 3]))
+@hypothesis.settings(
+    max_examples=25, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+def test_the_strategy_that_is_shown_keeps_typical_tokens(typical, seed, mass, top_k):
+    way = typical(f"typical.Typical:n=2,mass={mass},temperature=0.7,top_k={top_k}")
+    logits_BxV = np.random.default_rng(seed).normal(size=(3, 7)).astype(np.float32) * 2
+    warped_BxV = np.asarray(way.warped(logits_BxV))
+    for given, warped in zip(logits_BxV / np.float32(0.7), warped_BxV, strict=True):
+        allowed = np.argsort(-given)[: top_k or None]
+        p = np.exp(given[allowed] - given[allowed].max())
+        p /= p.sum()
+        off = np.abs(-np.log(p) + (p * np.log(p)).sum())
+        kept, total = set(), 0.0
+        for at in np.argsort(off):
+            if total < mass - 1e-6:
+                kept.add(allowed[at])
+            # Where the sum is all but the mass, rounding may decide either way.
+            hypothesis.assume(abs(total - mass) > 1e-5)
+            total += p[at]
+        assert set(np.flatnonzero(np.isfinite(warped))) == kept
+        np.testing.assert_allclose(warped[sorted(kept)], given[sorted(kept)], rtol=1e-6)
+
+
+def test_the_strategy_that_is_shown_warps_as_theirs_does(typical):
+    transformers = pytest.importorskip("transformers", reason="needs physlm[parity]")
+    torch = pytest.importorskip("torch", reason="needs physlm[parity]")
+    logits_BxV = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32) * 3
+    theirs = transformers.TypicalLogitsWarper(mass=0.6)(None, torch.tensor(logits_BxV)).numpy()
+    ours = typical("typical.Typical:n=2,mass=0.6").warped(logits_BxV)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
