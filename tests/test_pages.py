@@ -3,12 +3,13 @@
 import pathlib
 import re
 import shlex
+import sys
 
 import pytest
 
 from data_gen import options as problems
 from physlm.__main__ import COMMANDS
-from physlm.experiments import options
+from physlm.experiments import options, plan, registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("data_gen", "experiments", "physlm", "tests")
@@ -68,3 +69,21 @@ def test_commands_that_are_shown_can_be_given(path, monkeypatch):
             # Those with a reader's own model, study, file or machine name it so.
             own = re.search(r"\b[A-Z]{3,}\b|mypackage|mended\.jsonl|\$|/shared", " ".join(words))
             assert own or options.entries(options.parse(words[3:])), words
+
+
+def test_the_study_that_is_shown_can_be_run(tmp_path, monkeypatch):
+    text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "depth.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = registry.load("mypackage.depth")
+    (against,) = study.figures
+    for scale in ("smoke", "paper"):
+        entries = plan.plan(study, scale)
+        settings = [entry.run.settings for entry in entries]
+        kinds = {(one.model.layers, one.mistakes.rate) for one in settings}
+        assert len(entries) == 6 and kinds == {(n, rate) for n in (2, 4, 8) for rate in (0.0, 0.5)}
+        assert all(against.x in entry.condition for entry in entries)
+    for name in ("mypackage.depth", "mypackage"):
+        sys.modules.pop(name, None)
