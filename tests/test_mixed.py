@@ -39,16 +39,25 @@ def test_runs_of_several_versions_are_said(shown):
     assert f"{len(runs) - 1} runs by physlm 0.1.0 at 0123456, jax 0.10.0, cpu" in text
 
 
-def planned_rows(shown, **changes):
-    """Rows of two seeds whose runs the store has; that of seed 1 has other settings, too."""
-    chosen = [{"mistakes.rate": 0.5, "seed": 0}, {"mistakes.rate": 0.5, "seed": 1, **changes}]
-    planned = [run.make_run(config.override(config.base("smoke"), one)) for one in chosen]
-    rows = [row | {"run": planned[row["seed"]].name} for row in fake_rows((0.5,), seeds=2)]
+def planned(*chosen):
+    return [run.make_run(config.override(config.base("smoke"), one)) for one in chosen]
+
+
+def put(shown, one):
+    directory = shown.parent / "models" / one.name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / run.CONFIG_FILE).write_text(json.dumps(one.config))
+    (directory / "versions.json").write_text('{"physlm": "0.1.0", "jax": "0.10.2"}')
+
+
+def planned_rows(shown, *changes):
+    """Rows of two seeds whose runs the store has, each with some changes of its settings."""
+    chosen = [{"mistakes.rate": 0.5, "seed": seed, **one} for seed, one in enumerate(changes)]
+    runs = planned(*chosen)
+    rows = [row | {"run": runs[row["seed"]].name} for row in fake_rows((0.5,), seeds=2)]
     fake_sweep(shown, rows)
-    for one in planned:
-        directory = shown.parent / "models" / one.name
-        (directory / run.CONFIG_FILE).write_text(json.dumps(one.config))
-        (directory / "versions.json").write_text('{"physlm": "0.1.0", "jax": "0.10.2"}')
+    for one in runs:
+        put(shown, one)
     return rows
 
 
@@ -63,7 +72,7 @@ def planned_rows(shown, **changes):
 )
 def test_seeds_of_other_settings_are_not_averaged(shown, changes, conditions):
     """As where a study's file was edited between two seeds."""
-    rows = planned_rows(shown, **changes)
+    rows = planned_rows(shown, {}, changes)
     found = material.Material(shown, rows)
     assert len(found.lines) == conditions
     assert len(found.mixed) == (0 if conditions == 1 else 2)
@@ -74,8 +83,42 @@ def test_seeds_of_other_settings_are_not_averaged(shown, changes, conditions):
     ("other", "conditions"), [({"physlm": "0.2.0"}, 2), ({"physlm": "0.1.0", "jax": "0.12"}, 1)]
 )
 def test_seeds_of_another_release_are_not_averaged(shown, other, conditions):
-    rows = planned_rows(shown)
+    rows = planned_rows(shown, {}, {})
     (shown.parent / "models" / rows[0]["run"] / "versions.json").write_text(json.dumps(other))
     assert len(material.Material(shown, rows).lines) == conditions
     # Either is said.
     assert "Warning: runs were not all trained by the same versions" in report.make(shown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "conditions"),
+    [({}, 1), ({"optimizer.learning_rate": 0.5}, 2), ("another release", 2), ("gone", 1)],
+)
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("key", ["parent.run", "evaluate.probe"])
+def test_seeds_whose_ancestors_differ_are_not_averaged(shown, changes, conditions, depth, key):
+    """As where a model was trained again, otherwise, before another seed began with it."""
+    more = changes if isinstance(changes, dict) else {}
+    first = ancestors = planned({"seed": 0}, {"seed": 1, **more})
+    if depth == 2:
+        named = [{"seed": seed, "parent.run": one.name} for seed, one in enumerate(first)]
+        ancestors = planned(*named)
+    asked = {"evaluate.decode": "regret:probe"} if key == "evaluate.probe" else {}
+    rows = planned_rows(shown, *({key: one.name, **asked} for one in ancestors))
+    for one in (*first, *ancestors):
+        put(shown, one)
+    if key == "evaluate.probe":
+        for row, one in zip(
+            dict.fromkeys((row["run"], row["evaluation"]) for row in rows), ancestors, strict=True
+        ):
+            judged = shown.parent / "models" / row[0] / "evaluations" / row[1] / run.CONFIG_FILE
+            judged.parent.mkdir(parents=True, exist_ok=True)
+            judged.write_text(json.dumps({"evaluate": {"probe": one.name}}))
+    directory = shown.parent / "models" / first[1].name
+    if changes == "another release":
+        (directory / "versions.json").write_text('{"physlm": "0.2.0"}')
+    if changes == "gone":
+        (directory / run.CONFIG_FILE).unlink()
+    found = material.Material(shown, rows)
+    assert len(found.lines) == conditions
+    assert len(found.mixed) == (0 if conditions == 1 else 2)

@@ -17,6 +17,7 @@ from physlm.experiments import accounts, condition, files, outcomes, results
 from physlm.experiments import run as run_lib
 from physlm.experiments import versions as versions_lib
 from physlm.experiments.accounts import Accounts, Training
+from physlm.experiments.ancestry import directory_of
 from physlm.experiments.condition import short_name
 from physlm.experiments.config import flatten
 from physlm.experiments.evaluation import EVALUATIONS_DIR, RESULT_FILE
@@ -30,8 +31,9 @@ from physlm.journal import METRICS_FILE
 # Points of a curve of losses; a figure cannot show more.
 _POINTS = 400
 
-# What entries of one condition may differ in.
-_OF_A_SEED = ("seed", "parent.run", "evaluate.probe")
+
+class _GoneError(Exception):
+    """A run that another one names is not there any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,33 +185,58 @@ class Material:
     def _version(self, run: str, evaluation: str) -> str | None:
         """What tells apart results that are no seeds of one condition; None where it is not known.
 
-        That is what decides a run, and how it is judged, but for the seed; and the release of this
-        package. Commits, other packages and devices round otherwise, and tell nothing apart.
+        That is what decides a run, and how it is judged, but for the seed, likewise what decides
+        the run that it begins with and the probe that is asked; and the release of this package.
+        Commits, other packages and devices round otherwise, and tell nothing apart.
         """
         if (run, evaluation) not in self.configs:
             return None
-        known = self._runs[run]
+        known = self._run(run)
         judged = files.read_object(self.evaluations[run, evaluation] / CONFIG_FILE)
         judged.pop("step", None)
-        decides = {**(known.facts if known else {}), **flatten(judged)}
-        apart = {key: value for key, value in decides.items() if key not in _OF_A_SEED}
-        return digest([self._made_by(run).get("physlm"), apart])
+        try:
+            decides = {**(self._decides(known) if known else {}), **flatten(judged)}
+            if probe := decides.get("evaluate.probe"):
+                decides["evaluate.probe"] = self._named(probe)
+        except _GoneError:
+            return None
+        decides.pop("seed", None)
+        return digest([self._made_by(run).get("physlm"), decides])
+
+    def _decides(self, run: run_lib.Run) -> dict[str, Any]:
+        """What decides a run but for the seed; its parent's likewise, in place of its name."""
+        parent = run.settings.parent.run
+        facts = {key: value for key, value in run.facts.items() if key != "seed"}
+        return {**facts, **({"parent.run": self._named(parent)} if parent else {})}
+
+    def _named(self, name: str) -> list[Any]:
+        """What decides a run that another one names, and its release.
+
+        Raises:
+            _GoneError: it is not there any more.
+        """
+        run = self._run(name)
+        if run is None:
+            raise _GoneError
+        return [self._made_by(name).get("physlm"), self._decides(run)]
+
+    def _run(self, name: str) -> run_lib.Run | None:
+        """The run; None where it is not there any more, of another version, or lacks a file."""
+        if name not in self._runs:
+            try:
+                self._runs[name] = run_lib.load(directory_of(name, self.store.models))
+            except ValueError:
+                self._runs[name] = None
+        return self._runs[name]
 
     @functools.cached_property
     def _runs(self) -> dict[str, run_lib.Run | None]:
-        """The runs; None where one is not there any more, of another version, or lacks a file."""
-        found: dict[str, run_lib.Run | None] = {}
-        for run, _ in self.evaluations:
-            if run not in found:
-                try:
-                    found[run] = run_lib.load(self.store.of_run(run))
-                except ValueError:
-                    found[run] = None
-        return found
+        """Those that were asked for."""
+        return {}
 
     def _made_by(self, run: str) -> dict[str, Any]:
         """The versions by which a run was trained; empty where they are not known."""
-        path = self.store.of_run(run) / versions_lib.FILE
+        path = directory_of(run, self.store.models) / versions_lib.FILE
         return files.read_object(path) if path.exists() else {}
 
     def spec(self, run: str, evaluation: str) -> Spec | None:
@@ -281,7 +308,7 @@ class Material:
         }
 
     def _parameters(self, run: str) -> int | None:
-        known = self._runs[run]
+        known = self._run(run)
         return model.count(known.settings.model) if known else None
 
     def _last_loss(self, run: str) -> float | None:
