@@ -122,6 +122,17 @@ def test_a_value_with_commas_stands_among_others():
         selection.filtered(entries, ["decode=regret:probe,beams=3"])
 
 
+def test_of_values_that_begin_alike_the_longest_is_meant():
+    entries = plan.plan(registry.load("inference"), "smoke")
+    drawn = "sample:16,temperature=0.7"
+
+    def left(text):
+        return {entry.condition["decode"] for entry in selection.filtered(entries, [text])}
+
+    assert left(f"decode=greedy,{drawn},pick=likeliest") == {"greedy", f"{drawn},pick=likeliest"}
+    assert left(f"decode={drawn},greedy") == {"greedy", drawn}
+
+
 def test_runs_that_have_no_value_are_named_by_none():
     entries = plan.plan(registry.load("regret"), "smoke")
     without = [entry for entry in entries if entry.condition.get("probe") is None]
