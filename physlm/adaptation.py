@@ -31,6 +31,10 @@ from physlm.sharding import manual_size, spec_of
 
 Params = model_lib.Params
 
+# Where joined parameters keep the head of a probe, and the model that reads what it is asked about,
+# where that is not the one which reads its questions.
+HEAD, DOCUMENT = "probe", "document"
+
 FULL, LORA, PROBE = "full", "lora", "probe"
 
 # Part 2.2's: queries and values, and with twice the rank the embedding.
@@ -141,10 +145,13 @@ class Adaptation:
     Attributes:
       config: what is trained.
       answers: of a probe, how many answers its head tells apart.
+      apart: whether a probe has texts read by the frozen model, and its questions alone by the
+        adapted one (`ProbeConfig.reads`).
     """
 
     config: AdaptationConfig = AdaptationConfig()
     answers: int = 0
+    apart: bool = False
 
     @property
     def full(self) -> bool:
@@ -212,7 +219,7 @@ class Adaptation:
         if self.config.kind == PROBE:
             drawn = keys.numbered(key, len(factors))
             kernel = model.init_std * jax.random.normal(drawn, (model.width, self.answers))
-            trained["probe"] = {"kernel": kernel, "bias": jnp.zeros(self.answers)}
+            trained[HEAD] = {"kernel": kernel, "bias": jnp.zeros(self.answers)}
         return trained, params
 
     def _drawn(self, key: jax.Array, shape: tuple[int, ...], inputs: int) -> jax.Array:
@@ -222,7 +229,10 @@ class Adaptation:
         return jax.random.uniform(key, shape, minval=-most, maxval=most)
 
     def join(self, trained: Params, frozen: Params, key: jax.Array | None = None) -> Params:
-        """The parameters of the model as it is run, with the head of a probe under `probe`.
+        """The parameters of the model as it is run.
+
+        Those of a probe have its head under `probe` and, where they are kept `apart`, the frozen
+        model under `document`.
 
         Args:
           trained: what is trained.
@@ -243,6 +253,7 @@ class Adaptation:
         return {
             **unflatten_dict(joined, sep="/"),
             **{name: part for name, part in trained.items() if name != "lora"},
+            **({DOCUMENT: frozen} if self.apart else {}),
         }
 
     def _product(self, a: jax.Array, b: jax.Array, shape: tuple[int, ...], axes: Axes) -> jax.Array:
@@ -282,7 +293,7 @@ def counted(trained: Params, frozen: Params) -> str:
     """The number of trained and of all parameters, in words."""
     count, total = (sum(leaf.size for leaf in jax.tree.leaves(p)) for p in (trained, frozen))
     adapters = len(jax.tree.leaves(trained["lora"])) // 2
-    head = " and a head" if "probe" in trained else ""
+    head = " and a head" if HEAD in trained else ""
     return (
         f"{count:,} parameters in {adapters} adapters{head}, {count / total:.2%} of the {total:,} "
         "of the model, which are frozen"

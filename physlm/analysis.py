@@ -168,8 +168,8 @@ class Loaded:
                 f"tokens are in {tokens_NxT.min()}..{tokens_NxT.max()}; they must be in "
                 f"0..{config.vocab - 1}."
             )
-        parts = {name: part for name, part in self.params.items() if name != probe.HEAD}
-        return Read(*jax.device_get(_read(config, parts, tokens_NxT, attention)))
+        params = probe.reader(self.params)
+        return Read(*jax.device_get(_read(config, params, tokens_NxT, attention)))
 
     def decode(self, tokens_T: np.ndarray | Sequence[int]) -> str:
         """The text of token ids."""

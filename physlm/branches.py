@@ -4,7 +4,7 @@ A branch attends to the document up to where it leaves it, and to itself; its po
 there. What the model computes on it is what it would compute on that prefix and the branch alone,
 since no token of a prefix reads what comes after it.
 
-Names as in `physlm.model`, and Q: branches of a document, A: tokens of a branch.
+Names as in `physlm.model`, and Q: branches of a document, A: tokens of a branch, S: slots.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from physlm.block import Reading
 def states(
     config: ModelConfig,
     params: model.Params,
-    tokens_BxT: jax.Array,
+    document: cache.Cache,
     cuts_BxQ: jax.Array,
     asked_BxQxA: jax.Array,
 ) -> jax.Array:
@@ -31,12 +31,11 @@ def states(
     Args:
       config: the model.
       params: its parameters, `unrolled` or not.
-      tokens_BxT: int32, the documents.
-      cuts_BxQ: int32, in 0..T: tokens of the document before each branch.
+      document: of the documents, as `physlm.cache` reads them, with these parameters or others.
+      cuts_BxQ: int32: tokens of the document before each branch, all of which were read.
       asked_BxQxA: int32, the branches, padded on the right with any id.
     """
     params = model.unrolled(config, params)
-    document = cache.read(config, params, tokens_BxT)
     size, count, length = asked_BxQxA.shape
     total = document[0].attention.k_BxNxSxK.shape[2]
     before = config.canon_width - 1
@@ -49,8 +48,8 @@ def states(
         own_QxAxQxA.reshape(1, count * length, count * length),
         (size, count * length, count * length),
     )
-    seen_BxQxT = jnp.arange(total) < cuts_BxQ[:, :, None]
-    visible = jnp.concatenate([jnp.repeat(seen_BxQxT, length, axis=1), own], axis=-1)[:, None]
+    seen_BxQxS = jnp.arange(total) < cuts_BxQ[:, :, None]
+    visible = jnp.concatenate([jnp.repeat(seen_BxQxS, length, axis=1), own], axis=-1)[:, None]
 
     def together(x_RxHxAxK: jax.Array) -> jax.Array:
         """[B * Q, H, A, K] as [B, H, Q * A, K]."""

@@ -19,11 +19,13 @@ import optax
 
 from data_gen import settings
 from data_gen.windows.questions import TASKS
-from physlm import branches
+from physlm import branches, cache, model
+from physlm.adaptation import DOCUMENT, HEAD
 from physlm.architecture import ModelConfig
 from physlm.model import Params
 
-HEAD = "probe"
+# By which model a probe reads the text before a question.
+ADAPTED, FROZEN = "adapted", "frozen"
 
 Batch = Mapping[str, jax.Array | np.ndarray]
 
@@ -49,6 +51,13 @@ class ProbeConfig:
     questions: int = settings.whole(
         10, "Questions about a problem, the paper's number at most.", low=1, high=200, added=True
     )
+    reads: str = settings.choice(
+        ADAPTED,
+        "By which model texts are read before a question is: the adapted one, as published, or the "
+        "frozen one, as it writes them, so that regret:probe need not read them again.",
+        (ADAPTED, FROZEN),
+        added=True,
+    )
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -59,19 +68,29 @@ def logits(config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
 
     Args:
       config: the model.
-      params: its parameters, and the head under `probe`.
+      params: its parameters, joined with those of the probe (`Adaptation.join`).
       batch: int32 arrays: tokens [B, T], documents; cuts [B, Q], the tokens of the document before
         each question; asked [B, Q, A], questions, padded on the right; ends [B, Q], how many tokens
         a question has.
     """
-    model = {name: part for name, part in params.items() if name != HEAD}
     tokens_BxT, cuts_BxQ, asked_BxQxA, ends_BxQ = (
         jnp.asarray(batch[name]) for name in ("tokens", "cuts", "asked", "ends")
     )
-    stream_BxQxAxD = branches.states(config, model, tokens_BxT, cuts_BxQ, asked_BxQxA)
+    document = cache.read(config, model.unrolled(config, reader(params)), tokens_BxT)
+    stream_BxQxAxD = branches.states(config, asker(params), document, cuts_BxQ, asked_BxQxA)
     last_BxQx1x1 = (ends_BxQ - 1)[:, :, None, None]
     h_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
     return answered(params, h_BxQxD)
+
+
+def asker(params: Params) -> Params:
+    """The parameters of the model that reads a probe's questions, of joined ones."""
+    return {name: part for name, part in params.items() if name not in (HEAD, DOCUMENT)}
+
+
+def reader(params: Params) -> Params:
+    """The parameters of the model that reads the text before them."""
+    return params[DOCUMENT] if DOCUMENT in params else asker(params)
 
 
 def answered(params: Params, h: jax.Array) -> jax.Array:

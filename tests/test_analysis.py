@@ -141,8 +141,11 @@ def test_bad_input(loaded, tmp_path):
         assert sentence in str(refused.value)
 
 
-def test_a_probe_in_pytorch_alone_says_what_ours_says(trained, loaded, tmp_path):
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_probe_in_pytorch_alone_says_what_ours_says(trained, loaded, tmp_path, apart):
     pytest.importorskip("transformers", minversion="5.14", reason="needs physlm[export]")
+    from safetensors.numpy import load_file, save_file
+
     parent, of_it = trained
     assert export.main([str(parent), "--out", str(tmp_path / "model")]) == 0
     assert export.main([str(of_it), "--out", str(tmp_path / "no")]) == 2
@@ -151,6 +154,13 @@ def test_a_probe_in_pytorch_alone_says_what_ours_says(trained, loaded, tmp_path)
     texts = loaded.texts(3)
     lines = [json.dumps({"id": n, **record}) for n, record in enumerate(texts.records)]
     (tmp_path / "problems.jsonl").write_text("\n".join(lines))
+    joined = physlm.load(of_it).params
+    if apart:
+        # As where texts are read by the frozen model.
+        joined = {**joined, "document": physlm.load(parent).params}
+        file = tmp_path / "probe" / "params.safetensors"
+        given = joined["document"]["embed"]["embedding"]
+        save_file({**load_file(file), "document/embed/embedding": given}, file)
     script = ROOT / "experiments" / "examples" / "probe_in_pytorch.py"
     command = [sys.executable, str(script), "model", "probe", "problems.jsonl"]
     # Without this project on its path.
@@ -158,7 +168,6 @@ def test_a_probe_in_pytorch_alone_says_what_ours_says(trained, loaded, tmp_path)
         [*command], cwd=tmp_path, capture_output=True, text=True, check=True, env={"PATH": ""}
     )
     said = [json.loads(line) for line in done.stdout.splitlines()]
-    joined = physlm.load(of_it).params
     detect = probe.detector(run_lib.load(parent).settings.model, joined)
     compared = 0
     for line in said:

@@ -11,12 +11,12 @@ from drawn import SMALL, drawn, facts_of
 
 from data_gen.solutions.mistakes import Mistakes
 from data_gen.windows.tokenizer import tokenizer
-from physlm import detection, model, probe
+from physlm import cache, detection, model, probe
 from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.decoding import detectors
 from physlm.decoding.naming import Marks, Named, marks_of, names
-from physlm.decoding.strategy import Rows
+from physlm.decoding.strategy import Resources, Rows
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def texts(mistakes: Mistakes) -> tuple[Any, list[dict[str, Any]], Rows]:
 
 def asked(
     detector: Any,
-    resources: Any,
+    resources: Resources,
     rows: Rows,
     host: probe.Detector,
     together: int,
@@ -90,18 +90,21 @@ def test_the_perfect_detector_knows_what_stands_before_a_name(mistakes: Mistakes
     known = detectors.known(problems, spec=SMALL)
     host = detection.perfect(facts, tokenizer(SMALL))
     for together in (1, 3):
-        said = asked(detectors.Perfect(MARKS), ((), known), rows, host, together)
+        said = asked(detectors.Perfect(MARKS), Resources((), known), rows, host, together)
         assert len(said) > 60 and 0.1 < np.mean(said) < 0.95
 
 
-def test_a_probe_reads_on_what_it_would_read_anew() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_probe_reads_on_what_it_would_read_anew(apart: bool) -> None:
     config = ModelConfig(
         vocab=tokenizer(SMALL).size, window=200, layers=2, heads=2, head_dim=8, canon="AC",
         canon_init="uniform", init_std=0.3, positions=512,
     )  # fmt: skip
     base = model.init(config, jax.random.key(0))
-    adaptation = Adaptation(AdaptationConfig("probe", on="embed/embedding", rank=2), 2)
+    adaptation = Adaptation(AdaptationConfig("probe", on="embed/embedding", rank=2), 2, apart)
     trained, _ = adaptation.split(base, config, jax.random.key(1))
+    factors = trained["lora"]["embed"]["embedding"]
+    factors["a"] = jax.random.normal(jax.random.key(3), factors["a"].shape)
     trained["probe"]["kernel"] = jax.random.normal(jax.random.key(2), (config.width, 2))
     _, _, rows = texts(Mistakes(rate=0.5))
     # Half of the first names are to be refused.
@@ -112,7 +115,9 @@ def test_a_probe_reads_on_what_it_would_read_anew() -> None:
     trained["probe"]["bias"] = jnp.array([np.median(np.log(share_B / (1 - share_B))), 0.0])
     joined = adaptation.join(trained, base)
     host = probe.detector(config, joined)
-    resources = (model.unrolled(config, joined), ())
+    # As decoding would have filled it, which has not read the last token of a text.
+    written = cache.read(config, model.unrolled(config, base), rows.text_BxL)
+    resources = Resources(model.unrolled(config, joined), (), written)
     # Names may take more tokens than are usually read at once.
     for together, marks in ((1, MARKS), (3, MARKS), (1, dataclasses.replace(MARKS, room=20))):
         detector = detectors.Probed(config, marks.room)

@@ -17,7 +17,7 @@ from data_gen.text.records import records
 from data_gen.windows import stream
 from data_gen.windows.questions import QuestionStream, names, questions
 from data_gen.windows.tokenizer import tokenizer
-from physlm import branches, detection, model, optimizer, probe, probing
+from physlm import branches, cache, detection, model, optimizer, probe, probing
 from physlm import cells as cells_lib
 from physlm import step as step_lib
 from physlm.adaptation import Adaptation, AdaptationConfig
@@ -47,7 +47,8 @@ def test_a_branch_is_what_the_prefix_and_it_would_be_alone(changes: dict[str, An
     tokens = jax.random.randint(jax.random.key(1), (3, 20), 0, 30)
     asked = jax.random.randint(jax.random.key(2), (3, 4, 5), 0, 30)
     cuts = jnp.array([[20, 0, 7, 2], [1, 3, 19, 20], [5, 5, 5, 12]])
-    found = jax.jit(branches.states, static_argnums=0)(config, params, tokens, cuts, asked)
+    document = cache.read(config, model.unrolled(config, params), tokens)
+    found = jax.jit(branches.states, static_argnums=0)(config, params, document, cuts, asked)
     assert found.shape == (3, 4, 5, config.width)
 
     @jax.jit
@@ -80,14 +81,38 @@ def batch_of(count: int = 4, task: str = "can_next") -> dict[str, jax.Array]:
     return found
 
 
-def probe_of(**changes: Any) -> Learning:
+def probe_of(apart: bool = False, **changes: Any) -> Learning:
     changes = {"on": "embed/embedding", "rank": 2, **changes}
-    return Learning(Adaptation(AdaptationConfig("probe", **changes), 2), probe.objective)
+    return Learning(Adaptation(AdaptationConfig("probe", **changes), 2, apart), probe.objective)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_texts_may_be_read_by_the_frozen_model(changes: dict[str, Any]) -> None:
+    """As if a token of a question were another than the same one in a text."""
+    config = dataclasses.replace(CONFIG, **changes)
+    base = model.init(config, jax.random.key(0))
+    trained, _ = probe_of().adaptation.split(base, config, jax.random.key(1))
+    factors, head = trained["lora"]["embed"]["embedding"], trained["probe"]
+    factors["a"] = jax.random.normal(jax.random.key(2), factors["a"].shape)
+    head["kernel"] = jax.random.normal(jax.random.key(3), head["kernel"].shape)
+    plain, apart = (probe_of(one).adaptation.join(trained, base) for one in (False, True))
+    batch = batch_of()
+    found = probe.logits(config, apart, batch)
+    both = jnp.concatenate([base["embed"]["embedding"], plain["embed"]["embedding"]])
+    doubled = {**plain, "embed": {**base["embed"], "embedding": both}}
+    if "head" in base:
+        kernel = base["head"]["kernel"]
+        doubled["head"] = {**base["head"], "kernel": jnp.concatenate([kernel, kernel], axis=1)}
+    wide = dataclasses.replace(config, vocab=2 * config.vocab)
+    want = probe.logits(wide, doubled, {**batch, "asked": batch["asked"] + config.vocab})
+    np.testing.assert_allclose(found, want, atol=1e-4)
+    assert float(jnp.abs(found - probe.logits(config, plain, batch)).max()) > 0.1
 
 
 @pytest.mark.slow
-def test_a_probe_learns_by_heart_and_its_model_stays() -> None:
-    learning, batch = probe_of(rank=8), batch_of()
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_probe_learns_by_heart_and_its_model_stays(apart: bool) -> None:
+    learning, batch = probe_of(apart, rank=8), batch_of()
     base = model.init(CONFIG, jax.random.key(0))
     transform = optimizer.make(OptimizerConfig(learning_rate=0.03, warmup_steps=3), 250)
     state = step_lib.first_state(CONFIG, transform, one_device(), 1, learning.adaptation, base)

@@ -11,10 +11,12 @@ import pytest
 
 from data_gen import keys
 from data_gen.keys import Purpose
-from physlm import model
+from physlm import model, probe
+from physlm.adaptation import Adaptation, AdaptationConfig
 from physlm.architecture import ModelConfig
 from physlm.decoding import engine
 from physlm.decoding.beam import Beam
+from physlm.decoding.detectors import Probed
 from physlm.decoding.naming import Marks, Named
 from physlm.decoding.pruned import Pruned
 from physlm.decoding.regret import Regret, Retrying
@@ -191,6 +193,51 @@ def _decoded(strategy: Strategy, canon: str = "AC") -> engine.Written:
     )
 
 
+@pytest.mark.parametrize("apart", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_a_probe_refuses_what_it_refuses_where_all_is_read_anew(apart: bool) -> None:
+    """Whether it reads the text itself, or questions alone in the cache of decoding."""
+    config, params = _params("AC")
+    adaptation = Adaptation(AdaptationConfig("probe", on="embed/embedding", rank=2), 2, apart)
+    trained, _ = adaptation.split(params, config, jax.random.key(1))
+    factors, head = trained["lora"]["embed"]["embedding"], trained["probe"]
+    factors["a"] = jax.random.normal(jax.random.key(2), factors["a"].shape)
+    head["kernel"] = jax.random.normal(jax.random.key(5), head["kernel"].shape)
+    joined = adaptation.join(trained, params)
+    said: list[bool] = []
+
+    def refuses(text: list[int], start: int) -> bool:
+        name, tokens = _asked(text, start), np.zeros((1, 64), np.int32)
+        tokens[0, : len(text)] = text
+        asked = np.full((1, 1, MARKS.room), MARKS.closing, np.int32)
+        asked[0, 0, : len(name)] = name
+        batch = {"tokens": tokens, "cuts": [[_cut(text, start)]], "asked": asked}
+        share = probe.probabilities(config, joined, {**batch, "ends": np.array([[len(name)]])})
+        said.append(float(share[0, 0, 1]) < 0.5)
+        return said[-1]
+
+    prompts, lengths = _prompts(9)
+    asks = Probed(config, MARKS.room)
+    for alone, ours in (
+        (Retrying(Regret(), refuses, MARKS), Retrying(Regret(), asks, MARKS)),  # type: ignore[arg-type]
+        (Pruned(Beam(beams=3), refuses, MARKS, 4), Pruned(Beam(beams=3), asks, MARKS, 4)),  # type: ignore[arg-type]
+    ):
+        got = engine.decode(
+            config, params, prompts, lengths, strategy=ours, max_new_tokens=NEW, stop=END, rows=12,
+            key=keys.root(SEED, Purpose.DECODING), resources=model.unrolled(config, joined),
+        )  # fmt: skip
+        for n in range(9 if isinstance(alone, Retrying) else 3):
+            prompt = prompts[n, : lengths[n]].tolist()
+            if isinstance(alone, Retrying):
+                want = _alone(config, params, prompt, n, alone)
+            else:
+                want = _search(alone, prompt)
+            length = int(got.length_NxS[n, 0])
+            assert got.tokens_NxSxM[n, 0, :length].tolist() == want.text
+            assert int(got.returns_NxS[n, 0]) == want.returns
+        assert got.returns_NxS.any()
+    assert 0.1 < np.mean(said) < 0.9 and len(said) > 30
+
+
 def test_beams_of_which_nothing_is_refused_are_beams() -> None:
     beam = Beam(beams=3)
     ours, plain = _decoded(Pruned(beam, Refuses(()), MARKS, 10)), _decoded(beam)
@@ -269,5 +316,7 @@ def _asked(text: list[int], start: int) -> list[int]:
 
 
 def _refused(detector: Any, text: list[int], start: int) -> bool:
+    if callable(detector):
+        return bool(detector(text, start))
     before = sum(text[: _cut(text, start)])
     return (before + sum(_asked(text, start))) % detector.of in detector.these

@@ -26,14 +26,18 @@ def main(model_dir: str, probe_dir: str, problems: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=True)
     model = AutoModelForCausalLM.from_pretrained(model_dir, trust_remote_code=True).eval()
     probe = load_file(pathlib.Path(probe_dir) / "params.safetensors")
-    # The probe's model differs from the run's by a low-rank change of the embedding alone.
-    model.get_input_embeddings().weight.data = probe["embed/embedding"]
+    # The probe's model differs from the run's by a low-rank change of the embedding alone, which a
+    # probe with reads=frozen makes in its questions only: their tokens are made others here.
+    adapted = probe["embed/embedding"]
+    of_text = probe.get("document/embed/embedding", adapted)
+    model.get_input_embeddings().weight.data = torch.cat([of_text, adapted])
 
     @torch.no_grad()
     def can_next(prefix: str, name: str) -> float:
-        text = f"{prefix}<|answer|> {name}<|end|>"
-        ids = torch.tensor([tokenizer(text)["input_ids"]])
-        states = model(input_ids=ids, output_hidden_states=True).hidden_states
+        question = tokenizer(f"<|answer|> {name}<|end|>")["input_ids"]
+        ids = [*tokenizer(prefix)["input_ids"], *(i + len(of_text) for i in question)]
+        tokens = torch.tensor([ids])
+        states = model(input_ids=tokens, output_hidden_states=True).hidden_states
         logits = states[-1][0, -1] @ probe["probe/kernel"] + probe["probe/bias"]
         return logits.softmax(-1)[1].item()
 

@@ -4,14 +4,14 @@ Names as in `physlm.decoding.strategy`, and W: beams of a problem, C: the 2 W ca
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from data_gen import keys, settings
 from physlm.decoding.sampling import Drawing, largest
-from physlm.decoding.strategy import Choice, Rows
+from physlm.decoding.strategy import Choice, Resources, Rows
 
 # A score below that of every text.
 NEVER = -1e9
@@ -61,7 +61,7 @@ class Beam(Drawing):
         return self.beams
 
     def begin(
-        self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Beams:
         """One running beam for each problem; the others are copies with the score `NEVER`."""
         del resources, prompt_F

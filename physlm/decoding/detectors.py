@@ -5,7 +5,7 @@ Names as in `physlm.decoding.naming`, and P: slots of a problem's parameters, Z:
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ from data_gen.problems.parameters import direct_needs, parameters
 from data_gen.problems.problem import Problem
 from data_gen.spec import Spec
 from data_gen.windows import questions
+from physlm import branches, model, probe
 from physlm import cache as cache_lib
-from physlm import model, probe
+from physlm.adaptation import DOCUMENT
 from physlm.architecture import ModelConfig
 from physlm.cache import Cache
 from physlm.decoding.naming import Marks, Named
-from physlm.decoding.strategy import Rows
+from physlm.decoding.strategy import Resources, Rows
 
 # Steps of a text that the perfect detector remembers; further ones overwrite the last.
 _STEPS = 128
@@ -60,7 +61,7 @@ class Steps(NamedTuple):
 class Perfect:
     """Says yes where all that a parameter needs is computed, and the parameter itself is not.
 
-    Its `resources` are a pair, of which it uses the second: the `Known` of each row.
+    Of its resources it uses those of rows, the `Known` of each.
     """
 
     marks: Marks
@@ -71,7 +72,7 @@ class Perfect:
         return 0
 
     def begin(
-        self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Steps:
         """The state of new texts: no step."""
         del resources, prompts_FxP, room
@@ -89,13 +90,13 @@ class Perfect:
         return jax.tree.map(lambda x: x[source_B], own)
 
     def ask(
-        self, resources: tuple[Any, Known], rows: Rows, named: Named, own: Steps
+        self, resources: Resources, rows: Rows, named: Named, own: Steps
     ) -> tuple[jax.Array, Steps]:
         """Whether each name can be computed next, given the steps that stand before it."""
         can = []
         for place in range(named.there_BxQ.shape[1]):
             there_B, cut_B, _, asked_BxA, _ = (x[:, place] for x in named)
-            can_B, own = self._one(resources[1], rows, there_B, cut_B, asked_BxA, own)
+            can_B, own = self._one(resources.of_rows, rows, there_B, cut_B, asked_BxA, own)
             can.append(can_B)
         return jnp.stack(can, axis=1), own
 
@@ -149,10 +150,14 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Probed:
-    """A trained probe of the task can_next, with a cache of its own that it fills when asked.
+    """A trained probe of the task can_next.
 
-    Its `resources` are a pair, of which it uses the first: the parameters of the model joined with
-    the probe, `unrolled`, its head among them (`physlm.probe`).
+    Of its resources it uses those that are shared: the parameters of the model joined with the
+    probe, `unrolled`, its head among them (`physlm.probe`).
+
+    A probe that reads texts by the model as it adapts it has a cache of its own, which it fills
+    when asked. For one that has them read by the frozen model, which has written them, the cache
+    of decoding serves, so that it reads questions alone, and has no state.
 
     Attributes:
       config: of the model that was probed.
@@ -171,36 +176,45 @@ class Probed:
 
     @property
     def passes(self) -> int:
-        """One, which reads the new part of the text, and the question after it."""
+        """One, which reads the question, and before it what is new of the text."""
         return 1
 
     def begin(
-        self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
-    ) -> Reading:
-        """Reads the prompts."""
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+    ) -> Reading | None:
+        """Reads the prompts, where the cache of decoding does not serve."""
         del room
-        return Reading(
-            prompt_F, cache_lib.read(self.config, self._model(resources[0]), prompts_FxP)
-        )
+        if DOCUMENT in resources.shared:
+            return None
+        params = probe.reader(resources.shared)
+        return Reading(prompt_F, cache_lib.read(self.config, params, prompts_FxP))
 
-    def resized(self, own: Reading, slots: int) -> Reading:
+    def resized(self, own: Reading | None, slots: int) -> Reading | None:
         """The state with its cache resized; chunks of reading may overrun by `at_once` slots."""
+        if own is None:
+            return None
         return own._replace(cache=cache_lib.resized(own.cache, slots + self.at_once))
 
-    def continued(self, own: Reading, source_B: jax.Array, shared_B: jax.Array) -> Reading:
+    def continued(
+        self, own: Reading | None, source_B: jax.Array, shared_B: jax.Array
+    ) -> Reading | None:
         """What was read of the rows that others go on from."""
+        if own is None:
+            return None
         shared_B = jnp.minimum(shared_B, own.read_B)
         cache = cache_lib.continued(own.cache, source_B, shared_B, own.read_B)
         return Reading(own.read_B[source_B], cache)
 
     def ask(
-        self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Reading
-    ) -> tuple[jax.Array, Reading]:
+        self, resources: Resources, rows: Rows, named: Named, own: Reading | None
+    ) -> tuple[jax.Array, Reading | None]:
         """Reads each text up to the sentence of each of its names, and the name in brackets."""
+        if own is None:
+            return self._of_questions(resources, named), None
         yes = []
         for place in range(named.there_BxQ.shape[1]):
             one = jax.tree.map(lambda x, at=place: x[:, at], named)
-            yes_B, own = self._one(resources[0], rows, one, own)
+            yes_B, own = self._one(resources.shared, rows, one, own)
             yes.append(yes_B)
         yes_BxQ = jnp.stack(yes, axis=1)
         # Text from a refused name on is dropped, so it counts as not read.
@@ -212,7 +226,7 @@ class Probed:
         self, params: model.Params, rows: Rows, named: Named, own: Reading
     ) -> tuple[jax.Array, Reading]:
         """As `ask`, for one name of each text."""
-        model_params, text_BxL = self._model(params), rows.text_BxL
+        model_params, text_BxL = probe.asker(params), rows.text_BxL
         there_B, cut_B, _, asked_BxA, count_B = named
         place_T = jnp.arange(self.at_once)
         upto_B = jnp.where(there_B, cut_B, own.read_B)
@@ -242,9 +256,17 @@ class Probed:
             self.config, model_params, tokens_BxT, own.read_B, own.cache
         )
         x_BxD = jnp.take_along_axis(x_BxTxD, (left_B + count_B - 1)[:, None, None], axis=1)[:, 0]
-        yes_B = jax.nn.softmax(probe.answered(params, frame.norm(x_BxD)))[..., 1] >= self.least
-        return yes_B, Reading(upto_B, cache)
+        return self._says_yes(params, frame.norm(x_BxD)), Reading(upto_B, cache)
 
-    @staticmethod
-    def _model(params: model.Params) -> model.Params:
-        return {name: part for name, part in params.items() if name != probe.HEAD}
+    def _of_questions(self, resources: Resources, named: Named) -> jax.Array:
+        """The answers, bool [B, Q], by questions alone; the texts were read while written."""
+        params = resources.shared
+        stream_BxQxAxD = branches.states(
+            self.config, probe.asker(params), resources.cache, named.cut_BxQ, named.asked_BxQxA
+        )
+        last_BxQx1x1 = (named.count_BxQ - 1)[:, :, None, None]
+        x_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
+        return self._says_yes(params, x_BxQxD)
+
+    def _says_yes(self, params: model.Params, x: jax.Array) -> jax.Array:
+        return jax.nn.softmax(probe.answered(params, x))[..., 1] >= self.least

@@ -19,7 +19,7 @@ from data_gen import keys
 from physlm import cache as cache_lib
 from physlm.architecture import ModelConfig
 from physlm.cache import Cache
-from physlm.decoding.strategy import Rows, Strategy
+from physlm.decoding.strategy import Resources, Rows, Strategy
 from physlm.model import Params
 
 # New tokens that the cache has room for at first. It grows when a text needs more.
@@ -108,7 +108,7 @@ def begun(program: Program, slots: int, params: Params, resources: Any, queue: Q
 
         def empty() -> tuple[Any, Cache]:
             problem_G = jnp.zeros(groups, jnp.int32)
-            given = (resources, jax.tree.map(lambda x: x[problem_G], queue.resources_E))
+            given = Resources(resources, jax.tree.map(lambda x: x[problem_G], queue.resources_E))
             own = strategy.begin(given, prompts, jnp.ones(groups, jnp.int32), width + most)
             own = strategy.resized(own, slots)
             one = jnp.zeros((count, 1), jnp.int32)
@@ -264,7 +264,8 @@ def _reviewed(strategy: Strategy, resources: Any, queue: Queue, state: State) ->
     """Lets the strategy review the texts, and rolls rows back as it decides."""
     rows = state.rows
     problem_B = jnp.maximum(rows.problem_B, 0)
-    given = (resources, jax.tree.map(lambda x: x[problem_B], queue.resources_E))
+    of_rows = jax.tree.map(lambda x: x[problem_B], queue.resources_E)
+    given = Resources(resources, of_rows, state.cache)
     looked = strategy.review(given, rows, state.own)
     back_B = looked.length_B < rows.length_B
     place_L = jnp.arange(rows.text_BxL.shape[1])
@@ -295,7 +296,7 @@ def _admitted(
     problem_F = jnp.minimum(solution_F // strategy.samples, queue.prompt_E.shape[0] - 1)
     prompts_FxP, prompt_F = queue.prompts_ExP[problem_F], queue.prompt_E[problem_F]
     key_F = jax.vmap(keys.numbered)(queue.key_E[problem_F], solution_F % strategy.samples)
-    given = (resources, jax.tree.map(lambda x: x[problem_F], queue.resources_E))
+    given = Resources(resources, jax.tree.map(lambda x: x[problem_F], queue.resources_E))
     own = strategy.begin(given, prompts_FxP, prompt_F, rows.text_BxL.shape[1])
     own = strategy.resized(own, slots_of(state))
     read = cache_lib.read(program.config, params, prompts_FxP)

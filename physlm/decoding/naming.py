@@ -16,7 +16,7 @@ from data_gen.solutions.language import vocabulary
 from data_gen.spec import Spec
 from data_gen.windows import questions
 from data_gen.windows.tokenizer import tokenizer
-from physlm.decoding.strategy import Rows
+from physlm.decoding.strategy import Resources, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,9 @@ class Detector(Protocol):
         """Forward passes of a model that it takes to answer about a name."""
         ...
 
-    def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
+    def begin(
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+    ) -> Any:
         """The state of new texts, given their prompts."""
         ...
 
@@ -102,7 +104,9 @@ class Detector(Protocol):
         """
         ...
 
-    def ask(self, resources: Any, rows: Rows, named: Named, own: Any) -> tuple[jax.Array, Any]:
+    def ask(
+        self, resources: Resources, rows: Rows, named: Named, own: Any
+    ) -> tuple[jax.Array, Any]:
         """Whether each name can be computed next, bool [B, Q], and the new state.
 
         The caller drops the sentence of a refused name and all that comes after it.

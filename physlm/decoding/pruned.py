@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from physlm import cache as cache_lib
 from physlm.decoding.beam import NEVER, Beam, Beams
 from physlm.decoding.naming import Detector, Marks, names
-from physlm.decoding.strategy import Choice, Each, Review, Rows
+from physlm.decoding.strategy import Choice, Each, Resources, Review, Rows
 
 
 class Asked(NamedTuple):
@@ -51,7 +51,7 @@ class Pruned(Each):
         return True
 
     def begin(
-        self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Asked:
         """The state of new texts: no name was checked."""
         beams = self.beam.begin(resources, prompts_FxP, prompt_F, room)
@@ -76,7 +76,7 @@ class Pruned(Each):
         del rows, own
         return jnp.array(True)
 
-    def review(self, resources: Any, rows: Rows, own: Asked) -> Review:
+    def review(self, resources: Resources, rows: Rows, own: Asked) -> Review:
         """Checks new names, and drops the refused beams."""
         named = names(self.marks, rows, rows.length_B, own.asked_B, 1)
         there_B = named.there_BxQ[:, 0] & ~rows.done_B

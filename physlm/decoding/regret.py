@@ -22,7 +22,7 @@ from physlm.decoding.beam import Beam
 from physlm.decoding.naming import Detector, Marks, Named, bracketed, marks_of, names
 from physlm.decoding.pruned import Pruned
 from physlm.decoding.sampling import DETECTORS, Drawing, drawn
-from physlm.decoding.strategy import Choice, Each, Review, Rows
+from physlm.decoding.strategy import Choice, Each, Resources, Review, Rows
 
 
 class Regrets(NamedTuple):
@@ -110,7 +110,7 @@ class Retrying(Each):
         return True
 
     def begin(
-        self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
     ) -> Regrets:
         """The state of new texts: no name was checked or refused."""
         detector = self.detector.begin(resources, prompts_FxP, prompt_F, room)
@@ -152,7 +152,7 @@ class Retrying(Each):
         enough = (own.waits_B > 0).sum() >= _share(rows)
         return enough | own.same_B.any() | (own.waits_B >= self.often).any()
 
-    def review(self, resources: Any, rows: Rows, own: Regrets) -> Review:
+    def review(self, resources: Resources, rows: Rows, own: Regrets) -> Review:
         """Checks new names, and rolls each row back to before its first refused one."""
         zero_B = jnp.zeros_like(rows.length_B)
         first = Review(own, rows.length_B, zero_B, zero_B, zero_B)
@@ -193,7 +193,7 @@ class Retrying(Each):
         return named, known_B | (asks_B & jnp.zeros_like(asks_B).at[first_R].set(True))
 
     def _answered(
-        self, resources: Any, rows: Rows, before: Review, named: Named, now_B: jax.Array
+        self, resources: Resources, rows: Rows, before: Review, named: Named, now_B: jax.Array
     ) -> Review:
         """The review after the rows `now_B` were checked."""
         own: Regrets = before.own
@@ -238,7 +238,7 @@ class Retrying(Each):
         )
 
     def _asked(
-        self, resources: tuple[Any, Any], rows: Rows, named: Named, own: Any
+        self, resources: Resources, rows: Rows, named: Named, own: Any
     ) -> tuple[jax.Array, Any]:
         """Which names the detector refuses, bool [B, Q], and its state.
 
@@ -249,10 +249,11 @@ class Retrying(Each):
         at_R = jnp.minimum(row_R, count - 1)
 
         def ask(asked: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-            given, of_rows = (resources[0], resources[1]), (rows, named, asked[1])
-            few = jax.tree.map(lambda x: x[at_R], (given[1], *of_rows))
-            few_named = few[2]._replace(there_BxQ=few[2].there_BxQ & (row_R < count)[:, None])
-            yes_RxQ, state = self.detector.ask((given[0], few[0]), few[1], few_named, few[3])
+            of_rows = (resources._replace(shared=()), rows, named, asked[1])
+            few, few_rows, few_named, state = jax.tree.map(lambda x: x[at_R], of_rows)
+            few_named = few_named._replace(there_BxQ=few_named.there_BxQ & (row_R < count)[:, None])
+            few = few._replace(shared=resources.shared)
+            yes_RxQ, state = self.detector.ask(few, few_rows, few_named, state)
             no_BxQ = jnp.zeros_like(named.there_BxQ)
             no_BxQ = no_BxQ.at[row_R].set(few_named.there_BxQ & ~yes_RxQ, mode="drop")
             return no_BxQ, jax.tree.map(

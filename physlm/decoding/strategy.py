@@ -36,6 +36,21 @@ class Rows(NamedTuple):
     key_B: jax.Array  # the random key of the row
 
 
+class Resources(NamedTuple):
+    """What a strategy works with beside the rows.
+
+    Attributes:
+      shared: arrays that were given for all problems, as a probe's parameters.
+      of_rows: arrays that were given for each problem, in the order of the rows.
+      cache: of the model that writes, of each row: of its text but for the last token, at least. ()
+        for rows that begin.
+    """
+
+    shared: Any = ()
+    of_rows: Any = ()
+    cache: Any = ()
+
+
 class Choice(NamedTuple):
     """The next token of every row.
 
@@ -124,11 +139,13 @@ class Strategy(Protocol):
         """Whether the strategy reviews texts and may roll them back (`due`, `review`)."""
         ...
 
-    def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
+    def begin(
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+    ) -> Any:
         """The strategy's state for F new problems, F * width rows.
 
         Args:
-          resources: arrays that the strategy needs beside the model.
+          resources: those of each of the F problems.
           prompts_FxP: int32, their prompts, padded on the right.
           prompt_F: int32, how many tokens each has.
           room: L.
@@ -155,7 +172,7 @@ class Strategy(Protocol):
         """Whether to review now, bool []; called after every token where `looks` is true."""
         ...
 
-    def review(self, resources: Any, rows: Rows, own: Any) -> Review:
+    def review(self, resources: Resources, rows: Rows, own: Any) -> Review:
         """Reviews all texts and decides how far each is rolled back.
 
         Called where `due` is true, and whenever generation pauses for another reason. Afterwards a
@@ -203,7 +220,9 @@ class Each:
         """The likeliest of the solutions with the answer that most have."""
         return selection.chosen("vote", answers, score_S, trust_S)
 
-    def begin(self, resources: Any, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int) -> Any:
+    def begin(
+        self, resources: Resources, prompts_FxP: jax.Array, prompt_F: jax.Array, room: int
+    ) -> Any:
         """An empty state."""
         del resources, prompts_FxP, prompt_F, room
         return ()
@@ -217,7 +236,7 @@ class Each:
         """Never called, since `looks` is false."""
         raise NotImplementedError
 
-    def review(self, resources: Any, rows: Rows, own: Any) -> Review:
+    def review(self, resources: Resources, rows: Rows, own: Any) -> Review:
         """Never called, since `looks` is false."""
         raise NotImplementedError
 

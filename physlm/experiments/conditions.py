@@ -18,6 +18,7 @@ from typing import Any
 from data_gen.settings import RefusedError
 from physlm.adaptation import LORA, PROBE, PUBLISHED
 from physlm.experiments import scales
+from physlm.probe import FROZEN
 from physlm.start import CARRIED
 
 Changes = Mapping[str, Any]
@@ -211,6 +212,18 @@ def linear_probe(parent: Planned, **changes: Any) -> Planned:
     Differences: those of `probe`; no change of the embedding.
     """
     return probe(parent, on="", **changes)
+
+
+def reader(parent: Planned, rank: int = 16, **changes: Any) -> Planned:
+    """A detector that looks at the states of a frozen model as it writes (not published).
+
+    Differences: those of `probe`; the text is read by the frozen model, and in questions alone all
+    matrices have a change of rank 16.
+    """
+    on = "(attention/(query|key|value|out)|(mlp|mixture)/(up|gate|down))/kernel,embed/embedding"
+    first = probe(parent, rank=rank, on=on)
+    differences = {**first.differences, "probe.reads": FROZEN}
+    return Planned(f"reader of rank {rank}", differences, changes, parent)
 
 
 def over(key: str, *values: Any) -> list[dict[str, Any]]:

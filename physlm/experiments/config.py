@@ -95,7 +95,8 @@ class Settings:
         probes = self.adaptation.kind == PROBE
         count = answers(self.probe.task, self.data) if probes else 0
         objective = probe.objective if probes else next_token
-        return Learning(Adaptation(self.adaptation, count), objective)
+        apart = probes and self.probe.reads == probe.FROZEN
+        return Learning(Adaptation(self.adaptation, count, apart), objective)
 
     def __post_init__(self) -> None:
         settings.check(self)
