@@ -123,9 +123,12 @@ def test_a_beam_as_wide_as_all_texts_finds_the_likeliest() -> None:
     rows, lengths = prompts(1)
     prompt = rows[0, : lengths[0]]
 
+    # Drawn before they are traced, since they are kept for other tests.
+    params = PARAMS()
+
     @jax.jit
     def log_of(text: jax.Array) -> jax.Array:
-        return jax.nn.log_softmax(model.apply(CONFIG, PARAMS(), text[None])[0])
+        return jax.nn.log_softmax(model.apply(CONFIG, params, text[None])[0])
 
     best: tuple[float, list[int]] = (-np.inf, [])
     open_ = [(0.0, [])]
@@ -326,6 +329,8 @@ def test_unknown_ways_to_choose_are_refused() -> None:
         ("sample:1,pick=likeliest", "decode is .*, in which pick must be left out where n is 1"),
         ("sample:4,detector=perfect", "which detector must be left out where pick is not weighted"),
         ("regret:probe,beams=4,top_k=2", "in which beams must be 1 where temperature"),
+        ("regret:probe,least=1", "'least=1' must be a number above 0 and below 1"),
+        ("regret:perfect,least=0.2", "in which least must be left out where detector is perfect"),
         ("sample:", "decode is 'sample:', in which '' must be"),
         ("nowhere.at.All", "'nowhere.at.All'; .* Python finds no module nowhere.at in"),
         ("os.path.All", "and os.path has no All"),
@@ -408,3 +413,10 @@ def test_a_strategy_of_ones_own_is_one_file() -> None:
     logits = model.apply(CONFIG, PARAMS(), rows)
     want = [int(logits[n, lengths[n] - 1].argmin()) for n in range(3)]
     assert found.tokens_NxSxM[:, 0, 0].tolist() == want
+
+
+@pytest.mark.parametrize("more", ["", ",beams=2"])
+def test_how_sure_a_probe_has_to_be_is_said(more):
+    for text, least in (("", 0.5), (",least=0.2", 0.2)):
+        bound = recipe.parse(f"regret:probe{text}{more}").bound(SMALL, CONFIG)
+        assert bound.detector.least == least

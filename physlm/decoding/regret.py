@@ -52,6 +52,13 @@ class Regret(Drawing):
     tries: int = settings.whole(
         10, "How often a solution is taken back to a step at most; then everything stays.", low=1
     )
+    least: float = settings.number(
+        0.5,
+        "A step stays where the probe says yes with this probability at least; a lower one goes "
+        "back less often.",
+        above=0,
+        below=1,
+    )
     beams: int = settings.whole(
         1,
         "Continuations that go on together. Of several, those that are refused are left instead of "
@@ -65,6 +72,9 @@ class Regret(Drawing):
         if self.beams > 1 and not self.plain:
             rules = ", ".join(settings.of(Drawing))
             raise settings.RefusedError("beams", self.beams, f"1 where {rules} are given")
+        if self.detector == "perfect" and self.least != 0.5:
+            allowed = "left out where detector is perfect"
+            raise settings.RefusedError("least", self.least, allowed)
 
     @property
     def asks(self) -> str:
@@ -74,7 +84,7 @@ class Regret(Drawing):
     def bound(self, spec: Spec, model: ModelConfig) -> "Retrying | Pruned":
         """The strategy with its detector, for the texts of a class; with several beams `Pruned`."""
         marks = marks_of(spec)
-        ask: Detector = detectors.Probed(model, marks.room)
+        ask: Detector = detectors.Probed(model, marks.room, self.least)
         if self.detector == "perfect":
             ask = detectors.Perfect(marks)
         if self.beams > 1:
