@@ -168,7 +168,7 @@ class Loaded:
                 f"tokens are in {tokens_NxT.min()}..{tokens_NxT.max()}; they must be in "
                 f"0..{config.vocab - 1}."
             )
-        params = probe.reader(self.params)
+        params = probe.for_texts(self.params)
         return Read(*jax.device_get(_read(config, params, tokens_NxT, attention)))
 
     def decode(self, tokens_T: np.ndarray | Sequence[int]) -> str:

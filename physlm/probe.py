@@ -76,21 +76,21 @@ def logits(config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
     tokens_BxT, cuts_BxQ, asked_BxQxA, ends_BxQ = (
         jnp.asarray(batch[name]) for name in ("tokens", "cuts", "asked", "ends")
     )
-    document = cache.read(config, model.unrolled(config, reader(params)), tokens_BxT)
-    stream_BxQxAxD = branches.states(config, asker(params), document, cuts_BxQ, asked_BxQxA)
+    document = cache.read(config, model.unrolled(config, for_texts(params)), tokens_BxT)
+    stream_BxQxAxD = branches.states(config, for_questions(params), document, cuts_BxQ, asked_BxQxA)
     last_BxQx1x1 = (ends_BxQ - 1)[:, :, None, None]
     h_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]
     return answered(params, h_BxQxD)
 
 
-def asker(params: Params) -> Params:
+def for_questions(params: Params) -> Params:
     """The parameters of the model that reads a probe's questions, of joined ones."""
     return {name: part for name, part in params.items() if name not in (HEAD, DOCUMENT)}
 
 
-def reader(params: Params) -> Params:
+def for_texts(params: Params) -> Params:
     """The parameters of the model that reads the text before them."""
-    return params[DOCUMENT] if DOCUMENT in params else asker(params)
+    return params[DOCUMENT] if DOCUMENT in params else for_questions(params)
 
 
 def answered(params: Params, h: jax.Array) -> jax.Array:

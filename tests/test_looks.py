@@ -50,3 +50,32 @@ def test_of_many_ways_of_training_have_a_colour_each_and_data_a_dash():
     assert free["color"] == half["color"] and free["linestyle"] != half["linestyle"]
     assert half["linestyle"] == of["LoRA of rank 8, rate 0.5"]["linestyle"] == "--"
     assert of["continued, rate 0.2"]["linestyle"] == "-" and free["linestyle"] == ":"
+
+
+def test_of_many_probes_kinds_have_a_colour_each_and_models_a_dash():
+    told = {"n": 8, "accuracy": 0.9, "auroc": 0.9}
+    kinds = [
+        ("linear probe", {}),
+        ("probe of rank 8", {}),
+        ("probe of rank 8", {"reads": "frozen"}),
+    ]
+    parts = []
+    for way, more in (*kinds, ("reader of rank 16", {})):
+        parts += [{"trained": way, "parent": whose, **more} for whose in ("error-free", "rate 0.5")]
+    parts.append({"trained": "probe of rank 8 of a random model"})
+    rows = []
+    for part in parts:
+        found = fake_rows((0.0,), condition=lambda rate, part=part: {"retry_rate": rate, **part})
+        rows += [{**row, "run": f"{part} {row['run']}", "probe": told} for row in found]
+    lines = summarise(rows)
+    each = [
+        (line.condition["trained"], line.condition.get("reads"), line.condition.get("parent"), look)
+        for line, look in zip(lines, looks(lines), strict=True)
+    ]
+    assert len(each) == 9 == len({(look["color"], str(look["linestyle"])) for *_, look in each})
+    colour = {}
+    dash = {}
+    for way, reads, whose, look in each:
+        assert colour.setdefault((way, reads), look["color"]) == look["color"]
+        assert dash.setdefault(whose or "error-free", look["linestyle"]) == look["linestyle"]
+    assert len({*colour.values()}) == 5 and len({str(one) for one in dash.values()}) == 2

@@ -186,7 +186,7 @@ class Probed:
         del room
         if DOCUMENT in resources.shared:
             return None
-        params = probe.reader(resources.shared)
+        params = probe.for_texts(resources.shared)
         return Reading(prompt_F, cache_lib.read(self.config, params, prompts_FxP))
 
     def resized(self, own: Reading | None, slots: int) -> Reading | None:
@@ -226,7 +226,7 @@ class Probed:
         self, params: model.Params, rows: Rows, named: Named, own: Reading
     ) -> tuple[jax.Array, Reading]:
         """As `ask`, for one name of each text."""
-        model_params, text_BxL = probe.asker(params), rows.text_BxL
+        model_params, text_BxL = probe.for_questions(params), rows.text_BxL
         there_B, cut_B, _, asked_BxA, count_B = named
         place_T = jnp.arange(self.at_once)
         upto_B = jnp.where(there_B, cut_B, own.read_B)
@@ -262,7 +262,11 @@ class Probed:
         """The answers, bool [B, Q], by questions alone; the texts were read while written."""
         params = resources.shared
         stream_BxQxAxD = branches.states(
-            self.config, probe.asker(params), resources.cache, named.cut_BxQ, named.asked_BxQxA
+            self.config,
+            probe.for_questions(params),
+            resources.cache,
+            named.cut_BxQ,
+            named.asked_BxQxA,
         )
         last_BxQx1x1 = (named.count_BxQ - 1)[:, :, None, None]
         x_BxQxD = jnp.take_along_axis(stream_BxQxAxD, last_BxQx1x1, axis=2)[:, :, 0]

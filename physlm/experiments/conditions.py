@@ -214,16 +214,17 @@ def linear_probe(parent: Planned, **changes: Any) -> Planned:
     return probe(parent, on="", **changes)
 
 
-def reader(parent: Planned, rank: int = 16, **changes: Any) -> Planned:
+def reader(parent: Planned | None, rank: int = 16, **changes: Any) -> Planned:
     """A detector that looks at the states of a frozen model as it writes (not published).
 
-    Differences: those of `probe`; the text is read by the frozen model, and in questions alone all
-    matrices have a change of rank 16.
+    Differences: those of `probe`; the text is read by the frozen model (without a parent: a model
+    as it is drawn, the control), and in questions alone all matrices have a change of rank 16.
     """
     on = "(attention/(query|key|value|out)|(mlp|mixture)/(up|gate|down))/kernel,embed/embedding"
     first = probe(parent, rank=rank, on=on)
     differences = {**first.differences, "probe.reads": FROZEN}
-    return Planned(f"reader of rank {rank}", differences, changes, parent)
+    of = "" if parent else " of a random model"
+    return Planned(f"reader of rank {rank}{of}", differences, changes, parent)
 
 
 def over(key: str, *values: Any) -> list[dict[str, Any]]:

@@ -188,6 +188,11 @@ def _build(figure: "Figure", shown: Shown, heading: tuple[str, str]) -> None:
             names,
             **legend | {"fontsize": size, "loc": "upper left", "bbox_to_anchor": (-0.12, 1.12)},
         )
+    elif len(lines) > _FEW:
+        # Below the curves, as guesses are right more often than not.
+        names = [textwrap.fill(line.label, 36) for line in lines]
+        low = {"fontsize": 8.5, "loc": "lower left", "ncols": 2}
+        accuracy.legend(handles, names, **legend | low)
     else:
         accuracy.legend(handles, names, **legend)
     retries.set_xlabel(by_op.AXIS, fontsize=9.5)

@@ -33,6 +33,8 @@ def looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
     probes = are_probes(lines)
     if len(lines) <= len(COLOURS) and (probes or len(set(ways)) > 1):
         return [style(number) for number in range(len(lines))]
+    if probes:
+        return _by_probe(lines, ways)
     if len(set(ways)) > 1:
         return _by_way(lines, ways)
     rate = [float(line.condition.get(condition.RATE) or 0.0) for line in lines]
@@ -41,7 +43,7 @@ def looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
     data = [_said(line.condition, condition.RATE) for line in lines]
     rest = list(dict.fromkeys(one for one, no_rate in zip(data, free, strict=True) if not no_rate))
     few = sum(free) < 2 and len(rest) <= len(DASHES) and len(rates) <= len(RAMP)
-    if probes or len(rates) < _ORDERED or not few:
+    if len(rates) < _ORDERED or not few:
         return [style(number) for number in range(len(lines))]
     return [
         style(0) if no_rate else ordered(rates.index(own), len(rates), rest.index(one))
@@ -64,6 +66,21 @@ def _by_way(lines: Sequence[Line], ways: Sequence[str]) -> list[dict[str, Any]]:
         if way in series
         else style(others.index(way), dashes.index(said))
         for way, said in zip(ways, data, strict=True)
+    ]
+
+
+def _by_probe(lines: Sequence[Line], ways: Sequence[str]) -> list[dict[str, Any]]:
+    """A colour for each kind of probe, and dashes for each model that was probed."""
+    kinds = [
+        (way, _said(line.condition, TRAINED, PARENT)) for way, line in zip(ways, lines, strict=True)
+    ]
+    models = [str(line.condition.get(PARENT, "")) for line in lines]
+    colours = list(dict.fromkeys(kinds))
+    # A model as it is drawn is told by the kind.
+    dashes = list(dict.fromkeys(filter(None, models)))
+    return [
+        style(colours.index(kind), dashes.index(model) if model else 0)
+        for kind, model in zip(kinds, models, strict=True)
     ]
 
 
