@@ -86,7 +86,13 @@ def probe_of(apart: bool = False, **changes: Any) -> Learning:
     return Learning(Adaptation(AdaptationConfig("probe", **changes), 2, apart), probe.objective)
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.slow] * (name != "canon"))
+        for name, changes in VARIANTS.items()
+    ],
+)
 def test_texts_may_be_read_by_the_frozen_model(changes: dict[str, Any]) -> None:
     """As if a token of a question were another than the same one in a text."""
     config = dataclasses.replace(CONFIG, **changes)
