@@ -309,6 +309,21 @@ def test_a_parent_is_trained_once_for_all_its_children(
     assert go("finetune").count("finished before, skipped") == 8
 
 
+@pytest.mark.parametrize(
+    ("changes", "apart"),
+    [
+        ({"adaptation.kind": "probe", "probe.reads": "frozen"}, True),
+        ({"adaptation.kind": "probe"}, False),
+        ({"probe.reads": "frozen"}, False),
+    ],
+)
+def test_a_probe_that_has_texts_read_by_the_frozen_model_keeps_it(
+    changes: dict[str, str], apart: bool
+) -> None:
+    chosen = config.resolve(config.override(config.base("smoke"), changes))
+    assert chosen.learning.adaptation.apart == apart
+
+
 def test_what_is_missing_or_does_not_fit_is_refused(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
