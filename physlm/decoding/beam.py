@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data_gen import keys, settings
-from physlm.decoding.sampling import Drawing, largest
+from data_gen import settings
+from physlm.decoding.sampling import Drawing, gumbel, largest
 from physlm.decoding.strategy import Choice, Resources, Rows
 
 # A score below that of every text.
@@ -133,8 +133,8 @@ class Beam(Drawing):
             return largest(total_GxT, count)
         # The largest of independent Gumbel variables, each moved by a log-probability, are drawn
         # without replacement (Kool et al., arXiv 1903.06059).
-        key_G = jax.vmap(keys.numbered)(rows.key_B, rows.tokens_B)[:: self.beams]
-        noise_GxT = jax.vmap(lambda key: jax.random.gumbel(key, total_GxT.shape[1:]))(key_G)
+        first = slice(None, None, self.beams)
+        noise_GxT = gumbel(rows.key_B[first], rows.tokens_B[first], total_GxT.shape[1:])
         _, at_GxC = largest(total_GxT + noise_GxT, count)
         score_GxC, order_GxC = largest(jnp.take_along_axis(total_GxT, at_GxC, 1), count)
         return score_GxC, jnp.take_along_axis(at_GxC, order_GxC, 1)

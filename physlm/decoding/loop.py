@@ -25,6 +25,20 @@ from physlm.model import Params
 # New tokens that the cache has room for at first. It grows when a text needs more.
 FIRST_GROWTH = 128
 
+# What the loop is compiled with, by platform. On a CPU a token of a few rows is hundreds of
+# operations of a microsecond each. To hand them to threads, to order them for several, or to sum a
+# few numbers as a tree takes longer than it saves.
+OPTIONS: dict[str, dict[str, str | bool]] = {
+    "cpu": {
+        "xla_disable_hlo_passes": "cpu-parallel-task-assigner,tree_reduction_rewriter",
+        **(
+            {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+            if jax.__version_info__ >= (0, 9, 1)
+            else {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+        ),
+    },
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -148,15 +162,30 @@ def resized(program: Program, slots: int, state: State) -> State:
     return _on_each_device(program.mesh, (P("data"),))(on_device)(state)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
 def run(
     program: Program, params: Params, resources: Any, queue: Queue, state: State
 ) -> tuple[State, jax.Array, jax.Array]:
     """Decodes until all problems are done, or until the cache has to be resized.
 
+    The state that is given cannot be used afterwards.
+
     Returns:
       The state, on how many devices problems are left, and how many slots are needed.
     """
+    on_platform = _run_on(program.mesh.devices.flat[0].platform)
+    return on_platform(program, params, resources, queue, state)
+
+
+@functools.cache
+def _run_on(platform: str) -> Any:
+    options = OPTIONS.get(platform)
+    return jax.jit(_run, static_argnums=0, donate_argnums=4, compiler_options=options)
+
+
+def _run(
+    program: Program, params: Params, resources: Any, queue: Queue, state: State
+) -> tuple[State, jax.Array, jax.Array]:
+    """`run`, to be compiled for a platform."""
     width = queue.prompts_ExP.shape[1]
     slots, strategy = slots_of(state), program.strategy
     least = width + min(FIRST_GROWTH, program.most)

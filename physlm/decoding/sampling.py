@@ -11,7 +11,7 @@ import numpy as np
 from data_gen import keys, settings
 from data_gen.spec import Spec
 from physlm.architecture import ModelConfig
-from physlm.decoding import selection
+from physlm.decoding import selection, threefry
 from physlm.decoding.strategy import Choice, Each, Rows
 
 # How one of several solutions of a problem is chosen (`physlm.decoding.selection`).
@@ -150,6 +150,17 @@ def largest(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 
 
 def drawn(rows: Rows, logits_BxV: jax.Array) -> jax.Array:
-    """A token for each row, sampled by its key and its number of generated tokens."""
-    key_B = jax.vmap(keys.numbered)(rows.key_B, rows.tokens_B)
-    return jax.vmap(jax.random.categorical)(key_B, logits_BxV).astype(jnp.int32)
+    """A token for each row, sampled by its key and its number of generated tokens.
+
+    It is the one that `jax.random.categorical` draws.
+    """
+    noise_BxV = gumbel(rows.key_B, rows.tokens_B, logits_BxV.shape[1:])
+    # XLA for CPUs computes noise one number after the other where it looks for the largest as well.
+    _, first_Bx1 = largest(noise_BxV + logits_BxV, 1)
+    return first_Bx1[:, 0].astype(jnp.int32)
+
+
+def gumbel(key_B: jax.Array, number_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Gumbel variables [B, *shape] in float32 by child `number_B[b]` of each key."""
+    child_B = jax.vmap(keys.numbered)(threefry.written_out(key_B), number_B)
+    return jax.vmap(lambda key: jax.random.gumbel(key, shape, jnp.float32))(child_B)
