@@ -1,9 +1,8 @@
 """Threefry written out, for small draws on a CPU: the numbers of `jax.random`, sooner.
 
-JAX computes Threefry (Salmon et al., SC 2011) on a CPU by a loop, which XLA runs as a program for
-each of its turns. For a token of a few texts that takes a third as long as the model. Written out
-it is one program, but XLA computes it anew for each of its readers, so that large draws with many
-of them are better left to the loop.
+JAX computes Threefry (Salmon et al., SC 2011) on a CPU by a loop of small programs, which take long
+beside a small model that writes a token of a few texts. Written out it is one program. XLA computes
+that anew for each of its readers, so that draws with many of them are better left to the loop.
 """
 
 import math
