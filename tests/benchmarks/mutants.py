@@ -68,17 +68,24 @@ NEAREST = {
         "test_decode.py test_exact.py",
         "test_strategies.py test_regret.py test_evaluate.py",
     ],
-    "physlm/decoding/loop.py": ["test_decode.py", "test_strategies.py test_regret.py"],
+    "physlm/decoding/loop.py": [
+        "test_decode.py test_threefry.py",
+        "test_strategies.py test_regret.py",
+    ],
     "physlm/decoding/naming.py": ["test_regret.py test_detectors.py", "test_evaluate.py"],
     "physlm/decoding/pruned.py": ["test_regret.py"],
     "physlm/decoding/recipe.py": ["test_strategies.py test_own_strategy.py"],
     "physlm/decoding/regret.py": ["test_regret.py", "test_strategies.py"],
-    "physlm/decoding/sampling.py": ["test_strategies.py test_own_strategy.py", "test_decode.py"],
+    "physlm/decoding/sampling.py": [
+        "test_threefry.py test_strategies.py test_own_strategy.py",
+        "test_decode.py",
+    ],
     "physlm/decoding/selection.py": ["test_strategies.py"],
     "physlm/decoding/strategy.py": [
         "test_strategies.py test_own_strategy.py",
         "test_regret.py test_detectors.py",
     ],
+    "physlm/decoding/threefry.py": ["test_threefry.py"],
     "physlm/step.py": ["test_step.py", "test_train.py", "test_mesh.py test_accelerator.py"],
     "physlm/checkpoint.py": ["test_checkpoint.py", "test_train.py test_start.py test_again.py"],
     "physlm/experiments/identity.py": [
