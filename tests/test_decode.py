@@ -1,6 +1,8 @@
 """The engine: decoding with a cache against the model without one."""
 
 import dataclasses
+import functools
+import re
 import subprocess
 import sys
 from typing import Any
@@ -138,3 +140,37 @@ for axes, strategies in (({}, every), ({'tensor': 2}, one), ({'fsdp': 2}, one)):
 @pytest.mark.slow
 def test_a_mesh_decodes_the_same() -> None:
     subprocess.run([sys.executable, "-c", _ON_A_MESH], check=True, timeout=240)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="is about XLA for CPUs")
+@pytest.mark.parametrize("option", loop.OPTIONS["cpu"])
+def test_each_option_of_the_compiler_does_something(option: str) -> None:
+    def several(x: jax.Array) -> jax.Array:
+        parts = [jnp.exp(x @ (x + n)).max(-1).sum() for n in range(4)]
+        return functools.reduce(jnp.multiply, parts)
+
+    def compiled(options: dict[str, str | bool] | None) -> str:
+        lowered = jax.jit(several, compiler_options=options).lower(jnp.ones((300, 300)))
+        return re.sub(r", metadata=\{.*?\}", "", lowered.compile().as_text().split("ENTRY")[1])
+
+    assert compiled({option: loop.OPTIONS["cpu"][option]}) != compiled(None)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="is about XLA for CPUs")
+def test_the_loop_is_compiled_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def run(*arguments: Any) -> Any:
+        given.append(arguments)
+        raise InterruptedError
+
+    monkeypatch.setattr(loop, "run", run)
+    prompt = np.arange(10, dtype=np.int32)[None]
+    with pytest.raises(InterruptedError):
+        # Texts so long that XLA would sum the scores of their tokens as a tree.
+        _greedy(CONFIG, _params(0), prompt, np.array([10]), max_new_tokens=64, stop=10)
+
+    def summed_as_a_tree(platform: str) -> bool:
+        return "reduce-window" in loop._run_on(platform).lower(*given[0]).compile().as_text()
+
+    assert not summed_as_a_tree("cpu") and summed_as_a_tree("another")

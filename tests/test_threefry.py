@@ -1,7 +1,5 @@
-"""Threefry written out, and what decoding is compiled with on a CPU."""
+"""Threefry written out, and what is drawn with it."""
 
-import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physlm.decoding import loop
 from physlm.decoding.sampling import drawn
 from physlm.decoding.strategy import Rows
 from physlm.decoding.threefry import written_out
@@ -75,17 +72,3 @@ def test_a_draw_has_no_loop() -> None:
     assert " while(" not in program.compile().as_text()
     usual = jax.jit(jax.vmap(jax.random.categorical)).lower(given[0], given[2])
     assert " while(" in usual.compile().as_text()
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="is about XLA for CPUs")
-@pytest.mark.parametrize("option", loop.OPTIONS["cpu"])
-def test_each_option_of_the_compiler_does_something(option: str) -> None:
-    def several(x: jax.Array) -> jax.Array:
-        parts = [jnp.exp(x @ (x + n)).max(-1).sum() for n in range(4)]
-        return functools.reduce(jnp.multiply, parts)
-
-    def compiled(options: dict[str, str | bool] | None) -> str:
-        lowered = jax.jit(several, compiler_options=options).lower(jnp.ones((300, 300)))
-        return re.sub(r", metadata=\{.*?\}", "", lowered.compile().as_text().split("ENTRY")[1])
-
-    assert compiled({option: loop.OPTIONS["cpu"][option]}) != compiled(None)

@@ -69,7 +69,7 @@ NEAREST = {
         "test_strategies.py test_regret.py test_evaluate.py",
     ],
     "physlm/decoding/loop.py": [
-        "test_decode.py test_threefry.py",
+        "test_decode.py",
         "test_strategies.py test_regret.py",
     ],
     "physlm/decoding/naming.py": ["test_regret.py test_detectors.py", "test_evaluate.py"],
