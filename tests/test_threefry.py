@@ -44,9 +44,34 @@ def test_a_seed_gives_the_same_key() -> None:
     )
 
 
-def test_other_keys_are_refused() -> None:
-    with pytest.raises(ValueError, match="The key is one of rbg, not of threefry2x32"):
-        written_out(jax.random.key(0, impl="rbg"))
+def test_so_are_those_of_64_bits() -> None:
+    usual = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        key = jax.random.key(3)
+        bits = jax.random.bits(written_out(key), (5,), np.uint64)
+        assert bits.dtype == np.uint64
+        np.testing.assert_array_equal(bits, jax.random.bits(key, (5,), np.uint64))
+    finally:
+        jax.config.update("jax_enable_x64", usual)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_other_keys_draw_as_they_do(impl: str) -> None:
+    key = jax.random.key(0, impl=impl)
+    np.testing.assert_array_equal(jax.random.bits(written_out(key)), jax.random.bits(key))
+
+
+def test_numbers_are_those_of_jax_where_it_has_others() -> None:
+    usual = jax.config.jax_threefry_partitionable
+    jax.config.update("jax_threefry_partitionable", False)
+    try:
+        key = jax.random.key(3)
+        np.testing.assert_array_equal(
+            jax.random.bits(written_out(key), (6,)), jax.random.bits(key, (6,))
+        )
+    finally:
+        jax.config.update("jax_threefry_partitionable", usual)
 
 
 def rows(key_B: jax.Array, tokens_B: jax.Array) -> Rows:

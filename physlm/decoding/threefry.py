@@ -70,9 +70,10 @@ _WRITTEN_OUT: Any = define_prng_impl(
 def written_out(key: jax.Array) -> jax.Array:
     """The key, or array of keys, from which `jax.random` draws the same numbers without a loop.
 
-    Raises:
-      ValueError: it is not a key of Threefry.
+    Keys of other generators, which have no such loop, are returned as they are, and so are all
+    where `jax_threefry_partitionable` is off, which draws other numbers.
     """
-    if str(jax.random.key_impl(key)) != "threefry2x32":
-        raise ValueError(f"The key is one of {jax.random.key_impl(key)}, not of threefry2x32.")
+    same = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
+    if not same or str(jax.random.key_impl(key)) != "threefry2x32":
+        return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_WRITTEN_OUT)
