@@ -24,7 +24,7 @@ from physlm.decoding import engine, recipe
 from physlm.decoding.beam import Beam
 from physlm.decoding.sampling import Drawing, Greedy, Sample
 from physlm.decoding.selection import chosen
-from physlm.decoding.strategy import Strategy
+from physlm.decoding.strategy import Rows, Strategy
 from physlm.experiments import plan, registry
 
 CONFIG = ModelConfig(vocab=7, window=16, layers=1, heads=2, head_dim=8)
@@ -186,6 +186,21 @@ def test_a_beam_that_draws_is_drawn_without_replacement(how: Beam) -> None:
     missing = miss(share.astype(np.float64), 4)
     got = int((found != rank[0]).sum())
     assert scipy.stats.binomtest(got, count, missing).pvalue > 1e-3
+
+
+def test_a_beam_draws_anew_for_each_token_and_each_problem() -> None:
+    how = Beam(beams=2, sample=True)
+    nothing: Any = dict.fromkeys(Rows._fields)
+    key_B = jax.random.split(jax.random.key(0), 6)
+
+    def drawn(number: int) -> np.ndarray:
+        rows = Rows(**nothing)._replace(key_B=key_B, tokens_B=jnp.full(6, number))
+        return np.asarray(how._candidates(rows, jnp.zeros((3, 14)))[1])
+
+    first, second = drawn(0), drawn(1)
+    np.testing.assert_array_equal(first, drawn(0))
+    assert (first != second).any(axis=1).all()
+    assert len(np.unique(first, axis=0)) == 3
 
 
 def test_beams_that_may_draw_one_token_alone_are_greedy() -> None:
