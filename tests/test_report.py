@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import json
 import re
 import statistics
@@ -15,13 +16,14 @@ from physlm.experiments import (
     material,
     overlap,
     page,
+    registry,
     report,
     results,
     run,
     tables,
     verdicts,
 )
-from physlm.experiments.figures import against_op, by_op
+from physlm.experiments.figures import Against, against_op, by_op, quantities
 from physlm.experiments.figures.drawing import DOTS_PER_INCH
 from physlm.experiments.summary import summarise
 
@@ -149,6 +151,37 @@ def test_a_report_has_what_tells_nothing_apart(shown, monkeypatch):
         text = (shown / file).read_text()
         opened = re.sub("<details>.*?</details>", "", text, flags=re.DOTALL)
         assert "This first." in opened and "This later." not in opened and "This later." in text
+
+
+@pytest.mark.parametrize(
+    ("figures", "first"),
+    [
+        (("retries", "unnecessary", "accuracy"), ["retries", "unnecessary"]),
+        (("retries", "accuracy", "unnecessary"), ["retries"]),
+        (("accuracy", "retries"), ["accuracy"]),
+    ],
+)
+def test_a_study_that_asks_something_else_is_answered_first(shown, monkeypatch, figures, first):
+    """Sentences are on what is solved: they follow pictures and tables of what is asked."""
+    fake_sweep(shown, fake_rows())
+    drawn = tuple(Against("retry_rate", y=y, name=y) for y in figures)
+    asked = dataclasses.replace(registry.load("quickstart"), figures=drawn)
+    monkeypatch.setattr(registry, "load", lambda _: asked)
+    monkeypatch.setattr(verdicts, "sentences", lambda _: (["It is ahead."], []))
+    monkeypatch.setattr(quantities, "has_intervals", lambda *_: True)
+    report.make(shown)
+    before, after = (shown / report.MARKDOWN_FILE).read_text().split("- It is ahead.")
+    pictures = r"\]\((\w+)\.png\)"
+    assert re.findall(pictures, before) == first
+    assert re.findall(pictures, after) == [y for y in figures if y not in first]
+    heads = [head for head in re.findall("## (.*)", after) if "against retry rate" in head]
+    heads.append(re.findall("## (.*)", after)[0])
+    words = [quantities.QUANTITIES[y].words for y in figures if y != "accuracy"]
+    words.append(words[0] if first != ["accuracy"] else "strict accuracy")
+    for head, said in zip(heads, words, strict=True):
+        assert head.lower().startswith(said.partition(",")[0])
+    html = (shown / report.PAGE_FILE).read_text()
+    assert html[: html.index("It is ahead.")].count("<picture>") == len(first)
 
 
 def test_problems_and_templates_that_differ_are_shown(shown):

@@ -12,6 +12,7 @@ import collections
 import csv
 import dataclasses
 import io
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ from physlm.experiments import (
     verdicts,
 )
 from physlm.experiments.arguments import Parser, called, one_line, place, put
-from physlm.experiments.figures import USUAL, Losses, Shown, first_wrong
+from physlm.experiments.figures import USUAL, Figure, Losses, Shown, first_wrong
 from physlm.experiments.material import Material
 from physlm.experiments.page import Content, Table
 from physlm.experiments.published import Published
@@ -99,7 +100,11 @@ def _content(found: Material, scale: str, cut: int) -> Content:
     beside = _beside(found, study, scale)
     shown = Shown(lines, f"{name}: {found.size}", beside, found.curves, found.trained)
     figures = [*((study.figures if study else ()) or USUAL), Losses()]
-    drawings = [made for figure in figures if (made := figure.draw(shown)) is not None]
+    drawn = [(figure, made) for figure in figures if (made := figure.draw(shown)) is not None]
+    drawings = [made for _, made in drawn]
+    # A study that asks something else than what is solved is answered first.
+    asked = list(itertools.takewhile(lambda one: _shows_another_quantity(one[0]), drawn))
+    answers = [table for _, made in asked for table in made.tables]
     probes = tables.probe_table(lines)
     # Problems are compared, and questions are not.
     compared = []
@@ -122,15 +127,21 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         findings=first,
         further=further,
         drawings=drawings,
+        first=max(1, len(asked)),
         tables=[
+            *answers,
             *_tables(found, compared, beside, probes, wrong),
-            *(table for drawing in drawings for table in drawing.tables),
+            *(table for drawing in drawings[len(asked) :] for table in drawing.tables),
         ],
         notes=notes,
         examples=_examples(found),
         closed=_closed(found, beside),
         commands=View(found.store, name, scale).commands(),
     )
+
+
+def _shows_another_quantity(figure: Figure) -> bool:
+    return getattr(figure, "y", "accuracy") != "accuracy"
 
 
 def _study(name: str) -> tuple[Study | None, str]:
