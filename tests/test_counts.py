@@ -75,7 +75,7 @@ def test_of_right_or_wrong_solutions_the_others_do_not_count(right):
     one = found[line.judged[0]]["6"]
     chosen_N = one.retries_N[one.correct_N == right]
     spread = stats.t.ppf(0.975, len(chosen_N) - 1) * stats.sem(chosen_N)
-    assert share.mean == ACCOUNT[what]
+    assert share.mean == pytest.approx(chosen_N.mean())
     assert share.high - share.mean == pytest.approx(spread, rel=0.03)
     changed = np.where(one.correct_N == right, one.retries_N, 9 * one.retries_N + 5)
     found[line.judged[0]]["6"] = dataclasses.replace(one, retries_N=changed)
@@ -105,6 +105,29 @@ def test_figures_and_tables_of_counts_have_intervals_where_they_are_known():
     picture = figure.draw(Shown(alone, "what"))
     assert not any("95% intervals" in text for text in texts(picture)) and not picture.tables
     assert tables.detail_table(alone)[-1][column] == f"{point.retries:.2f}"
+
+
+@pytest.mark.parametrize("known", [(), (0,), (0, 1)])
+def test_counts_are_of_all_seeds_whoever_has_accounts(known):
+    """Accounts of some seeds alone, as where others are of an earlier version, say less."""
+    rows, found = counted((0.0, 0.5))
+    told = [
+        row if row["seed"] in known else {k: v for k, v in row.items() if k != "account"}
+        for row in rows
+    ]
+    lines = summarise(told, found)
+    right_SxN, counts_SxN = (of_cells(found, lines[1], w) for w in ("correct_N", "retries_N"))
+    for name, chosen_SxN in (("retries_right", right_SxN), ("retries_wrong", ~right_SxN)):
+        point = lines[1].points[-1]
+        half = counts_SxN.shape[1] // 2
+        mean = counts_SxN[:, half:][chosen_SxN[:, half:]].mean()
+        assert point.spent(name) == pytest.approx(mean)
+        assert Against("retry_rate", y=name).draw(Shown(lines, "what")) is not None
+        (head, *_, last) = tables.flat(lines)
+        assert float(last[head.index(name)]) == pytest.approx(mean, rel=1e-5)
+    (head, *_, last) = tables.detail_table(lines)
+    assert last[head.index("wrong")] == f"{mean:.2f}"
+    assert ("tokens" in head) == bool(known)
 
 
 def test_reports_explain_what_goes_wrong_first(shown):

@@ -79,6 +79,15 @@ class Point:
         default_factory=dict, repr=False, compare=False
     )
 
+    def spent(self, name: str) -> float | None:
+        """One of `counts` or of `account`, the mean over seeds; None where it is unknown.
+
+        Counts come first, since they are there of all seeds or of none.
+        """
+        if name in self.counts:
+            return float(self.counts[name].mean())
+        return (self.account or {}).get(name)
+
     @property
     def inside(self) -> bool:
         """Whether the cell collects all problems up to its op."""

@@ -15,6 +15,9 @@ from physlm.experiments.published import Published
 from physlm.experiments.results import Row
 from physlm.experiments.summary import Line, Point, cap_of, pooled, shown_cell
 
+# Of solutions that steps are taken back in, which ones (`summary.Point.counts`).
+_AMONG = ("retries_right", "retries_wrong")
+
 
 def accuracy_table(lines: Sequence[Line]) -> Table:
     """Conditions by cells: strict accuracy in %, its 95% interval, and its spread over seeds."""
@@ -42,9 +45,13 @@ def detail_table(lines: Sequence[Line]) -> Table:
     some_shared = any(point.shared for line in lines for point in line.points)
     if some_shared:
         table[0] += ["shared with training", "held out: strict %"]
-    counted = any(point.account for line in lines for point in line.points)
+    points = [point for line in lines for point in line.points]
+    costs = any(point.account for point in points)
+    if costs:
+        table[0] += ["tokens", "cut off %"]
+    counted = any(point.spent(name) is not None for point in points for name in _AMONG)
     if counted:
-        table[0] += ["tokens", "cut off %", "retries: right", "wrong"]
+        table[0] += ["retries: right", "wrong"]
     for line in lines:
         for point in line.points:
             row = [
@@ -62,8 +69,14 @@ def detail_table(lines: Sequence[Line]) -> Table:
             if some_shared:
                 row.append(str(point.shared))
                 row.append("–" if point.held_out is None else _percent(point.held_out))
+            if costs:
+                found = point.account or {}
+                row += (
+                    [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
+                )
             if counted:
-                row += _spent(point)
+                among = map(point.spent, _AMONG)
+                row += ["–" if mean is None else f"{mean:.2f}" for mean in among]
             table.append(row)
     return table
 
@@ -73,15 +86,6 @@ def _counted(mean: float, within: tuple[float, float] | None) -> str:
     if within is None or within[0] == within[1]:
         return f"{mean:.2f}"
     return f"{mean:.2f} [{within[0]:.2f}, {within[1]:.2f}]"
-
-
-def _spent(point: Point) -> list[str]:
-    """Columns about the cost of solutions, where it is known."""
-    found = point.account or {}
-    shown = [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
-    for name in ("retries_right", "retries_wrong"):
-        shown.append(f"{found[name]:.2f}" if name in found else "–")
-    return shown
 
 
 def probe_table(lines: Sequence[Line]) -> Table | None:
@@ -261,14 +265,16 @@ def cost_table(
 def flat(lines: Sequence[Line]) -> Table:
     """A row for each condition and cell with all its numbers, for programs to read."""
     names = list(dict.fromkeys(name for line in lines for name in line.condition))
-    counted = list(dict.fromkeys(n for line in lines for p in line.points for n in p.account or {}))
+    points = [point for line in lines for point in line.points]
+    known = dict.fromkeys(name for p in points for name in (*(p.account or {}), *p.counts))
+    counted = [name for name in known if name != "retries"]
     head = ["label", *names, "cell", "op", "n", "seeds", "accuracy", "ci_low", "ci_high", "best"]
     table = [[*head, "answer_accuracy", "retries", "unnecessary", *counted]]
     for line in lines:
         said = ["" if (v := line.condition.get(n)) is None else str(v) for n in names]
         for p in line.points:
             shares = [p.accuracy, p.low, p.high, max(p.by_seed), p.answer_accuracy, p.retries]
-            more = [(p.account or {}).get(name) for name in counted]
+            more = [p.spent(name) for name in counted]
             numbers = [*shares, p.unnecessary, *more]
             texts = ["" if number is None else f"{number:.6g}" for number in numbers]
             table.append(

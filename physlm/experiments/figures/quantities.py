@@ -90,7 +90,7 @@ def _of(point: Point, quantity: str) -> float | None:
         return float(getattr(point, quantity))
     if quantity == faults.SKIP:
         return None if point.wrong is None else sum(_skipped(point)) / len(point.by_seed)
-    return (point.account or {}).get(quantity)
+    return point.spent(quantity)
 
 
 def _skipped(point: Point) -> tuple[float, ...]:
