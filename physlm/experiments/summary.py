@@ -82,11 +82,16 @@ class Point:
     def spent(self, name: str) -> float | None:
         """One of `counts` or of `account`, the mean over seeds; None where it is unknown.
 
-        Counts come first, since they are there of all seeds or of none.
+        Counts come first, since they are there of all seeds or of none. Of fewer than two right, or
+        wrong, solutions nothing is said.
         """
         if name in self.counts:
             return float(self.counts[name].mean())
-        return (self.account or {}).get(name)
+        return None if self.has_too_few(name) else (self.account or {}).get(name)
+
+    def has_too_few(self, name: str) -> bool:
+        """Whether what became of each problem is known, and yet a count is not."""
+        return "retries" in self.counts and name.startswith("retries") and name not in self.counts
 
     @property
     def inside(self) -> bool:
@@ -174,9 +179,11 @@ def within(
         mean: of the count; the interval is placed around it.
 
     Returns:
-        the ends, at least 0; None where a cell does not have the count of each problem.
+        the ends, at least 0; None where a cell does not have the count of each problem. Cells with
+        fewer than two solutions of the kind are left out, as of the mean.
     """
-    cells = [point.cell for point in line.points if chosen(point)]
+    points = [point for point in line.points if chosen(point) and not point.has_too_few(what)]
+    cells = [point.cell for point in points]
     values_SxN = _of_cells(line, cells, what)
     if values_SxN is None:
         return None
