@@ -130,6 +130,20 @@ def test_counts_are_of_all_seeds_whoever_has_accounts(known):
     assert ("tokens" in head) == bool(known)
 
 
+def test_lengths_of_which_nothing_is_solved_are_left_out_of_right_solutions():
+    """Of the mean and of its interval alike, though accounts may tell of a single solution."""
+    rows, found = counted((0.0, 0.5))
+    whole = summarise(rows, found)
+    for judged in whole[1].judged:
+        cell = found[judged]["6"]
+        found[judged]["6"] = dataclasses.replace(cell, correct_N=np.zeros_like(cell.correct_N))
+    lines = summarise(rows, found)
+    share = quantities.mean(lines[1], "retries_right", beyond, lines)
+    one = quantities.mean(whole[1], "retries_right", lambda point: point.cell == "5", whole)
+    assert share.mean == one.mean and share.low == pytest.approx(one.low)
+    assert share.low < share.mean < share.high == pytest.approx(one.high)
+
+
 def test_reports_explain_what_goes_wrong_first(shown):
     rows = fake_rows()
     fake_sweep(shown, rows)
