@@ -22,7 +22,7 @@ computed yet are worst (seeds 0 to 2), as they bear loss: whatever is left (retr
 2.0 points less than error-free models that are as good within training ([-2.7, -1.0]), the paper's
 mistakes 6.0 (-2.4, [-3.8, -0.5]), later steps (retry_weak) 6.1 (-1.3, [-2.7, +0.7]); in the paper
 its mistakes, unmasked and at this rate, are ahead (91.6 against 77.7% of 23 operations). All others
-have one seed, and are within 3 points of that line.
+have one seed, and are at most 3.1 points off that line.
 
 Cost: eleven runs a seed. `smoke` some minutes, most of it compilation; `quick` an hour on two CPU
 cores (measured). The rest is estimated: `night` ten hours there; `mini` 50 minutes on one v5e chip

@@ -31,7 +31,7 @@ class Content:
         findings: sentences on how conditions compare.
         further: sentences on comparisons that found no difference, where there are many.
         drawings: pictures, the most telling one first.
-        first: how many pictures stand before the sentences.
+        leading: how many pictures stand before the sentences.
         tables: under their heads.
         notes: how to read them, and what is missing.
         examples: solutions of models as HTML, under their heads.
@@ -44,7 +44,7 @@ class Content:
     findings: Sequence[str] = ()
     further: Sequence[str] = ()
     drawings: Sequence[Drawing] = ()
-    first: int = 1
+    leading: int = 1
     tables: Sequence[tuple[str, Table]] = ()
     notes: Sequence[str] = ()
     examples: Sequence[tuple[str, str]] = ()
@@ -114,12 +114,16 @@ def terminal(content: Content) -> str:
 def markdown(content: Content) -> str:
     """The report as Markdown, with pictures by their files."""
     parts = [f"# {content.title}", *([content.about] if content.about else [])]
-    parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[: content.first]]
+    parts += [
+        f"![{one.alternative}]({one.name}.png)" for one in content.drawings[: content.leading]
+    ]
     parts += [_markdown_list(content.findings)] if content.findings else []
     if content.further:
         parts.append(f"<details><summary>{_further(content)}</summary>")
         parts += [_markdown_list(content.further), "</details>"]
-    parts += [f"![{one.alternative}]({one.name}.png)" for one in content.drawings[content.first :]]
+    parts += [
+        f"![{one.alternative}]({one.name}.png)" for one in content.drawings[content.leading :]
+    ]
     if content.tables:
         parts.append(tables(content.tables).rstrip())
     parts += content.notes
@@ -199,12 +203,12 @@ def page(content: Content) -> str:
     ]
     if content.about:
         parts.append(f'<p class="note">{html.escape(content.about)}</p>')
-    parts += [_picture(one) for one in content.drawings[: content.first]]
+    parts += [_picture(one) for one in content.drawings[: content.leading]]
     if content.findings or content.further:
         parts += ["<h2>In words</h2>", _html_list(content.findings)]
     if content.further:
         parts.append(_closed(_further(content), _html_list(content.further)))
-    parts += [_picture(one) for one in content.drawings[content.first :]]
+    parts += [_picture(one) for one in content.drawings[content.leading :]]
     for head, table in content.tables:
         if len(table) > _LONG:
             parts.append(_closed(f"{head} ({len(table) - 1} rows)", _html_table(table)))

@@ -35,7 +35,7 @@ from physlm.experiments import (
     verdicts,
 )
 from physlm.experiments.arguments import Parser, called, one_line, place, put
-from physlm.experiments.figures import USUAL, Figure, Losses, Shown, first_wrong
+from physlm.experiments.figures import USUAL, Against, Figure, Losses, Shown, first_wrong
 from physlm.experiments.material import Material
 from physlm.experiments.page import Content, Table
 from physlm.experiments.published import Published
@@ -103,8 +103,8 @@ def _content(found: Material, scale: str, cut: int) -> Content:
     drawn = [(figure, made) for figure in figures if (made := figure.draw(shown)) is not None]
     drawings = [made for _, made in drawn]
     # A study that asks something else than what is solved is answered first.
-    asked = list(itertools.takewhile(lambda one: _shows_another_quantity(one[0]), drawn))
-    answers = [table for _, made in asked for table in made.tables]
+    answers = itertools.takewhile(lambda one: _shows_another_quantity(one[0]), drawn)
+    leading = len(list(answers))
     probes = tables.probe_table(lines)
     # Problems are compared, and questions are not.
     compared = []
@@ -127,11 +127,11 @@ def _content(found: Material, scale: str, cut: int) -> Content:
         findings=first,
         further=further,
         drawings=drawings,
-        first=max(1, len(asked)),
+        leading=max(1, leading),
         tables=[
-            *answers,
+            *(table for drawing in drawings[:leading] for table in drawing.tables),
             *_tables(found, compared, beside, probes, wrong),
-            *(table for drawing in drawings[len(asked) :] for table in drawing.tables),
+            *(table for drawing in drawings[leading:] for table in drawing.tables),
         ],
         notes=notes,
         examples=_examples(found),
@@ -141,7 +141,7 @@ def _content(found: Material, scale: str, cut: int) -> Content:
 
 
 def _shows_another_quantity(figure: Figure) -> bool:
-    return getattr(figure, "y", "accuracy") != "accuracy"
+    return isinstance(figure, Against) and figure.y != "accuracy"
 
 
 def _study(name: str) -> tuple[Study | None, str]:

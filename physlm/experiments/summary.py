@@ -13,6 +13,9 @@ from physlm.experiments import condition as condition_lib
 from physlm.experiments import inference, outcomes
 from physlm.experiments.results import Row
 
+# The counts of `Point.counts` that are of right and of wrong solutions alone, in this order.
+AMONG = ("retries_right", "retries_wrong")
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Share:
@@ -90,8 +93,8 @@ class Point:
         return None if self.has_too_few(name) else (self.account or {}).get(name)
 
     def has_too_few(self, name: str) -> bool:
-        """Whether what became of each problem is known, and yet a count is not."""
-        return "retries" in self.counts and name.startswith("retries") and name not in self.counts
+        """Whether fewer than two of these problems were solved rightly, or wrongly, as named."""
+        return bool(self.counts) and name in AMONG and name not in self.counts
 
     @property
     def inside(self) -> bool:
@@ -326,7 +329,7 @@ def _counts(line: Line, cell: str, found: outcomes.All) -> dict[str, np.ndarray]
         return {}
     right_SxN = np.stack([found[judged][cell].correct_N for judged in line.judged])
     counts = {"retries": retries_SxN.astype(float)}
-    for name, chosen_SxN in (("retries_right", right_SxN), ("retries_wrong", ~right_SxN)):
+    for name, chosen_SxN in zip(AMONG, (right_SxN, ~right_SxN), strict=True):
         if chosen_SxN.sum() > 1:
             counts[name] = _among(retries_SxN, chosen_SxN)
     return counts

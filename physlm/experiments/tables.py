@@ -13,10 +13,7 @@ from physlm.experiments.config import flatten
 from physlm.experiments.page import Table
 from physlm.experiments.published import Published
 from physlm.experiments.results import Row
-from physlm.experiments.summary import Line, Point, cap_of, pooled, shown_cell
-
-# Of solutions that steps are taken back in, which ones (`summary.Point.counts`).
-_AMONG = ("retries_right", "retries_wrong")
+from physlm.experiments.summary import AMONG, Line, Point, cap_of, pooled, shown_cell
 
 
 def accuracy_table(lines: Sequence[Line]) -> Table:
@@ -49,7 +46,7 @@ def detail_table(lines: Sequence[Line]) -> Table:
     costs = any(point.account for point in points)
     if costs:
         table[0] += ["tokens", "cut off %"]
-    counted = any(point.spent(name) is not None for point in points for name in _AMONG)
+    counted = any(point.spent(name) is not None for point in points for name in AMONG)
     if counted:
         table[0] += ["retries: right", "wrong"]
     for line in lines:
@@ -70,12 +67,9 @@ def detail_table(lines: Sequence[Line]) -> Table:
                 row.append(str(point.shared))
                 row.append("–" if point.held_out is None else _percent(point.held_out))
             if costs:
-                found = point.account or {}
-                row += (
-                    [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
-                )
+                row += _cost(point)
             if counted:
-                among = map(point.spent, _AMONG)
+                among = map(point.spent, AMONG)
                 row += ["–" if mean is None else f"{mean:.2f}" for mean in among]
             table.append(row)
     return table
@@ -86,6 +80,12 @@ def _counted(mean: float, within: tuple[float, float] | None) -> str:
     if within is None or within[0] == within[1]:
         return f"{mean:.2f}"
     return f"{mean:.2f} [{within[0]:.2f}, {within[1]:.2f}]"
+
+
+def _cost(point: Point) -> list[str]:
+    """Tokens and the share cut off, where they are known."""
+    found = point.account
+    return [f"{found['tokens']:.0f}", _percent(found["capped"])] if found else ["–", "–"]
 
 
 def probe_table(lines: Sequence[Line]) -> Table | None:
