@@ -125,6 +125,7 @@ def test_counts_are_of_all_seeds_whoever_has_accounts(known):
         assert Against("retry_rate", y=name).draw(Shown(lines, "what")) is not None
         (head, *_, last) = tables.flat(lines)
         assert float(last[head.index(name)]) == pytest.approx(mean, rel=1e-5)
+        assert len(set(head)) == len(head)
     (head, *_, last) = tables.detail_table(lines)
     assert last[head.index("wrong")] == f"{mean:.2f}"
     assert ("tokens" in head) == bool(known)
