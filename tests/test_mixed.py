@@ -5,7 +5,7 @@ import json
 import pytest
 from fake_results import fake_rows, fake_sweep
 
-from physlm.experiments import config, material, report, run
+from physlm.experiments import config, material, report, run, versions
 
 
 @pytest.mark.parametrize("field", ["run", "evaluation"])
@@ -37,6 +37,31 @@ def test_runs_of_several_versions_are_said(shown):
     text = report.make(shown)
     assert "1 run by physlm 0.1.0 at 0123456, jax 0.10.0, NVIDIA H200" in text
     assert f"{len(runs) - 1} runs by physlm 0.1.0 at 0123456, jax 0.10.0, cpu" in text
+    other = {**said, "cpu": "A Processor, avx2"}
+    (shown.parent / "models" / runs[0] / "versions.json").write_text(json.dumps(other))
+    assert "1 run by physlm 0.1.0 at 0123456, jax 0.10.0, cpu (A Processor, avx2)" in report.make(
+        shown
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ("model name\t: EPYC\nflags\t\t: fpu sse4_2 avx avx2 avx512f", "EPYC, avx512f"),
+        ("model name\t: EPYC\nflags\t\t: fpu sse4_2 avx avx2", "EPYC, avx2"),
+        ("model name\t: Old\nflags\t\t: fpu", "Old"),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", "some processor, asimd"),
+        (None, "some processor"),
+    ],
+)
+def test_kinds_of_cpus_are_told_apart(tmp_path, monkeypatch, told, known):
+    """The same seed has been another model on another one."""
+    described = tmp_path / "cpuinfo"
+    if told is not None:
+        described.write_text(told)
+    monkeypatch.setattr(versions, "_PROCESSOR", described)
+    monkeypatch.setattr(versions.platform, "processor", lambda: "some processor")
+    assert versions.versions()["cpu"] == known
 
 
 def planned(*chosen):

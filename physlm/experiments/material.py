@@ -156,7 +156,8 @@ class Material:
                 words = [
                     f"physlm {said.get('physlm')}{f' at {commit}' if commit else ''}",
                     f"jax {said.get('jax')}",
-                    str(said.get("device_kind")),
+                    str(said.get("device_kind"))
+                    + (f" ({cpu})" if (cpu := said.get("cpu")) else ""),
                 ]
                 found[", ".join(words)] = found.get(", ".join(words), 0) + 1
         return [

@@ -23,9 +23,17 @@ _PACKAGES = {
     "numpy": "numpy",
 }
 
+# Where Linux describes the processor, and its vector instructions, the widest first.
+_PROCESSOR = pathlib.Path("/proc/cpuinfo")
+_VECTORS = ("avx512f", "avx2", "avx", "sse4_2", "sve", "asimd")
+
 
 def versions() -> dict[str, Any]:
-    """Versions of packages, the commit, and the devices."""
+    """Versions of packages, the commit, and the devices.
+
+    Where these are CPUs, also of what kind: XLA compiles for their vector instructions, so that two
+    kinds add in another order and round otherwise.
+    """
     devices = jax.devices()
     commit, modified = _git_state()
     return {
@@ -35,8 +43,22 @@ def versions() -> dict[str, Any]:
         "git_commit": commit,
         "git_modified": modified,
         "device_kind": devices[0].device_kind,
+        **({"cpu": _processor()} if devices[0].platform == "cpu" else {}),
         "device_count": len(devices),
     }
+
+
+def _processor() -> str:
+    """The processor and its widest vector instructions, as far as the system tells them."""
+    try:
+        lines = _PROCESSOR.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    # ARM calls them features.
+    there = f"{told.get('flags', '')} {told.get('Features', '')}".split()
+    return ", ".join([name, *[vector for vector in _VECTORS if vector in there][:1]])
 
 
 def _git_state() -> tuple[str | None, bool | None]:
