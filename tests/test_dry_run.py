@@ -138,13 +138,14 @@ def trained(store, one, speeds, **recorded):
 
 def test_time_here_is_that_of_runs_of_one_shape_on_such_devices(tmp_path, capsys):
     store = Store(tmp_path)
-    (other, _), (elsewhere, _) = (
-        plan.plan(STUDY, "smoke", [f"seed={seed}", "train.steps=30"]) for seed in (7, 8)
+    (other, _), (elsewhere, _), (processor, _) = (
+        plan.plan(STUDY, "smoke", [f"seed={seed}", "train.steps=30"]) for seed in (7, 8, 9)
     )
     larger, _ = plan.plan(STUDY, "smoke", ["model.layers=3"])
     # The first line counts compilation.
     trained(store, other.run, [1.0, 64.0, 256.0, 128.0])
     trained(store, elsewhere.run, [9e9, 9e9], device_kind="a quantum computer")
+    trained(store, processor.run, [9e9, 9e9], cpu="an abacus")
     trained(store, larger.run, [9e9, 9e9])
     first, second = plan.plan(STUDY, "smoke")
     wanted = {pace.pace_of(one.run.config) for one in (first, second)}

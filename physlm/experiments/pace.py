@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from etils import epath
 
 from physlm import clock, sharding, train
@@ -127,9 +126,9 @@ def judged(store: Store) -> dict[str, float]:
 
 
 def _was_here(directory: epath.Path) -> bool:
-    recorded = files.read_object(directory / versions.FILE)
-    devices = jax.devices()
-    here = {"device_kind": devices[0].device_kind, "device_count": len(devices)}
+    here = versions.devices()
+    # Runs of before 29 November 2026 do not tell the processor.
+    recorded = {"cpu": here.get("cpu"), **files.read_object(directory / versions.FILE)}
     return all(recorded.get(name) == value for name, value in here.items())
 
 

@@ -29,22 +29,29 @@ _VECTORS = ("avx512f", "avx2", "avx", "sse4_2", "sve", "asimd")
 
 
 def versions() -> dict[str, Any]:
-    """Versions of packages, the commit, and the devices.
-
-    Where these are CPUs, also of what kind: XLA compiles for their vector instructions, so that two
-    kinds add in another order and round otherwise.
-    """
-    devices = jax.devices()
+    """Versions of packages, the commit, and the devices."""
     commit, modified = _git_state()
     return {
+        "physlm": physlm.__version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(package) for name, package in _PACKAGES.items()},
-        "physlm": physlm.__version__,
         "git_commit": commit,
         "git_modified": modified,
-        "device_kind": devices[0].device_kind,
-        **({"cpu": _processor()} if devices[0].platform == "cpu" else {}),
-        "device_count": len(devices),
+        **devices(),
+    }
+
+
+def devices() -> dict[str, Any]:
+    """Of what kind the devices are, and how many.
+
+    Of CPUs also which processor it is: XLA compiles for its vector instructions, so that two kinds
+    add in another order and round otherwise.
+    """
+    found = jax.devices()
+    return {
+        "device_kind": found[0].device_kind,
+        **({"cpu": _processor()} if found[0].platform == "cpu" else {}),
+        "device_count": len(found),
     }
 
 
