@@ -252,6 +252,14 @@ case $command in
         need ZONE
         [ -n "$MOUNT" ] || need BUCKET
         [ $# -gt 0 ] || { say "run needs the name of a study."; exit 2; }
+        for word in "$@"; do
+            case $word in
+                --workdir* | --distributed*)
+                    say "$word is given; where results are, and how hosts find each other, is set here."
+                    exit 2
+                    ;;
+            esac
+        done
         run "$@"
         ;;
     host) host "$@" ;;

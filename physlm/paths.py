@@ -283,6 +283,15 @@ def failures(place: epath.Path) -> tuple[type[Exception], ...]:
     return OSError, ClientError, HttpError, GoogleAuthError
 
 
+def is_disconnected(error: Exception, place: epath.Path) -> bool:
+    """Whether one of `failures` says that nothing answers, rather than that it refuses."""
+    if is_local(place):
+        return False
+    from aiohttp import ClientConnectionError
+
+    return isinstance(error, ClientConnectionError)
+
+
 def why(error: Exception) -> str:
     """The reason of one of `failures`, in a few words."""
     if isinstance(error, OSError) and error.strerror:

@@ -59,8 +59,8 @@ class FakeRuns:
         files.write_json(path, result)
 
 
-def main(workdir, *arguments, study=STUDY.name, execute=None):
-    command = [study, "--scale", "smoke", "--workdir", str(workdir), *arguments]
+def main(workdir, *arguments, study=STUDY.name, scale="smoke", execute=None):
+    command = [study, "--scale", scale, "--workdir", str(workdir), *arguments]
     return sweep.main(command, execute or FakeRuns())
 
 

@@ -108,6 +108,19 @@ def test_a_bucket_that_can_only_be_read_is_refused(cloud, bucket, capsys, monkey
 
 
 @needs_gcsfs
+def test_a_bucket_that_nobody_answers_for_cannot_be_reached(bucket, capsys, monkeypatch):
+    import aiohttp
+
+    def make(_):
+        raise aiohttp.ServerDisconnectedError("Server disconnected")
+
+    monkeypatch.setattr(paths, "make_directory", make)
+    assert main(f"gs://{bucket}/runs", execute=FakeRuns()) == 2
+    error = capsys.readouterr().err
+    assert error == f"--workdir gs://{bucket}/runs cannot be reached: Server disconnected.\n"
+
+
+@needs_gcsfs
 def test_what_a_bucket_answers_is_told_in_a_sentence_and_not_logged_beside_it(
     cloud, bucket, capsys, caplog, monkeypatch
 ):

@@ -5,7 +5,7 @@ import json
 import pytest
 from fake_results import fake_rows, fake_sweep
 
-from physlm.experiments import config, material, report, run, versions
+from physlm.experiments import accounts, config, material, report, results, run, versions
 
 
 @pytest.mark.parametrize("field", ["run", "evaluation"])
@@ -113,6 +113,41 @@ def test_seeds_of_another_release_are_not_averaged(shown, other, conditions):
     assert len(material.Material(shown, rows).lines) == conditions
     # Either is said.
     assert "Warning: runs were not all trained by the same versions" in report.make(shown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "other", "conditions", "makers"),
+    [
+        ({}, {}, 1, 1),
+        ({"optimizer.learning_rate": 0.5}, {}, 2, 1),
+        ({}, {"physlm": "0.2.0"}, 2, 2),
+        ({}, {"cpu": "an abacus"}, 1, 2),
+    ],
+)
+@pytest.mark.parametrize("where", ["without the store", "put together from two stores"])
+def test_files_alone_tell_what_the_store_did(
+    shown, tmp_path, where, changes, other, conditions, makers
+):
+    rows = planned_rows(shown, {}, changes)
+    file = shown.parent / "models" / rows[-1]["run"] / "versions.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | other))
+    kept = (results.FILE, accounts.FILE)
+    parts = [rows]
+    if where == "put together from two stores":
+        parts = [[row for row in rows if row["seed"] == seed] for seed in (0, 1)]
+    alone = tmp_path / "elsewhere" / shown.name
+    alone.mkdir(parents=True)
+    for part in parts:
+        results.write(shown / results.FILE, part)
+        report.make(shown)
+        for name in kept:
+            with (alone / name).open("a") as file:
+                file.write((shown / name).read_text())
+    found = material.Material(alone, rows)
+    assert (len(found.lines), len(found.makers)) == (conditions, makers)
+    text = report.make(alone)
+    assert ("are shown apart and not averaged" in text) == (conditions == 2)
+    assert ("runs were not all trained by the same versions" in text) == (makers == 2)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 import dataclasses
+import functools
 import json
 import re
 import sys
 
 import jax
+import numpy as np
 import pytest
 from fake_runs import STUDY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_gen.windows import questions
 from physlm import cells, optimizer, sharding, step
 from physlm.experiments import config, plan, registry, run, scales
-from physlm.population import Single
 
 SHIPPED = registry.load("quickstart")
 SMOKE = config.base("smoke")
@@ -35,6 +37,31 @@ def test_every_study_is_planned_at_every_scale(name, scale):
     assert registry.configure(study, scale).scale == scale
 
 
+def batch_of(settings):
+    """What a training step is given, by shapes alone."""
+    rows, window = settings.train.batch, settings.windows.window
+
+    def of(kind, *shape):
+        return jax.ShapeDtypeStruct((rows, *shape), kind)
+
+    if settings.adaptation.kind == "probe":
+        asked = settings.probe.questions
+        room = questions.room(settings.probe.task, settings.data)
+        batch = {name: of(np.int32, asked) for name in ("cuts", "ends", "answers")}
+        batch |= {"tokens": of(np.int32, window), "asked": of(np.int32, asked, room)}
+        return {**batch, "weights": of(np.float32, asked)}
+    batch = {"tokens": of(np.int32, window + 1), "weights": of(np.float32, window)}
+    if settings.windows.attention == "document":
+        batch["segments"] = of(np.int32, window)
+    for name, dropout in (
+        ("keys", settings.model.dropout),
+        ("adapters", settings.adaptation.kind == "lora" and settings.adaptation.dropout),
+    ):
+        if dropout:
+            batch[name] = of(np.uint32, 2)
+    return batch
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_the_first_and_the_last_run_of_every_study_can_be_built(name):
     """A state and a training step of each, what writes solutions, and the cells to be solved."""
@@ -43,13 +70,16 @@ def test_the_first_and_the_last_run_of_every_study_can_be_built(name):
         settings, judged = entry.run.settings, entry.evaluation.settings
         mesh = sharding.make_mesh(settings.mesh)
         transform = optimizer.make(settings.optimizer, settings.train.steps)
-        adaptation = settings.learning.adaptation
-        state = step.abstract_state(settings.model, transform, mesh, adaptation)
-        assert jax.tree.leaves(state.params)
-        program = Single(
-            settings.model, transform, mesh, settings.train.batch, 1, settings.learning
-        )
-        assert callable(program.step)
+        learning = settings.learning
+        state = step.abstract_state(settings.model, transform, mesh, learning.adaptation)
+        whole = step.abstract_params(settings.model, mesh)
+        split = functools.partial(learning.adaptation.split, model=settings.model)
+        _, frozen = jax.eval_shape(split, whole, key=jax.random.key(0))
+        # Tracing runs all of the model's and the optimizer's code, and takes a second.
+        trained = step.make_step(settings.model, transform, mesh, 1, learning)
+        after, metrics = jax.eval_shape(trained, state, batch_of(settings), frozen or None)
+        assert jax.tree.map(np.shape, after.params) == jax.tree.map(np.shape, state.params)
+        assert metrics["loss"].shape == ()
         assert cells.of(settings.data, judged)[0].op == settings.data.max_op
         if judged.recipe.asks != "probe":
             judged.recipe.bound(settings.data, settings.model)

@@ -327,9 +327,9 @@ def test_results_are_shown_without_their_store(shown):
     ("content", "complaint"),
     [
         (None, "has no results.jsonl: run the sweep first, or name .* DIR/STUDY-SCALE"),
-        ("", "is empty: no run has finished yet"),
+        ("", "is empty: no run has finished yet; .*status .* tells how they stand"),
         ("{}\n", "line 1 of .* lacks the field 'study'"),
-        ("oops\n", "is empty: no run has finished yet"),
+        ("oops\n", "has no line that can be read, and 1 that cannot"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, content, complaint):

@@ -7,7 +7,7 @@ import threading
 import pytest
 from fake_runs import STUDY, FakeRuns, main, rows_in
 
-from physlm.experiments import plan, registry, selection
+from physlm.experiments import plan, registry, selection, sweep
 from physlm.experiments.selection import deal, of_share
 
 pytestmark = pytest.mark.usefixtures("devices_stay")
@@ -70,7 +70,8 @@ def test_a_report_has_the_commands_that_made_it(tmp_path):
     for command in commands:
         head, *given = command.partition(f" {STUDY.name} ")
         assert head == "python -m physlm.experiments.sweep"
-        assert main(other, *shlex.split(given[1])) == 0
+        again = [STUDY.name, *shlex.split(given[1]), "--workdir", str(other)]
+        assert sweep.main(again, FakeRuns()) == 0
     assert rows_in(other) == rows_in(first) != []
     # Begun anew, it is made by what follows.
     (view / "shown.json").unlink()
@@ -171,6 +172,11 @@ THERE = "there are retry_rate 0, 0.5; seed 0; and settings, as model.layers.\n"
         (["--only", "3"], "--only is '3'; it must be 1/N"),
         (["--seeds", "a"], "--seeds is 'a'; it must be seeds as 0,1,2 or 0:3."),
         (["--seeds", "3:3"], "--seeds is '3:3'; it must be"),
+        (["--seeds", ""], "--seeds is ''; it must be seeds as 0,1,2 or 0:3."),
+        (["--only", ""], "--only is ''; it must be 1/N to N/N"),
+        (["--seeds", "0:10000000"], "--seeds is '0:10000000'; it must be at most 1,000 seeds."),
+        (["--settings", "--dry-run"], "--dry-run is given with --settings, which only prints"),
+        (["--settings", "--seeds", "0:3"], "--seeds is given with --settings, which only prints"),
         (["--seeds", "0:2", "--set", "seed=1"], "--seeds and --set seed=… both say which seeds"),
     ],
 )
@@ -179,6 +185,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, argument
     error = capsys.readouterr().err
     assert error.startswith(complaint) and error.count("\n") == 1
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("only", "1/2", "2/2"), ("seeds", "0,1", "5"), ("workdir", "a", "b"), ("scale", "x", "x")],
+)
+def test_which_runs_are_meant_is_said_once(tmp_path, monkeypatch, capsys, name, first, second):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        sweep.main([f"--{name}", first, "--dry-run", f"--{name}={second}"])
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"--{name} is given twice, as '{first}' and as '{second}'")
+    assert not list(tmp_path.iterdir())
 
 
 # Shares.

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.usefixtures("devices_stay")
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--scale", "huge"], "unknown scale 'huge': there are smoke, quick, night, mini, paper"),
         (["--set", "train.step=5"], "unknown setting 'train.step'"),
         (
             ["--set", "train.steps=many"],
@@ -81,6 +80,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, argument
     refused(tmp_path / "work", capsys, complaint, *arguments)
 
 
+def test_an_unknown_scale_is_one_sentence_and_leaves_nothing(tmp_path, capsys):
+    complaint = "unknown scale 'huge': there are smoke, quick, night, mini, paper"
+    refused(tmp_path / "work", capsys, complaint, scale="huge")
+
+
 @pytest.mark.parametrize(
     ("study", "complaint"),
     [
@@ -96,6 +100,17 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, argument
 )
 def test_what_is_no_study_is_one_sentence_and_leaves_nothing(tmp_path, capsys, study, complaint):
     refused(tmp_path / "work", capsys, complaint, study=study)
+
+
+def test_a_mistake_in_a_study_of_ones_own_names_the_study(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mytypos").mkdir()
+    (tmp_path / "mytypos/rates.py").write_text(
+        '"""Does it?"""\nfrom physlm.experiments import config\nget_config = config.base\n'
+        'def sweep():\n    yield {"mistakes.rat": 0.5}\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    complaint = r"^the study 'mytypos.rates': unknown setting 'mistakes.rat' \(nearest: mistakes.ra"
+    refused(tmp_path / "work", capsys, complaint, study="mytypos.rates")
 
 
 def refused(workdir, capsys, complaint, *arguments, **study):

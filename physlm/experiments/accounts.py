@@ -3,10 +3,12 @@
 It lies beside `results.jsonl` and has two kinds of lines. One for each run, evaluation and cell:
 the parts of a `result.json` that rows of `results.jsonl` have no field for (`results.PARTS`), such
 as tokens, passes and returns of solutions, how many were cut off, which problems were held out, and
-how a probe answered. And one for each run: the size of its model and its losses during training.
+how a probe answered. And one for each run: the size of its model, its losses during training, by
+which versions it was trained, and what tells it from a run that only looks like another seed of it.
 
 With it, tables and figures can be made again without the store, and those of several stores
-together, by appending one file to the other.
+together, by appending one file to the other. Results that are no seeds of one condition are shown
+apart then, too.
 """
 
 import dataclasses
@@ -39,10 +41,15 @@ class Training:
     Attributes:
         parameters: of its model; None where that is not known.
         losses: pairs of tokens seen and the recent mean of the loss (nats a token), in order.
+        made_by: of `versions.json`, what a report tells; empty where that is not known.
+        versions: what tells apart results that are no seeds of one condition, by the names of
+            evaluations (`material.Material`); those are missing of which it is not known.
     """
 
     parameters: int | None = None
     losses: Sequence[tuple[float, float]] = ()
+    made_by: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +101,13 @@ def kept(path: epath.Path) -> tuple[Accounts, int]:
 def text(found: Accounts) -> str:
     """The lines of an `accounts.jsonl`, of runs and of cells."""
     rows: list[dict[str, Any]] = [
-        {"run": run, "parameters": one.parameters, "losses": [list(point) for point in one.losses]}
+        {
+            "run": run,
+            "parameters": one.parameters,
+            "made_by": one.made_by,
+            "versions": one.versions,
+            "losses": [list(point) for point in one.losses],
+        }
         for run, one in found.runs.items()
         if one != Training()
     ]
@@ -119,7 +132,12 @@ def _training(row: Mapping[str, Any]) -> Training:
     losses = [(tokens, loss) for tokens, loss in row["losses"]]
     if not all(_is_number(number) for point in losses for number in point):
         raise ValueError("a loss is no number")
-    return Training(parameters, losses)
+    # Files of before 29 November 2026 have neither.
+    made_by, versions = row.get("made_by", {}), row.get("versions", {})
+    for said in (*made_by.values(), *versions.values()):
+        if not isinstance(said, str | None):
+            raise ValueError("a version is no text")
+    return Training(parameters, losses, made_by, versions)
 
 
 def _check(name: str, part: Any) -> None:

@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import sys
-from typing import Any
 
 from etils import epath
 
@@ -26,23 +25,6 @@ class Parser(arguments.Parser):
             metavar="KEY=VALUE",
             help=description,
         )
-
-
-class Once(argparse.Action):
-    """Of an option with a value that may be given once; a second one is refused."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        """Keeps the value."""
-        before = getattr(namespace, self.dest)
-        if before is not None:
-            parser.error(f"{option_string} is given twice, as {before!r} and as {values!r}")
-        setattr(namespace, self.dest, values)
 
 
 def place(text: str) -> epath.Path:

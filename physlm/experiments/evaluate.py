@@ -24,7 +24,7 @@ from physlm import devices, paths
 from physlm.decoding.recipe import manual
 from physlm.experiments import execution, judging, leases, overlap, results, show
 from physlm.experiments import run as run_lib
-from physlm.experiments.arguments import Once, Parser, called, one_line, place, put
+from physlm.experiments.arguments import Parser, called, one_line, place, put
 from physlm.experiments.evaluation import Evaluation
 
 # Settings that do not change what the model is: how it is judged, on what, and where files are.
@@ -47,18 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--checkpoint",
-        action=Once,
         help="final, best or a step (the run's evaluate.checkpoint, which is final by default)",
     )
     parser.add_argument(
         "--decode",
-        action=Once,
         help=f"the decoding strategy, with settings behind a colon: {manual()}; or one of your "
         "own, package.module.Class",
     )
     parser.add_argument(
         "--probe",
-        action=Once,
         metavar="RUN",
         help="the run of a can_next probe, for strategies with a detector",
     )

@@ -31,6 +31,9 @@ from physlm.journal import METRICS_FILE
 # Points of a curve of losses; a figure cannot show more.
 _POINTS = 400
 
+# What a report tells of the versions by which a run was trained.
+_TOLD = ("physlm", "git_commit", "jax", "device_kind", "cpu")
+
 
 class _GoneError(Exception):
     """A run that another one names is not there any more."""
@@ -104,15 +107,22 @@ class Material:
         runs = dict.fromkeys(run for run, _ in self.evaluations)
         return Accounts(
             {key: cells.get(key, known.cells.get(key, {})) for key in dict.fromkeys(shown)},
-            {run: self._training(run, known.runs.get(run, Training())) for run in runs},
+            {run: self._training(run) for run in runs},
         )
 
-    def _training(self, run: str, known: Training) -> Training:
-        parameters = self._parameters(run)
+    def _training(self, run: str) -> Training:
+        known, parameters = self._known(run), self._parameters(run)
+        judged = [name for of, name in self.evaluations if of == run]
         return Training(
             known.parameters if parameters is None else parameters,
             self._curve(run) or known.losses,
+            {name: said for name, said in self._made_by(run).items() if name in _TOLD},
+            {name: version for name in judged if (version := self._version(run, name))},
         )
+
+    def _known(self, run: str) -> Training:
+        """What an earlier report knew of a run's training."""
+        return self._told[0].runs.get(run, Training())
 
     @property
     def damaged(self) -> dict[str, int]:
@@ -191,7 +201,7 @@ class Material:
         Commits, other packages and devices round otherwise, and tell nothing apart.
         """
         if (run, evaluation) not in self.configs:
-            return None
+            return self._known(run).versions.get(evaluation)
         known = self._run(run)
         judged = files.read_object(self.evaluations[run, evaluation] / CONFIG_FILE)
         judged.pop("step", None)
@@ -200,7 +210,7 @@ class Material:
             if probe := decides.get("evaluate.probe"):
                 decides["evaluate.probe"] = self._named(probe)
         except _GoneError:
-            return None
+            return self._known(run).versions.get(evaluation)
         decides.pop("seed", None)
         return digest([self._made_by(run).get("physlm"), decides])
 
@@ -238,7 +248,7 @@ class Material:
     def _made_by(self, run: str) -> dict[str, Any]:
         """The versions by which a run was trained; empty where they are not known."""
         path = directory_of(run, self.store.models) / versions_lib.FILE
-        return files.read_object(path) if path.exists() else {}
+        return files.read_object(path) if path.exists() else {**self._known(run).made_by}
 
     def spec(self, run: str, evaluation: str) -> Spec | None:
         """The class of problems of a run, where its configuration is still there."""

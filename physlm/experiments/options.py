@@ -53,7 +53,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only",
-        default="",
         metavar="I/N",
         help="do the I-th of N shares of the runs, as an array job does: $SLURM_ARRAY_TASK_ID/8; "
         "parents in other shares are waited for, or trained",
@@ -69,7 +68,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--seeds",
-        default="",
         metavar="SEEDS",
         help="repeat every run with these seeds: 0,1,2 or 0:3",
     )
@@ -139,7 +137,7 @@ def _steps(text: str) -> int:
 def command(options: argparse.Namespace) -> str:
     """The command that asks for the same entries, without its store and the share of a worker."""
     words = ["python", "-m", "physlm.experiments.sweep", options.study, "--scale", options.scale]
-    if options.seeds:
+    if options.seeds is not None:
         words += ["--seeds", options.seeds]
     for name in ("filter", "set"):
         if given := getattr(options, name):
@@ -167,7 +165,7 @@ def entries(options: argparse.Namespace) -> list[Entry]:
     """
     study = registry.load(options.study)
     seeds: list[list[str]] = [[]]
-    if options.seeds:
+    if options.seeds is not None:
         if any(text.split("=")[0].strip() == "seed" for text in options.set):
             raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
         seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
@@ -178,6 +176,19 @@ def entries(options: argparse.Namespace) -> list[Entry]:
         planned = plan(study, options.scale, [*given, *seed], begun)
         found += [entry for entry in planned if entry.shown not in known]
     return selection.filtered(found, options.filter) if options.filter else found
+
+
+def check_settings(options: argparse.Namespace) -> None:
+    """Checks what is given with `--settings`, which reads the study, its scale and `--set` alone.
+
+    Raises:
+        ValueError: another option is.
+    """
+    unread = ("dry_run", "measure", "slice", "only", "filter", "seeds", "profile", "log")
+    for name in (*unread, "distributed", "executor", "address", "resources"):
+        if getattr(options, name):
+            name = name.replace("_", "-")
+            raise ValueError(f"--{name} is given with --settings, which only prints settings.")
 
 
 def chips(options: argparse.Namespace) -> estimate.Slice:

@@ -49,7 +49,13 @@ def plan(
     runs: dict[str, Run] = {}
     for asked in study.runs(config_lib.override(shared, chosen)):
         planned = asked if isinstance(asked, Planned) else Planned("", {}, asked)
-        run = _run(planned, shared, chosen)
+        try:
+            run = _run(planned, shared, chosen)
+        except ValueError as error:
+            # With `--set` it may be that which does not fit.
+            if {*chosen} - {"seed"} or not registry.is_own(study.name):
+                raise
+            raise ValueError(f"the study {study.name!r}: {error}") from error
         evaluation = Evaluation(run.settings.evaluate)
         apart = condition(run, evaluation, {*config_lib.expanded(planned.changes), *set_apart})
         if planned.title:

@@ -98,14 +98,14 @@ def load(name: str) -> Study:
             f"the study is {name!r}; it must be one of {', '.join(names())}, or the name of a "
             "module with its package, as mypackage.mystudy."
         )
-    if "." not in name and name not in names():
+    if not is_own(name) and name not in names():
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f" (nearest: {close[0]})" if close else ""
         raise ValueError(
             f"unknown study {name!r}{hint}: there are {', '.join(names())}; one of your own is "
             "called with its package, as mypackage.mystudy."
         )
-    module = _imported(name if "." in name else f"{PACKAGE}.{name}")
+    module = _imported(name if is_own(name) else f"{PACKAGE}.{name}")
     for needed in ("get_config", "sweep"):
         if not callable(getattr(module, needed, None)):
             raise ValueError(f"the study {name!r} lacks the function {needed}.")
@@ -120,6 +120,11 @@ def load(name: str) -> Study:
             "{'mask': 'none'}."
         )
     return Study(name, doc, module.get_config, module.sweep, figures, beside, dict(versus))
+
+
+def is_own(name: str) -> bool:
+    """Whether a study is a user's, who may have mistyped a setting in it, and not one of ours."""
+    return "." in name
 
 
 def _several(study: str, module: types.ModuleType, constant: str) -> tuple[Any, ...]:

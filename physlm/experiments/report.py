@@ -66,8 +66,13 @@ def make(directory: epath.Path) -> str:
             "study, which in a store DIR is DIR/STUDY-SCALE."
         )
     rows, cut = results.read_whole(path)
+    if cut and not rows:
+        raise ValueError(f"{path} has no line that can be read, and {cut} that cannot.")
     if not rows:
-        raise ValueError(f"{path} is empty: no run has finished yet.")
+        raise ValueError(
+            f"{path} is empty: no run has finished yet; {called('physlm.experiments.status')} "
+            f"{directory} tells how they stand."
+        )
     found = Material(directory, rows)
     content = _content(found, _scale(directory, rows[0]["study"]), cut)
     texts = {

@@ -13,12 +13,15 @@ from physlm.experiments.view import Entry
 
 _SEED = "seed"
 
+# Seeds that one command may name: planning takes a second for every few hundred runs.
+_SEEDS = 1000
+
 
 def parse_seeds(text: str) -> list[int]:
     """The seeds of a text like `0,1,2`, or `0:3`, which are the same.
 
     Raises:
-        ValueError: it is not written so, or has none.
+        ValueError: it is not written so, has none, or more than 1,000.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -26,7 +29,10 @@ def parse_seeds(text: str) -> list[int]:
         if not found or (found[2] and int(found[2]) <= int(found[1])):
             raise ValueError(f"--seeds is {text!r}; it must be seeds as 0,1,2 or 0:3.")
         first = int(found[1])
-        seeds += range(first, int(found[2]) if found[2] else first + 1)
+        end = int(found[2]) if found[2] else first + 1
+        if len(seeds) + end - first > _SEEDS:
+            raise ValueError(f"--seeds is {text!r}; it must be at most {_SEEDS:,} seeds.")
+        seeds += range(first, end)
     return list(dict.fromkeys(seeds))
 
 

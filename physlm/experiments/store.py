@@ -107,8 +107,9 @@ class Store:
         try:
             yield
         except paths.failures(self.root) as error:
-            why = paths.why(error)
-            raise ValueError(f"--workdir {self.root} is not writable: {why}.") from error
+            lost = paths.is_disconnected(error, self.root)
+            state = "cannot be reached" if lost else "is not writable"
+            raise ValueError(f"--workdir {self.root} {state}: {paths.why(error)}.") from error
 
 
 def _first_run(directory: epath.Path) -> str | None:

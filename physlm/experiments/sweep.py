@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
     unwritten = ""
     try:
         if options.settings:
+            options_lib.check_settings(options)
             shared = registry.configure(registry.load(options.study), options.scale)
             given, begun = options_lib.assignments(options)
             chosen = {**begun, **config_lib.parse_assignments(given)}
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = execution.ex
         # Raises for what is damaged still.
         view.needed()
         view.rows()
-        if options.only:
+        if options.only is not None:
             share = selection.parse_share(options.only)
             own = selection.deal(every, share.of)[share.number - 1]
             todo = selection.of_share(own, every)
