@@ -129,6 +129,10 @@ def test_sizes_of_models_are_kept(shown):
         lambda row: json.dumps({"run": row["run"], "parameters": "1M", "losses": []}),
         lambda row: json.dumps({"run": row["run"], "parameters": 1, "losses": [[1, "2"]]}),
         lambda row: json.dumps({"run": row["run"], "parameters": 1, "losses": [1]}),
+        lambda row: json.dumps(
+            {"run": row["run"], "parameters": 1, "losses": [], "made_by": {"jax": 1}}
+        ),
+        lambda row: json.dumps({"run": row["run"], "parameters": 1, "losses": [], "versions": []}),
     ],
 )
 def test_accounts_that_cannot_be_read_are_left_out_and_said(shown, damage):

@@ -352,9 +352,11 @@ def test_what_waiting_does_not_change_ends_the_run(cloud, message):
 def test_bad_input(cloud, monkeypatch):
     assert script("fly").returncode == 2
     assert "run needs the name of a study" in script("run").stderr
-    done = script("run", *SWEEP, "--workdir=gs://mine/runs")
-    assert done.returncode == 2 and "--workdir=gs://mine/runs is given" in done.stderr
-    assert count(cloud, "create") == 0
+    for word in ("--workdir=gs://mine/runs", "--distributed"):
+        done = script("run", *SWEEP, word)
+        assert done.returncode == 2 and f"{word} is given" in done.stderr
+    # Nobody was asked for a slice.
+    assert not (cloud / "calls").exists()
     done = script("run", "no_such_study", "--scale", "smoke")
     assert done.returncode == 2 and "unknown study 'no_such_study'" in done.stderr
     monkeypatch.delenv("BUCKET")

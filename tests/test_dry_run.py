@@ -1,6 +1,7 @@
 """What a dry run says, and that it touches nothing."""
 
 import json
+import pathlib
 import re
 
 import jax
@@ -124,6 +125,13 @@ def test_a_step_of_a_small_model_takes_as_long_as_it_takes_to_dispatch(tmp_path,
     assert "A step is taken to last 2.35 ms at least" in text
 
 
+def test_times_of_the_slice_that_the_script_takes_can_be_estimated():
+    script = pathlib.Path(__file__).parents[1] / "experiments/cloud_tpu.sh"
+    kind, cores = re.search(r"TYPE:-(v\d)-(\d+)", script.read_text()).groups()
+    found = estimate.parse_slice(f"{kind}-{int(cores) // 2}")
+    assert CHIPS[found.chip].flops == throughput.PEAK_FLOPS[f"TPU {kind}"]
+
+
 def trained(store, one, speeds, **recorded):
     """Leaves what a training of a run leaves behind."""
     directory = store.of_run(one.name)
@@ -144,6 +152,9 @@ def test_time_here_is_that_of_runs_of_one_shape_on_such_devices(tmp_path, capsys
     larger, _ = plan.plan(STUDY, "smoke", ["model.layers=3"])
     # The first line counts compilation.
     trained(store, other.run, [1.0, 64.0, 256.0, 128.0])
+    # Earlier versions did not tell the processor.
+    said = store.of_run(other.run.name) / versions.FILE
+    files.write_json(said, {k: v for k, v in files.read_json(said).items() if k != "cpu"})
     trained(store, elsewhere.run, [9e9, 9e9], device_kind="a quantum computer")
     trained(store, processor.run, [9e9, 9e9], cpu="an abacus")
     trained(store, larger.run, [9e9, 9e9])

@@ -182,3 +182,13 @@ def test_seeds_whose_ancestors_differ_are_not_averaged(shown, changes, condition
     found = material.Material(shown, rows)
     assert len(found.lines) == conditions
     assert len(found.mixed) == (0 if conditions == 1 else 2)
+
+
+def test_what_an_earlier_report_knew_of_ancestors_that_are_gone_counts(shown):
+    parents = planned({"seed": 0}, {"seed": 1, "optimizer.learning_rate": 0.5})
+    rows = planned_rows(shown, *({"parent.run": one.name} for one in parents))
+    for one in parents:
+        put(shown, one)
+    report.make(shown)
+    (shown.parent / "models" / parents[1].name / run.CONFIG_FILE).unlink()
+    assert len(material.Material(shown, rows).lines) == 2

@@ -110,7 +110,8 @@ def test_a_mistake_in_a_study_of_ones_own_names_the_study(tmp_path, capsys, monk
     )
     monkeypatch.syspath_prepend(tmp_path)
     complaint = r"^the study 'mytypos.rates': unknown setting 'mistakes.rat' \(nearest: mistakes.ra"
-    refused(tmp_path / "work", capsys, complaint, study="mytypos.rates")
+    for seeds in ((), ("--seeds", "0:2")):
+        refused(tmp_path / "work", capsys, complaint, *seeds, study="mytypos.rates")
 
 
 def refused(workdir, capsys, complaint, *arguments, **study):

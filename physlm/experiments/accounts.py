@@ -134,8 +134,8 @@ def _training(row: Mapping[str, Any]) -> Training:
         raise ValueError("a loss is no number")
     # Files of before 29 November 2026 have neither.
     made_by, versions = row.get("made_by", {}), row.get("versions", {})
-    for said in (*made_by.values(), *versions.values()):
-        if not isinstance(said, str | None):
+    for said in (made_by, versions):
+        if not isinstance(said, dict) or not all(isinstance(v, str | None) for v in said.values()):
             raise ValueError("a version is no text")
     return Training(parameters, losses, made_by, versions)
 

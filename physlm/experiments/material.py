@@ -117,7 +117,7 @@ class Material:
             known.parameters if parameters is None else parameters,
             self._curve(run) or known.losses,
             {name: said for name, said in self._made_by(run).items() if name in _TOLD},
-            {name: version for name in judged if (version := self._version(run, name))},
+            {name: version for name in judged if (version := self._digests[run, name])},
         )
 
     def _known(self, run: str) -> Training:
@@ -182,7 +182,7 @@ class Material:
             alike.setdefault(_meant(row), {})[_entry(row)] = row["seed"]
         found: dict[tuple[str, str], str] = {}
         for seeds in alike.values():
-            known = {entry: self._version(*entry) for entry in seeds}
+            known = {entry: self._digests[entry] for entry in seeds}
             again = len(set(seeds.values())) < len(seeds)
             # Of those whose configurations are gone nobody knows; of one seed there is one run.
             if again or len({*known.values()} - {None}) > 1:
@@ -192,6 +192,10 @@ class Material:
                     named = {entry: " ".join(entry) for entry in seeds}
                 found |= named
         return {entry: {condition.VERSION: version} for entry, version in found.items()}
+
+    @functools.cached_property
+    def _digests(self) -> dict[tuple[str, str], str | None]:
+        return {entry: self._version(*entry) for entry in self.evaluations}
 
     def _version(self, run: str, evaluation: str) -> str | None:
         """What tells apart results that are no seeds of one condition; None where it is not known.

@@ -4,6 +4,7 @@ Options that exclude each other are refused here, before anything is planned or 
 """
 
 import argparse
+import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -169,12 +170,12 @@ def entries(options: argparse.Namespace) -> list[Entry]:
         if any(text.split("=")[0].strip() == "seed" for text in options.set):
             raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
         seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
-    found: list[Entry] = []
+    known: dict[str, Entry] = {}
     given, begun = assignments(options)
     for seed in seeds:
-        known = [entry.shown for entry in found]
-        planned = plan(study, options.scale, [*given, *seed], begun)
-        found += [entry for entry in planned if entry.shown not in known]
+        for entry in plan(study, options.scale, [*given, *seed], begun):
+            known.setdefault(json.dumps(entry.shown, sort_keys=True), entry)
+    found = [*known.values()]
     return selection.filtered(found, options.filter) if options.filter else found
 
 

@@ -1,5 +1,6 @@
 """Records versions, commit and devices, on which results depend beside the configuration."""
 
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -32,9 +33,9 @@ def versions() -> dict[str, Any]:
     """Versions of packages, the commit, and the devices."""
     commit, modified = _git_state()
     return {
-        "physlm": physlm.__version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(package) for name, package in _PACKAGES.items()},
+        "physlm": physlm.__version__,
         "git_commit": commit,
         "git_modified": modified,
         **devices(),
@@ -44,21 +45,22 @@ def versions() -> dict[str, Any]:
 def devices() -> dict[str, Any]:
     """Of what kind the devices are, and how many.
 
-    Of CPUs also which processor it is: XLA compiles for its vector instructions, so that two kinds
-    add in another order and round otherwise.
+    Of CPUs also which processor it is: XLA compiles for its vector instructions, and one seed has
+    been another model on another processor.
     """
     found = jax.devices()
     return {
         "device_kind": found[0].device_kind,
-        **({"cpu": _processor()} if found[0].platform == "cpu" else {}),
+        **({"cpu": _processor(_PROCESSOR)} if found[0].platform == "cpu" else {}),
         "device_count": len(found),
     }
 
 
-def _processor() -> str:
+@functools.cache
+def _processor(described: pathlib.Path) -> str:
     """The processor and its widest vector instructions, as far as the system tells them."""
     try:
-        lines = _PROCESSOR.read_text(errors="replace").splitlines()
+        lines = described.read_text(errors="replace").splitlines()
     except OSError:
         lines = []
     told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
