@@ -175,6 +175,7 @@ THERE = "there are retry_rate 0, 0.5; seed 0; and settings, as model.layers.\n"
         (["--seeds", ""], "--seeds is ''; it must be seeds as 0,1,2 or 0:3."),
         (["--only", ""], "--only is ''; it must be 1/N to N/N"),
         (["--seeds", "0:10000000"], "--seeds is '0:10000000'; it must be at most 1,000 seeds."),
+        (["--seeds", "0:600,700:1101"], "--seeds is '0:600,700:1101'; it must be at most 1,000"),
         (["--settings", "--dry-run"], "--dry-run is given with --settings, which only prints"),
         (["--settings", "--seeds", "0:3"], "--seeds is given with --settings, which only prints"),
         (["--seeds", "0:2", "--set", "seed=1"], "--seeds and --set seed=… both say which seeds"),

@@ -4,7 +4,6 @@ Options that exclude each other are refused here, before anything is planned or 
 """
 
 import argparse
-import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -170,12 +169,10 @@ def entries(options: argparse.Namespace) -> list[Entry]:
         if any(text.split("=")[0].strip() == "seed" for text in options.set):
             raise ValueError("--seeds and --set seed=… both say which seeds: give one of them.")
         seeds = [[f"seed={seed}"] for seed in selection.parse_seeds(options.seeds)]
-    known: dict[str, Entry] = {}
     given, begun = assignments(options)
-    for seed in seeds:
-        for entry in plan(study, options.scale, [*given, *seed], begun):
-            known.setdefault(json.dumps(entry.shown, sort_keys=True), entry)
-    found = [*known.values()]
+    found = [
+        entry for seed in seeds for entry in plan(study, options.scale, [*given, *seed], begun)
+    ]
     return selection.filtered(found, options.filter) if options.filter else found
 
 
