@@ -36,6 +36,7 @@ class Comparison:
         by_seed: by cell the difference in each seed, in the order of seeds; empty where the two
             conditions have different seeds, or one.
         seeds: which seeds are compared, in words, where some are on one side only; else "".
+        base: the label of what it is compared with, where `against` is that of another; else "".
     """
 
     label: str
@@ -46,6 +47,7 @@ class Comparison:
     rates: int = 1
     by_seed: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     seeds: str = ""
+    base: str = ""
 
 
 def compare(
@@ -117,8 +119,19 @@ def _compared(
     for name, members in _cells(line, base).items():
         cells[name], by_seed[name] = _difference(members, line, base, lines, found)
     return Comparison(
-        line.label, against, cells, by_seed=by_seed, seeds=_some_seeds([(line, base)], lines)
+        line.label,
+        against,
+        cells,
+        by_seed=by_seed,
+        seeds=_some_seeds([(line, base)], lines),
+        base=_other_than([base], lines, against),
     )
+
+
+def _other_than(bases: Sequence[Line], lines: Sequence[Line], against: str) -> str:
+    """The labels of `bases`, where another of the lines has the label `against`; else ""."""
+    named = any(line.label == against and all(line is not base for base in bases) for line in lines)
+    return " or ".join(dict.fromkeys(base.label for base in bases)) if named else ""
 
 
 def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> str:
@@ -187,6 +200,7 @@ def _rates_together(
         rates=len(group),
         by_seed=by_seed,
         seeds=_some_seeds(group, lines),
+        base=_other_than([base for _, base in group], lines, against),
     )
 
 

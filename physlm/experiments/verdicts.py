@@ -20,7 +20,8 @@ _ONE_SEED = (
 def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
     """Cells by conditions: difference in points, its 95% interval and p; None where there is none.
 
-    Where several conditions are compared, p after Holm's correction stands behind it.
+    Where several conditions are compared, p after Holm's correction stands behind it. What each is
+    compared with is a row of its own where the table's heading alone could be misunderstood.
 
     Args:
         compared: what `comparison.compare` found, of one kind.
@@ -29,7 +30,9 @@ def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
     names = list(dict.fromkeys(name for one in shown for name in one.cells))
     many = len(shown) > 1
     rows = [[shown_cell(name), *(_text(one, name, many=many) for one in shown)] for name in names]
-    return [["op", *(one.label for one in shown)], *rows] if rows else None
+    bases = ["against", *(one.base or one.against for one in shown)]
+    named = [bases] if any(one.base for one in shown) else []
+    return [["op", *(one.label for one in shown)], *named, *rows] if rows else None
 
 
 def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
@@ -81,7 +84,8 @@ def _sentence(one: Comparison) -> str:
             text += f"; by seed {', '.join(f'{100 * value:+.1f}' for value in seeds)}"
         parts.append(f"{name.replace('<=', 'up to ')} operations {text})")
     of_seeds = f", {one.seeds}" if one.seeds else ""
-    return f"{one.label}, against {one.against}{of_seeds}: {'; '.join(parts)}." if parts else ""
+    against = one.base or one.against
+    return f"{one.label}, against {against}{of_seeds}: {'; '.join(parts)}." if parts else ""
 
 
 def notes(compared: Sequence[Comparison]) -> list[str]:
