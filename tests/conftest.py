@@ -82,6 +82,14 @@ def devices_stay(monkeypatch):
 
 
 @pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are built, and their pictures empty: rendering is most of what a report takes."""
+    from physlm.experiments.figures import drawing
+
+    monkeypatch.setattr(drawing, "_saved", lambda figure, kind: b"")
+
+
+@pytest.fixture
 def shown(tmp_path):
     """The directory of what a study shows, in a store."""
     directory = tmp_path / "quickstart-quick"

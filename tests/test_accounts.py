@@ -65,6 +65,7 @@ def test_pictures_and_tables_are_the_same_where_the_store_is_not(shown):
     assert not {accounts.FILE, "tokens.png", "loss.png"} & {path.name for path in shown.iterdir()}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_files_of_several_stores_are_one_after_the_other(shown, tmp_path):
     rows = fake_rows(seeds=2, condition=by_decoding)
     with_accounts(shown, rows)
@@ -135,6 +136,7 @@ def test_sizes_of_models_are_kept(shown):
         lambda row: json.dumps({"run": row["run"], "parameters": 1, "losses": [], "versions": []}),
     ],
 )
+@pytest.mark.usefixtures("unrendered")
 def test_accounts_that_cannot_be_read_are_left_out_and_said(shown, damage):
     rows = fake_rows()
     with_accounts(shown, rows)

@@ -11,6 +11,8 @@ from test_outcomes import found_in, write_solutions
 from physlm.experiments import comparison, inference, report, verdicts
 from physlm.experiments.summary import summarise
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_retry_is_compared_with_error_free_by_problem(shown, seeds):

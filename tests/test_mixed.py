@@ -7,6 +7,8 @@ from fake_results import fake_rows, fake_sweep
 
 from physlm.experiments import accounts, config, material, report, results, run, versions
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.mark.parametrize("field", ["run", "evaluation"])
 def test_runs_that_only_look_alike_are_shown_apart(shown, field):

@@ -243,6 +243,7 @@ def test_a_report_says_the_same_where_its_store_is_not(shown, tmp_path):
     assert (alone / outcomes.FILE).read_bytes() == (shown / outcomes.FILE).read_bytes()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_results_of_several_stores_are_one_after_the_other(shown, tmp_path):
     rows = fake_rows(seeds=3)
     fake_sweep(shown, rows)
@@ -276,6 +277,7 @@ def test_results_of_several_stores_are_one_after_the_other(shown, tmp_path):
         lambda row: "[" * 10_000,
     ],
 )
+@pytest.mark.usefixtures("unrendered")
 def test_damaged_lines_are_left_out_and_said(shown, damage):
     rows = fake_rows()
     fake_sweep(shown, rows)

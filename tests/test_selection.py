@@ -10,7 +10,7 @@ from fake_runs import STUDY, FakeRuns, main, rows_in
 from physlm.experiments import plan, registry, selection, sweep
 from physlm.experiments.selection import deal, of_share
 
-pytestmark = pytest.mark.usefixtures("devices_stay")
+pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
 
 FAMILIES = registry.load("studies.families")
 

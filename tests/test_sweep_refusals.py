@@ -12,7 +12,7 @@ from fake_runs import STUDY, VIEW, FakeRuns, main, times
 
 from physlm.experiments import adoption, evaluate, plan, report, results, status, store, sweep
 
-pytestmark = pytest.mark.usefixtures("devices_stay")
+pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
 
 
 @pytest.mark.parametrize(
