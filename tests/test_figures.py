@@ -57,6 +57,8 @@ def rows_of(study):
     ]
 
 
+# Texts are measured, as rendering would, in `test_figure_layout.py`.
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("name", registry.names())
 def test_every_study_draws_its_figures_and_finds_its_rows_of_the_paper(name):
     study = registry.load(name)
