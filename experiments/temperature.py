@@ -46,6 +46,8 @@ def temperature(condition: Condition) -> float:
     return float(getattr(chosen, "temperature", 0.0))
 
 
+# Each temperature is compared with greedy decoding of the same models.
+VERSUS = {"decode": "greedy"}
 _READ = ("decode",)
 FIGURES = (
     Against(

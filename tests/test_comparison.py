@@ -74,22 +74,27 @@ def test_several_comparisons_are_corrected_and_told_in_words(shown):
     assert said[2] in text and "(Holm p" in text and "with Holm's correction a whole row" in text
 
 
-def test_what_is_compared_with_is_named_where_two_conditions_are_error_free(shown):
-    trained = {
-        0.0: {"retry_rate": 0.0},
-        0.1: {"retry_rate": 0.0, "trained": "continued", "parent": "error-free"},
-        0.2: {"retry_rate": 0.2, "trained": "continued", "parent": "error-free"},
-    }
-    named = "continued, rate 0.2, against continued, error-free solutions: up to 4"
-    for rates, of_table in [((0.0, 0.1, 0.2), True), ((0.0, 0.2), False)]:
-        rows = fake_rows(rates, condition=lambda rate: trained[rate])
-        fake_sweep(shown, rows)
-        write_solutions(shown, rows)
-        compared = comparison.compare(summarise(rows), found_in(shown, rows))
-        said, _ = verdicts.sentences(compared)
-        assert (named in said[1]) == of_table, said
-        heads = [row[0] for row in verdicts.table(compared)]
-        assert heads[1] == ("against" if of_table else "≤ 4"), heads
+@pytest.mark.parametrize("both", [True, False])
+def test_what_is_compared_with_is_named_where_two_conditions_are_error_free(shown, both):
+    continued = {"trained": "continued", "parent": "error-free"}
+    rows = fake_rows(
+        (0.0, 0.1, 0.2, 0.5) if both else (0.0, 0.2, 0.5),
+        seeds=2,
+        condition=lambda rate: {
+            "retry_rate": 0.0 if rate == 0.1 else rate,
+            **(continued if rate else {}),
+        },
+    )
+    fake_sweep(shown, rows)
+    write_solutions(shown, rows)
+    compared = comparison.compare(summarise(rows), found_in(shown, rows))
+    base = "continued, error-free solutions" if both else "error-free solutions"
+    first, further = verdicts.sentences(compared)
+    said = first + further
+    # Two rates, and both together.
+    assert len(said) == 3 and all(f", against {base}: up to 4" in text for text in said), said
+    heads = [row[0] for row in verdicts.table(compared)]
+    assert heads[1] == ("against" if both else "≤ 4"), heads
 
 
 def test_what_is_told_apart_is_said_first_where_much_is_compared():

@@ -25,7 +25,7 @@ from physlm.experiments.store import Store
 from physlm.tools import roofline
 from physlm.tools.chips import CHIPS
 
-pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
+pytestmark = pytest.mark.usefixtures("devices_stay")
 
 FAMILIES = registry.load("studies.families")
 

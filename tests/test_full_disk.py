@@ -10,7 +10,7 @@ from physlm import model, paths
 from physlm.experiments import estimate, hosts, plan, registry, results
 from physlm.experiments import run as run_lib
 
-pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
+pytestmark = pytest.mark.usefixtures("devices_stay")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from physlm.experiments.store import Store
 from physlm.experiments.view import View
 from physlm.train import TerminatedError
 
-pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
+pytestmark = pytest.mark.usefixtures("devices_stay")
 
 
 @pytest.fixture

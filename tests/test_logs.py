@@ -16,7 +16,7 @@ from recorded import recorded
 from physlm.experiments import execution, logs, plan
 from physlm.experiments.store import Store
 
-pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
+pytestmark = pytest.mark.usefixtures("devices_stay")
 
 
 def a_run():

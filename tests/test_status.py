@@ -28,7 +28,7 @@ from physlm.experiments.view import RUNS_FILE, View
 
 FAMILIES = registry.load("studies.families")
 
-pytestmark = pytest.mark.usefixtures("devices_stay", "unrendered")
+pytestmark = pytest.mark.usefixtures("devices_stay")
 
 
 @pytest.fixture

@@ -124,14 +124,14 @@ def _compared(
         cells,
         by_seed=by_seed,
         seeds=_some_seeds([(line, base)], lines),
-        base=_other_than([base], lines, against),
+        base=_told(base, lines, against),
     )
 
 
-def _other_than(bases: Sequence[Line], lines: Sequence[Line], against: str) -> str:
-    """The labels of `bases`, where another of the lines has the label `against`; else ""."""
-    named = any(line.label == against and all(line is not base for base in bases) for line in lines)
-    return " or ".join(dict.fromkeys(base.label for base in bases)) if named else ""
+def _told(base: Line, lines: Sequence[Line], against: str) -> str:
+    """The label of `base`, where `against` is the label of another line; else ""."""
+    other = base.label != against and any(line.label == against for line in lines)
+    return base.label if other else ""
 
 
 def _some_seeds(pairs: Sequence[tuple[Line, Line]], lines: Sequence[Line]) -> str:
@@ -200,7 +200,7 @@ def _rates_together(
         rates=len(group),
         by_seed=by_seed,
         seeds=_some_seeds(group, lines),
-        base=_other_than([base for _, base in group], lines, against),
+        base=_told(group[0][1], lines, against),
     )
 
 

@@ -30,9 +30,10 @@ def table(compared: Sequence[Comparison]) -> list[list[str]] | None:
     names = list(dict.fromkeys(name for one in shown for name in one.cells))
     many = len(shown) > 1
     rows = [[shown_cell(name), *(_text(one, name, many=many) for one in shown)] for name in names]
-    bases = ["against", *(one.base or one.against for one in shown)]
-    named = [bases] if any(one.base for one in shown) else []
-    return [["op", *(one.label for one in shown)], *named, *rows] if rows else None
+    heads = [["op", *(one.label for one in shown)]]
+    if any(one.base for one in shown):
+        heads.append(["against", *(one.base or one.against for one in shown)])
+    return heads + rows if rows else None
 
 
 def sentences(compared: Sequence[Comparison]) -> tuple[list[str], list[str]]:
